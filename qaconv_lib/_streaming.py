@@ -1,0 +1,118 @@
+"""Both-sided maximum pooling in blocks: the fast form behind `matching.best_matches`.
+
+For every pair of images the plain form holds (h*w)**2 similarities. Here they exist for one gallery
+image at a time, in the forward pass and in the backward pass, and only the maxima and their places
+are kept. The plain form stands in chapter 4 and in the tests, which hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def pool_blocks(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+    """Best matches without a backward pass: values only, so the faster `amax` serves.
+
+    Args:
+        query_maps: shape (q, d, h, w).
+        gallery_maps: shape (g, d, h, w).
+        kernel_size: odd side of the kernels.
+
+    Returns:
+        Shape (q, g, 2*h*w), in the order of `matching.best_matches`.
+    """
+    locations = query_maps.shape[-2] * query_maps.shape[-1]
+    matches = query_maps.new_empty(len(query_maps), len(gallery_maps), 2 * locations)
+    for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
+        torch.amax(block, dim=1, out=matches[:, index, :locations])
+        torch.amax(block, dim=2, out=matches[:, index, locations:])
+    return matches
+
+
+def _score_blocks(
+    query_maps: Tensor, gallery_maps: Tensor, kernel_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (index, similarities of all queries with that gallery image), (q, h*w, h*w) each."""
+    queries, _, height, width = query_maps.shape
+    locations = height * width
+    rows = query_maps.flatten(2).transpose(1, 2).reshape(queries * locations, -1)  # (q*h*w, d)
+    columns = gallery_maps.flatten(2)  # (g, d, h*w)
+    for index in range(len(columns)):
+        block = (rows @ columns[index]).view(queries, locations, locations)
+        yield index, _sum_under_kernel(block, height, width, kernel_size)
+
+
+def _sum_under_kernel(block: Tensor, height: int, width: int, kernel_size: int) -> Tensor:
+    """Add up what a kernel of side s sees, given the similarities of single locations.
+
+    Moving both images by the same step (u, v) pairs the next cell of the kernel with the cell it
+    lies on, so the correlation with s x s kernels is the sum of s*s shifted copies of the
+    correlation with single cells. Its adjoint is itself, since the steps come in pairs +-(u, v).
+    """
+    if kernel_size == 1:
+        return block
+    pairs = block.view(-1, height, width, height, width)
+    total = torch.zeros_like(pairs)
+    reach = kernel_size // 2
+    for u in range(-reach, reach + 1):
+        for v in range(-reach, reach + 1):
+            here, there = _overlap(u, height), _overlap(-u, height)
+            left, right = _overlap(v, width), _overlap(-v, width)
+            total[:, here, left, here, left] += pairs[:, there, right, there, right]
+    return total.view_as(block)
+
+
+def _overlap(step: int, length: int) -> slice:
+    """Cells i of an axis for which i + step lies on the axis too."""
+    return slice(max(0, -step), max(0, length - max(0, step)))
+
+
+class BestMatches(torch.autograd.Function):
+    """Both-sided maximum that keeps the places of the maxima, never the similarities."""
+
+    @staticmethod
+    def forward(ctx, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+        if not any(ctx.needs_input_grad):
+            return pool_blocks(query_maps, gallery_maps, kernel_size)
+        shape = (len(query_maps), len(gallery_maps), 2, query_maps[0, 0].numel())
+        matches = query_maps.new_empty(shape)
+        places = torch.empty(shape, dtype=torch.int32, device=query_maps.device)
+        for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
+            for direction in (0, 1):
+                value, place = block.max(dim=direction + 1)
+                matches[:, index, direction], places[:, index, direction] = value, place
+        ctx.save_for_backward(query_maps, gallery_maps, places)
+        ctx.kernel_size = kernel_size
+        return matches.flatten(2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        query_maps, gallery_maps, places = ctx.saved_tensors
+        queries, channels, height, width = query_maps.shape
+        locations = height * width
+        gradient = gradient.view(places.shape)
+        rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
+        columns = gallery_maps.flatten(2)  # (g, d, h*w)
+        query_gradient = torch.zeros_like(rows)
+        gallery_gradient = torch.zeros_like(columns) if ctx.needs_input_grad[1] else None
+        block = gradient.new_empty(queries, locations, locations)
+        for index in range(len(columns)):
+            # Each maximum passes its gradient to the one similarity it was taken from.
+            block.zero_()
+            at_gallery, at_query = places[:, index].long().unbind(1)
+            block.scatter_(1, at_gallery[:, None, :], gradient[:, index, 0][:, None, :])
+            block.scatter_add_(2, at_query[:, :, None], gradient[:, index, 1][:, :, None])
+            flat = _sum_under_kernel(block, height, width, ctx.kernel_size).view(-1, locations)
+            query_gradient.addmm_(flat, columns[index].T)
+            if gallery_gradient is not None:
+                gallery_gradient[index] = rows.T @ flat
+        query_gradient = query_gradient.view(queries, locations, channels).transpose(1, 2)
+        return (
+            query_gradient.reshape(query_maps.shape),
+            None if gallery_gradient is None else gallery_gradient.view(gallery_maps.shape),
+            None,
+        )

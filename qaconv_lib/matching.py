@@ -1,0 +1,274 @@
+"""Query-adaptive convolution: from two feature maps to one similarity (built in chapters 3 and 4).
+
+A feature map has `d` channels on a grid of `h * w` locations, and its channels have unit length at
+every location (`backbones` sees to that). The shapes below use `q` for the number of queries, `g`
+for the number of gallery images and `s` for the kernel size. Locations are numbered row by row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from qaconv_lib._streaming import BestMatches, pool_blocks
+
+# Similarities held at once while streaming; 1M float32 values (4 MB) stay in a core's cache.
+_BLOCK_ELEMENTS = 1 << 20
+
+
+def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
+    """Cut one convolution kernel out of the query's map at every location (section 3.1).
+
+    Args:
+        query_map: shape (d, h, w).
+        kernel_size: odd side `s` of the patch; outside the map the patch is filled with zeros.
+
+    Returns:
+        Kernels of shape (h*w, d, s, s), as `torch.nn.functional.conv2d` takes them.
+
+    Raises:
+        ValueError: the map is not three-dimensional, or the kernel size is even or below 1.
+    """
+    _check_kernel_size(kernel_size)
+    if query_map.dim() != 3:
+        raise ValueError(f"query_map must have shape (d, h, w), got {tuple(query_map.shape)}")
+    channels = query_map.shape[0]
+    patches = F.unfold(query_map[None], kernel_size, padding=kernel_size // 2)  # (1, d*s*s, h*w)
+    return patches[0].T.reshape(-1, channels, kernel_size, kernel_size)
+
+
+def correlate(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> Tensor:
+    """Convolve the gallery's map with the query's kernels (section 3.1).
+
+    With unit channels and `kernel_size=1` every entry is a cosine, in [-1, 1]. With larger kernels
+    it is the sum of the cosines under the kernel, in [-s*s, s*s]. Maps that were not normalised
+    are convolved as they are.
+
+    Args:
+        query_map: shape (d, h, w).
+        gallery_map: shape (d, h', w').
+        kernel_size: odd side of the kernels.
+
+    Returns:
+        Similarities of shape (h*w, h', w'): entry [k, i, j] compares query location `k` with
+        gallery location (i, j).
+
+    Raises:
+        ValueError: a map is not three-dimensional, the channels differ, or `kernel_size` is even.
+    """
+    kernels = query_kernels(query_map, kernel_size)
+    if gallery_map.dim() != 3 or gallery_map.shape[0] != query_map.shape[0]:
+        raise ValueError(
+            f"gallery_map must have shape (d, h, w) with the query's d={query_map.shape[0]}, "
+            f"got {tuple(gallery_map.shape)}"
+        )
+    return F.conv2d(gallery_map[None], kernels, padding=kernel_size // 2)[0]
+
+
+class Correspondences(NamedTuple):
+    """Best local matches of one pair of images, from either side; see `find_correspondences`."""
+
+    similarity_to_gallery: Tensor  # (h*w,) best similarity of each query location
+    gallery_location: Tensor  # (h*w,) where in the gallery image that is
+    similarity_to_query: Tensor  # (h*w,) best similarity of each gallery location
+    query_location: Tensor  # (h*w,) where in the query image that is
+
+
+def find_correspondences(
+    query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1
+) -> Correspondences:
+    """Find where global max pooling took its maxima (section 3.1, Fig. 2).
+
+    Args:
+        query_map: shape (d, h, w).
+        gallery_map: shape (d, h, w).
+        kernel_size: odd side of the kernels.
+
+    Returns:
+        `Correspondences`; locations are numbered row by row, so location `k` lies in row `k // w`
+        and column `k % w`. Where two locations tie, one of them is named.
+
+    Raises:
+        ValueError: as for `correlate`.
+    """
+    scores = correlate(query_map, gallery_map, kernel_size).flatten(1)  # (query h*w, gallery h*w)
+    return Correspondences(*scores.max(dim=1), *scores.max(dim=0))
+
+
+def best_matches(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int = 1) -> Tensor:
+    """Pool the similarities of every pair over both axes (section 3.1, built in chapter 4).
+
+    The result equals `correlate` followed by a maximum over its first axis and over its last two,
+    but only one block of similarities exists at a time, forward and backward: memory grows with
+    q*g*h*w, not with q*g*(h*w)**2. Gradients reach both arguments. They flow to one location of
+    each maximum, and are not differentiable a second time.
+
+    Args:
+        query_maps: shape (q, d, h, w).
+        gallery_maps: shape (g, d, h, w).
+        kernel_size: odd side of the kernels.
+
+    Returns:
+        Shape (q, g, 2*h*w). [..., :h*w] is the best query kernel at each gallery location,
+        [..., h*w:] the best gallery location of each query kernel.
+
+    Raises:
+        ValueError: the maps are not four-dimensional, differ in (d, h, w), or an even kernel size.
+    """
+    _check_kernel_size(kernel_size)
+    _check_maps(query_maps, gallery_maps)
+    return BestMatches.apply(query_maps, gallery_maps, kernel_size)
+
+
+class QAConv(nn.Module):
+    """Similarity of two feature maps: best local matches, then BN-FC-BN (section 3.2).
+
+    The submodules have the names, shapes and order of the authors' releases, so their weights
+    load. `tied=False` is the head of v1.0: the two directions have weights of their own, and
+    s(a, b) differs from s(b, a). `tied=True` is the head of v2.1: one weight for each location,
+    used in both directions, so the similarity is symmetric. (The tied layer's bias therefore
+    counts twice.)
+
+    The weights start as an average of the local matches, and the last BN starts at -4, the logit
+    of a pair that is almost surely negative, as most pairs are. From PyTorch's default start a
+    model whose features are random stays at "always no".
+
+    Args:
+        height: rows `h` of the maps.
+        width: columns `w` of the maps.
+        kernel_size: odd side of the kernels; the paper uses 1.
+        tied: share the FC layer between the two directions.
+
+    Raises:
+        ValueError: a size below 1 or an even kernel size.
+    """
+
+    def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
+        super().__init__()
+        _check_kernel_size(kernel_size)
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1, got {height} x {width}")
+        self.height, self.width = height, width
+        self.kernel_size, self.tied = kernel_size, tied
+        self.bn = nn.BatchNorm1d(1)
+        self.fc = nn.Linear(height * width * (1 if tied else 2), 1)
+        self.logit_bn = nn.BatchNorm1d(1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the start described above."""
+        self.bn.reset_parameters()
+        nn.init.constant_(self.fc.weight, 1 / self.fc.in_features)
+        nn.init.zeros_(self.fc.bias)
+        self.logit_bn.reset_parameters()
+        nn.init.constant_(self.logit_bn.bias, -4.0)
+
+    def head(self, matches: Tensor) -> Tensor:
+        """Turn best matches of shape (..., 2*h*w) into logits of shape (...): BN, FC, BN.
+
+        Both BN layers have one channel: a single mean and variance over all pairs and locations.
+        """
+        if matches.shape[-1] != 2 * self.height * self.width:
+            raise ValueError(
+                f"this QAConv compares maps of {self.height} x {self.width}, i.e. "
+                f"{2 * self.height * self.width} matches a pair, got {matches.shape[-1]}"
+            )
+        pairs = matches.shape[:-1]
+        normalised = self.bn(matches.reshape(-1, 1, 1))
+        logits = self.fc(normalised.view(-1, self.fc.in_features))
+        if self.tied:
+            logits = logits.view(-1, 2).sum(dim=1, keepdim=True)
+        return self.logit_bn(logits).view(pairs)
+
+    def forward(self, query_maps: Tensor, gallery_maps: Tensor) -> Tensor:
+        """Compare every query with every gallery image.
+
+        Args:
+            query_maps: shape (q, d, h, w), unit channels.
+            gallery_maps: shape (g, d, h, w), unit channels.
+
+        Returns:
+            Logits of shape (q, g); their sigmoid is the probability of "same person".
+
+        Raises:
+            ValueError: maps of another size than this QAConv's, or of different channels.
+        """
+        return self.head(best_matches(query_maps, gallery_maps, self.kernel_size))
+
+
+@torch.no_grad()
+def match_gallery(
+    matcher: QAConv,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    *,
+    temperature: float = 1.0,
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Score a whole gallery with a trained matcher, block by block (built in chapter 4).
+
+    Exact: no shortlist, no approximation. Beside the maps and the result, memory stays at a few
+    blocks of similarities whatever `q` and `g` are. The matcher is used in evaluation mode and
+    left as it was found.
+
+    Args:
+        matcher: a `QAConv`.
+        query_maps: shape (q, d, h, w), unit channels.
+        gallery_maps: shape (g, d, h, w), unit channels, on the matcher's device or another.
+        temperature: divides the logits. It changes no ranking, but re-ranking and TLift see other
+            numbers: the released code uses 10 for re-ranking; TLift wants 1.
+        dtype: type for the correlation, e.g. `torch.bfloat16`; that of the maps if None.
+        progress: show a progress bar over the gallery.
+
+    Returns:
+        Similarities sigmoid(logit / temperature) in [0, 1], shape (q, g), float32.
+
+    Raises:
+        ValueError: temperature not positive, or maps that do not fit each other or the matcher.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    _check_maps(query_maps, gallery_maps)
+    device = next(matcher.parameters()).device
+    dtype = dtype or query_maps.dtype
+    locations = query_maps.shape[-2] * query_maps.shape[-1]
+    query_block = max(1, _BLOCK_ELEMENTS // locations**2)
+    similarity = torch.empty(len(query_maps), len(gallery_maps), device=device)
+    was_training = matcher.training
+    matcher.eval()
+    try:
+        blocks = query_maps.split(query_block)
+        rows = similarity.split(query_block)
+        with tqdm(total=len(query_maps) * len(gallery_maps), disable=not progress) as bar:
+            for maps, row in zip(blocks, rows):
+                maps = maps.to(device, dtype)
+                for start in range(0, len(gallery_maps), 256):
+                    gallery = gallery_maps[start : start + 256].to(device, dtype)
+                    matches = pool_blocks(maps, gallery, matcher.kernel_size)
+                    logits = matcher.head(matches.float())
+                    row[:, start : start + 256] = torch.sigmoid(logits / temperature)
+                    bar.update(logits.numel())
+    finally:
+        matcher.train(was_training)
+    return similarity
+
+
+def _check_kernel_size(kernel_size: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size}")
+
+
+def _check_maps(query_maps: Tensor, gallery_maps: Tensor) -> None:
+    for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
+        if maps.dim() != 4:
+            raise ValueError(f"{name} must have shape (n, d, h, w), got {tuple(maps.shape)}")
+    if query_maps.shape[1:] != gallery_maps.shape[1:]:
+        raise ValueError(
+            "query_maps and gallery_maps must agree in channels, height and width: "
+            f"{tuple(query_maps.shape[1:])} against {tuple(gallery_maps.shape[1:])}"
+        )

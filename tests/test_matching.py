@@ -1,0 +1,308 @@
+"""Chapters 3 and 4: every fast form against the definition, written out in loops."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qaconv_lib import matching
+from qaconv_lib.matching import (
+    QAConv,
+    best_matches,
+    correlate,
+    find_correspondences,
+    match_gallery,
+    query_kernels,
+)
+
+SIZES = [(5, 3), (4, 4), (1, 6), (2, 1)]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def unit_maps(*shape):
+    return F.normalize(torch.randn(*shape), dim=-3)
+
+
+def cell(feature_map, row, column):
+    """The channels at a location; zeros outside the map."""
+    channels, height, width = feature_map.shape
+    if 0 <= row < height and 0 <= column < width:
+        return feature_map[:, row, column]
+    return torch.zeros(channels)
+
+
+def correlate_by_definition(query_map, gallery_map, kernel_size):
+    """Sum of dot products under a kernel cut out at each query location."""
+    _, height, width = query_map.shape
+    reach = kernel_size // 2
+    result = torch.zeros(height * width, height, width)
+    places = list(itertools.product(range(height), range(width)))
+    steps = list(itertools.product(range(-reach, reach + 1), repeat=2))
+    for k, (a, b) in enumerate(places):
+        for i, j in places:
+            for u, v in steps:
+                result[k, i, j] += (
+                    cell(query_map, a + u, b + v) @ cell(gallery_map, i + u, j + v)
+                )
+    return result
+
+
+def best_matches_by_definition(query_maps, gallery_maps, kernel_size):
+    """All similarities at once, then the maximum along either axis."""
+    rows = []
+    for query_map in query_maps:
+        row = []
+        for gallery_map in gallery_maps:
+            scores = correlate_by_definition(query_map, gallery_map, kernel_size).flatten(1)
+            row.append(torch.cat([scores.amax(dim=0), scores.amax(dim=1)]))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+class TestKernels:
+    def test_kernel_of_size_one_is_the_feature_vector(self):
+        query_map = torch.arange(12.0).view(2, 3, 2)
+        kernels = query_kernels(query_map)
+        assert kernels.shape == (6, 2, 1, 1)
+        assert kernels[:, :, 0, 0].tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11]]
+
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("kernel_size", [1, 3, 5])
+    def test_kernels_are_patches_with_zero_border(self, size, kernel_size):
+        query_map = torch.randn(3, *size)
+        kernels = query_kernels(query_map, kernel_size)
+        assert kernels.shape == (size[0] * size[1], 3, kernel_size, kernel_size)
+        reach = kernel_size // 2
+        for k, (a, b) in enumerate(itertools.product(*map(range, size))):
+            for u, v in itertools.product(range(kernel_size), repeat=2):
+                expected = cell(query_map, a + u - reach, b + v - reach)
+                assert torch.equal(kernels[k, :, u, v], expected)
+
+    @pytest.mark.parametrize("kernel_size", [0, 2, 4, -1])
+    def test_even_kernel_size_is_refused(self, kernel_size):
+        with pytest.raises(ValueError, match="kernel_size must be odd"):
+            query_kernels(torch.randn(3, 4, 4), kernel_size)
+
+    def test_batch_is_refused(self):
+        with pytest.raises(ValueError, match=r"\(d, h, w\)"):
+            query_kernels(torch.randn(1, 3, 4, 4))
+
+
+class TestCorrelate:
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("kernel_size", [1, 3, 5])
+    def test_agrees_with_definition(self, size, kernel_size):
+        query_map, gallery_map = torch.randn(4, *size), torch.randn(4, *size)
+        result = correlate(query_map, gallery_map, kernel_size)
+        expected = correlate_by_definition(query_map, gallery_map, kernel_size)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+    def test_unit_channels_give_cosines(self):
+        query_map, gallery_map = torch.randn(4, 3, 2), torch.randn(4, 3, 2)
+        result = correlate(F.normalize(query_map, dim=0), F.normalize(gallery_map, dim=0))
+        a = query_map.flatten(1).T[:, None]
+        b = gallery_map.flatten(1).T[None]
+        torch.testing.assert_close(result.flatten(1), F.cosine_similarity(a, b, dim=2))
+
+    def test_gallery_map_may_have_another_size(self):
+        assert correlate(torch.randn(4, 3, 2), torch.randn(4, 5, 7), 3).shape == (6, 5, 7)
+
+    def test_other_channels_are_refused(self):
+        with pytest.raises(ValueError, match="d=4"):
+            correlate(torch.randn(4, 3, 2), torch.randn(5, 3, 2))
+
+
+class TestBestMatches:
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_agrees_with_definition(self, size, kernel_size):
+        queries, gallery = unit_maps(3, 4, *size), unit_maps(5, 4, *size)
+        result = best_matches(queries, gallery, kernel_size)
+        expected = best_matches_by_definition(queries, gallery, kernel_size)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_gradients_agree_with_autograd_through_the_plain_form(self, kernel_size):
+        queries = unit_maps(3, 4, 5, 3).requires_grad_()
+        gallery = unit_maps(4, 4, 5, 3).requires_grad_()
+        weight = torch.randn(3, 4, 30)
+        fast = best_matches(queries, gallery, kernel_size)
+        plain = best_matches_by_definition(queries, gallery, kernel_size)
+        torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+        for mine, theirs in zip(
+            torch.autograd.grad((fast * weight).sum(), [queries, gallery]),
+            torch.autograd.grad((plain * weight).sum(), [queries, gallery]),
+        ):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+    def test_numerical_gradient(self):
+        queries = torch.randn(2, 3, 3, 2, dtype=torch.double, requires_grad=True)
+        gallery = torch.randn(2, 3, 3, 2, dtype=torch.double, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda a, b: best_matches(a, b, 3), (queries, gallery))
+
+    def test_memory_without_gradient_gets_none(self):
+        queries = unit_maps(2, 3, 3, 2).requires_grad_()
+        best_matches(queries, unit_maps(2, 3, 3, 2)).sum().backward()
+        assert queries.grad.abs().sum() > 0
+
+    def test_an_image_matches_itself_everywhere(self):
+        maps = unit_maps(1, 6, 4, 3)
+        torch.testing.assert_close(best_matches(maps, maps), torch.ones(1, 1, 24))
+
+    def test_the_halves_swap_with_the_roles(self):
+        a, b = unit_maps(2, 4, 3, 2), unit_maps(3, 4, 3, 2)
+        forth, back = best_matches(a, b), best_matches(b, a).transpose(0, 1)
+        torch.testing.assert_close(forth[..., :6], back[..., 6:])
+        torch.testing.assert_close(forth[..., 6:], back[..., :6])
+
+    @pytest.mark.parametrize(
+        "gallery", [(3, 4, 3), (3, 5, 3, 2), (3, 4, 2, 3)], ids=["3-d", "channels", "size"]
+    )
+    def test_maps_that_do_not_fit_are_refused(self, gallery):
+        with pytest.raises(ValueError, match="gallery_maps"):
+            best_matches(torch.randn(2, 4, 3, 2), torch.randn(*gallery))
+
+
+class TestCorrespondences:
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_places_and_values_agree_with_best_matches(self, kernel_size):
+        query_map, gallery_map = unit_maps(4, 5, 3), unit_maps(4, 5, 3)
+        found = find_correspondences(query_map, gallery_map, kernel_size)
+        matches = best_matches(query_map[None], gallery_map[None], kernel_size)[0, 0]
+        torch.testing.assert_close(found.similarity_to_query, matches[:15])
+        torch.testing.assert_close(found.similarity_to_gallery, matches[15:])
+        scores = correlate_by_definition(query_map, gallery_map, kernel_size).flatten(1)
+        for k in range(15):
+            assert int(found.gallery_location[k]) == int(scores[k].argmax())
+            assert int(found.query_location[k]) == int(scores[:, k].argmax())
+
+    def test_a_shifted_image_is_found_where_it_went(self):
+        query_map = unit_maps(8, 4, 3)
+        found = find_correspondences(query_map, query_map.roll(1, dims=1))
+        rows = found.gallery_location.view(4, 3) // 3
+        assert rows[:, 0].tolist() == [1, 2, 3, 0]
+
+
+def head_by_definition(matcher, matches):
+    """BN-FC-BN in evaluation mode, in plain arithmetic."""
+
+    def normalise(layer, x):
+        scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
+        return (x - layer.running_mean) * scale + layer.bias
+
+    x = normalise(matcher.bn, matches)
+    locations = matches.shape[-1] // 2
+    weight, bias = matcher.fc.weight[0], matcher.fc.bias
+    if matcher.tied:
+        logits = (x[..., :locations] @ weight + bias) + (x[..., locations:] @ weight + bias)
+    else:
+        logits = x @ weight + bias
+    return normalise(matcher.logit_bn, logits)
+
+
+def random_matcher(tied=False, kernel_size=1):
+    matcher = QAConv(4, 3, tied=tied, kernel_size=kernel_size)
+    for layer in (matcher.bn, matcher.logit_bn):
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.5, 2)
+        torch.nn.init.uniform_(layer.weight, 0.5, 2)
+    torch.nn.init.normal_(matcher.fc.weight)
+    torch.nn.init.normal_(matcher.fc.bias)
+    return matcher
+
+
+class TestQAConv:
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_agrees_with_definition(self, tied, kernel_size):
+        matcher = random_matcher(tied, kernel_size).eval()
+        queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
+        matches = best_matches_by_definition(queries, gallery, kernel_size)
+        expected = head_by_definition(matcher, matches)
+        torch.testing.assert_close(matcher(queries, gallery), expected, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("tied, inputs", [(False, 24), (True, 12)])
+    def test_state_dict_has_the_released_shapes(self, tied, inputs):
+        shapes = {k: tuple(v.shape) for k, v in QAConv(4, 3, tied=tied).state_dict().items()}
+        norm = {"weight": (1,), "bias": (1,), "running_mean": (1,), "running_var": (1,)}
+        expected = {f"{bn}.{k}": v for bn in ("bn", "logit_bn") for k, v in norm.items()}
+        expected |= {"bn.num_batches_tracked": (), "logit_bn.num_batches_tracked": ()}
+        expected |= {"fc.weight": (1, inputs), "fc.bias": (1,)}
+        assert shapes == expected
+
+    def test_one_statistic_over_all_pairs_and_locations_in_training(self):
+        matcher = QAConv(4, 3)
+        queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
+        matches = best_matches(queries, gallery)
+        logits = matcher(queries, gallery)
+        assert matcher.bn.running_mean.item() == pytest.approx(0.1 * matches.mean().item(), rel=1e-4)
+        assert logits.mean().item() == pytest.approx(-4, abs=1e-4)
+
+    def test_tied_is_symmetric_and_untied_is_not(self):
+        a, b = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
+        tied, untied = random_matcher(tied=True).eval(), random_matcher().eval()
+        torch.testing.assert_close(tied(a, b), tied(b, a).T, atol=1e-5, rtol=1e-5)
+        assert (untied(a, b) - untied(b, a).T).abs().max() > 0.1
+
+    def test_maps_of_another_size_are_refused(self):
+        with pytest.raises(ValueError, match="4 x 3"):
+            QAConv(4, 3)(unit_maps(1, 5, 3, 3), unit_maps(1, 5, 3, 3))
+
+    def test_sizes_are_checked(self):
+        with pytest.raises(ValueError, match="at least 1"):
+            QAConv(0, 3)
+
+
+class TestMatchGallery:
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_blocks_do_not_change_the_scores(self, tied, kernel_size, monkeypatch):
+        matcher = random_matcher(tied, kernel_size)
+        queries, gallery = unit_maps(7, 5, 4, 3), unit_maps(300, 5, 4, 3)
+        monkeypatch.setattr(matching, "_BLOCK_ELEMENTS", 2 * 144)
+        result = match_gallery(matcher, queries, gallery)
+        expected = torch.sigmoid(matcher.eval()(queries, gallery))
+        torch.testing.assert_close(result, expected)
+
+    def test_temperature_divides_the_logits(self):
+        matcher = random_matcher()
+        queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
+        warm = match_gallery(matcher, queries, gallery, temperature=10.0)
+        plain = match_gallery(matcher, queries, gallery)
+        torch.testing.assert_close(torch.logit(warm) * 10, torch.logit(plain), atol=1e-3, rtol=1e-3)
+
+    def test_mode_is_restored_and_statistics_stay(self):
+        matcher = random_matcher().train()
+        before = matcher.bn.running_mean.clone()
+        match_gallery(matcher, unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3))
+        assert matcher.training and torch.equal(matcher.bn.running_mean, before)
+
+    def test_half_precision_is_close(self):
+        matcher = random_matcher()
+        queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
+        half = match_gallery(matcher, queries, gallery, dtype=torch.bfloat16)
+        assert half.dtype == torch.float32
+        assert (half - match_gallery(matcher, queries, gallery)).abs().max() < 0.1
+
+    def test_empty_gallery_gives_an_empty_result(self):
+        shape = match_gallery(random_matcher(), unit_maps(2, 5, 4, 3), unit_maps(0, 5, 4, 3)).shape
+        assert shape == (2, 0)
+
+    @pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+    def test_temperature_must_be_positive(self, temperature):
+        with pytest.raises(ValueError, match="temperature"):
+            match_gallery(
+                random_matcher(),
+                unit_maps(1, 5, 4, 3),
+                unit_maps(1, 5, 4, 3),
+                temperature=temperature,
+            )
+
+    def test_maps_of_another_size_are_refused(self):
+        with pytest.raises(ValueError, match="4 x 3"):
+            match_gallery(random_matcher(), unit_maps(1, 5, 3, 3), unit_maps(1, 5, 3, 3))
