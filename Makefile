@@ -1,0 +1,56 @@
+# Every target sets itself up: Python 3.10 or later and make are all that is needed.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+ifeq ($(OS),Windows_NT)
+PY := .venv/Scripts/python
+else
+PY := .venv/bin/python
+endif
+INSTALLED := .venv/.installed
+SPHINX_STRICT := -W -n --keep-going
+
+.DEFAULT_GOAL := help
+.PHONY: help book test site refresh lint clean
+
+help:
+	@echo "make book     run every notebook on this machine and build the site in _build/html"
+	@echo "make test     library tests, and every notebook with its outputs compared"
+	@echo "make site     build the site in _build/html from the notebooks as committed"
+	@echo "make refresh  run the notebooks in place and normalise them"
+	@echo "make lint     check the code style"
+	@echo "make clean    remove what was built (the environment in .venv stays)"
+
+# The environment. An existing one is kept and brought up to date when pyproject.toml changes.
+$(INSTALLED): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[book,test]"
+	touch $@
+
+# Runs a copy: the committed notebooks are not touched.
+book: $(INSTALLED)
+	$(PY) book/refresh.py --output _build/book
+	$(PY) -m jupyterbook build --all --quiet --path-output . _build/book $(SPHINX_STRICT)
+	@echo
+	@$(PY) -m qaconv_lib tables
+	@echo
+	@echo "The book is built: open $(CURDIR)/_build/html/index.html"
+
+test: export OMP_NUM_THREADS = 1
+test: $(INSTALLED)
+	$(PY) -m pytest --nbval -n $(WORKERS) --dist loadscope
+
+site: $(INSTALLED)
+	$(PY) -m jupyterbook build --all --quiet . $(SPHINX_STRICT)
+	@echo "The site is built: open $(CURDIR)/_build/html/index.html"
+
+refresh: $(INSTALLED)
+	$(PY) book/refresh.py
+	$(PY) book/refresh.py --headline
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
