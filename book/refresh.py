@@ -2,7 +2,7 @@
 
 python book/refresh.py                        all notebooks, in place
 python book/refresh.py book/05_*.ipynb        some of them
-    python book/refresh.py --output _build/book   a copy of the book
+python book/refresh.py --output _build/book   a copy of the book
 python book/refresh.py --check                name what is not executed or normalised
 python book/refresh.py --headline             write the headline table of the records into README.md
 """
