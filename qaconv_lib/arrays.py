@@ -1,0 +1,148 @@
+"""What the evaluation, re-ranking and temporal modules share: arrays in, checked, and given back.
+
+These modules compute with numpy. They accept numpy arrays, torch tensors, lists and pandas columns;
+a score matrix goes back as the kind it came in, with its dtype and device.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def _plain(values: Any) -> np.ndarray:
+    """Any array-like as a numpy array on the CPU, without a copy where none is needed."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        if values.dtype == torch.bfloat16:  # numpy has no bfloat16
+            values = values.float()
+        return values.cpu().numpy()
+    if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
+        values = [v.item() if isinstance(v, torch.Tensor) else v for v in values]
+    return np.asarray(values)
+
+
+def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
+    """A matrix of similarities or distances as a floating point numpy array.
+
+    Args:
+        values: array-like of shape (rows, columns).
+        name: the argument's name, for messages.
+        finite: refuse infinite values too.
+
+    Returns:
+        The matrix in float32 or wider: half precision becomes float32, integers become float64.
+
+    Raises:
+        TypeError: if the values are no real numbers.
+        ValueError: if there are not two axes, or a value is NaN (or infinite, with ``finite``).
+    """
+    scores = _plain(values)
+    if scores.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {scores.dtype}")
+    if scores.ndim != 2:
+        raise ValueError(f"{name} must have two axes, got shape {scores.shape}")
+    if scores.dtype.kind != "f":
+        scores = scores.astype(np.float64)
+    elif scores.dtype.itemsize < 4:
+        scores = scores.astype(np.float32)
+    if scores.size:
+        low, high = scores.min(), scores.max()  # both propagate NaN, and need no extra memory
+        if np.isnan(low):
+            row, column = np.unravel_index(np.flatnonzero(np.isnan(scores))[0], scores.shape)
+            raise ValueError(f"{name} has NaN at row {row}, column {column}")
+        if finite and (np.isinf(low) or np.isinf(high)):
+            row, column = np.unravel_index(np.flatnonzero(np.isinf(scores))[0], scores.shape)
+            raise ValueError(
+                f"{name} has an infinite value at row {row}, column {column}; "
+                "it must be finite everywhere"
+            )
+    return scores
+
+
+def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
+    """``result`` as the kind of ``like``: a tensor of its dtype and device, or a numpy array.
+
+    Where ``like`` holds integers, the result keeps floating point: torch's default for tensors,
+    float64 for arrays.
+    """
+    if isinstance(like, torch.Tensor):
+        dtype = like.dtype if like.dtype.is_floating_point else torch.get_default_dtype()
+        return torch.from_numpy(np.ascontiguousarray(result)).to(like.device, dtype)
+    dtype = np.asarray(like).dtype
+    return result.astype(dtype if dtype.kind == "f" else np.float64, copy=False)
+
+
+def _check_length(array: np.ndarray, name: str, length: int, counted: str) -> None:
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one axis, got shape {array.shape}")
+    if len(array) != length:
+        raise ValueError(f"{name} has {len(array)} entries, {counted}")
+
+
+def to_labels(values: Any, name: str, length: int, counted: str) -> np.ndarray:
+    """Identities, cameras or sessions as int64.
+
+    Args:
+        values: integers of any kind: list, pandas column, numpy array or tensor.
+        name: the argument's name, for messages.
+        length: the number of labels wanted.
+        counted: what gives that number, for messages: ``"similarity has 6 rows"``.
+
+    Returns:
+        int64 array of shape (length,).
+
+    Raises:
+        TypeError: if the labels are not integers. Whole numbers stored as floats are refused too:
+            they come from a column that has, or had, missing values.
+        ValueError: if the number of labels is wrong, or one does not fit into 64 bits.
+    """
+    labels = _plain(values)
+    _check_length(labels, name, length, counted)
+    if labels.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if labels.dtype.kind == "O":  # nullable pandas columns, or Python integers of any size
+        wrong = [v for v in labels if isinstance(v, bool) or not isinstance(v, numbers.Integral)]
+        if wrong:
+            raise TypeError(f"{name} must be integers, found {wrong[0]!r}")
+    elif labels.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got dtype {labels.dtype}")
+    if labels.dtype.kind in "Ou" and max(labels) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} has {max(labels)}, which does not fit into 64 bits with sign")
+    return labels.astype(np.int64)
+
+
+def to_seconds(values: Any, name: str, length: int, counted: str) -> np.ndarray:
+    """Times in seconds as float64, all known and finite.
+
+    Args:
+        values: real numbers: list, pandas column, numpy array or tensor.
+        name: the argument's name, for messages.
+        length: the number of times wanted.
+        counted: what gives that number, for messages: ``"similarity has 6 rows"``.
+
+    Returns:
+        float64 array of shape (length,).
+
+    Raises:
+        TypeError: if the times are no real numbers.
+        ValueError: if the number of times is wrong, or one is missing (NaN) or infinite.
+    """
+    seconds = _plain(values)
+    _check_length(seconds, name, length, counted)
+    try:
+        seconds = seconds.astype(np.float64) if seconds.dtype.kind in "fiuO" else None
+    except (TypeError, ValueError):
+        seconds = None
+    if seconds is None:
+        raise TypeError(f"{name} must be numbers of seconds")
+    if not np.isfinite(seconds).all():
+        entry = int(np.flatnonzero(~np.isfinite(seconds))[0])
+        raise ValueError(
+            f"{name} has {seconds[entry]} at entry {entry}; every image needs a time "
+            "(a dataset without times cannot be used here)"
+        )
+    return seconds

@@ -1,0 +1,274 @@
+"""Ranking scores against their definitions, spelled out in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from qaconv_lib.evaluation import evaluate_ranking
+
+
+def scores_by_definition(similarity, query_ids, gallery_ids, query_cams, gallery_cams):
+    """Walk down every list one image at a time; one dict a query, None without a match."""
+    results = []
+    for q, row in enumerate(similarity):
+        kept = []
+        for g in range(len(row)):
+            junk = gallery_ids[g] == query_ids[q] and gallery_cams[g] == query_cams[q]
+            if gallery_ids[g] != -1 and not (junk and query_ids[q] != 0):
+                kept.append(g)
+        kept.sort(key=lambda g: -row[g])  # Python's sort is stable
+        is_match = [gallery_ids[g] == query_ids[q] and query_ids[q] > 0 for g in kept]
+        num_matches = sum(is_match)
+        if num_matches == 0:
+            results.append(None)
+            continue
+        found, step, area = 0, 0.0, 0.0
+        old_recall, old_precision = 0.0, 1.0
+        first = last = None
+        for place, hit in enumerate(is_match, start=1):
+            if hit:
+                found += 1
+                step += found / place / num_matches
+                first = first or place
+                last = place
+            recall, precision = found / num_matches, found / place
+            area += (recall - old_recall) * (old_precision + precision) / 2
+            old_recall, old_precision = recall, precision
+        results.append({"ap": step, "area": area, "inp": num_matches / last, "first": first})
+    return results
+
+
+def random_ranking(seed, num_query=25, num_gallery=80, levels=None, lowest_identity=-1):
+    rng = np.random.default_rng(seed)
+    similarity = rng.normal(size=(num_query, num_gallery)).astype(np.float32)
+    if levels:
+        similarity = rng.integers(0, levels, size=similarity.shape).astype(np.float32)
+    return (
+        similarity,
+        rng.integers(1, 9, num_query),
+        rng.integers(lowest_identity, 9, num_gallery),
+        rng.integers(0, 3, num_query),
+        rng.integers(0, 3, num_gallery),
+    )
+
+
+def assert_equals_definition(arguments):
+    expected = scores_by_definition(*[np.asarray(a).tolist() for a in arguments])
+    valid = [e for e in expected if e]
+    scores = evaluate_ranking(*arguments)
+    assert scores.num_queries == len(expected)
+    assert scores.num_valid == len(valid)
+    assert scores.mean_ap == pytest.approx(np.mean([e["ap"] for e in valid]))
+    assert scores.mean_ap_trapezoid == pytest.approx(np.mean([e["area"] for e in valid]))
+    assert scores.mean_inp == pytest.approx(np.mean([e["inp"] for e in valid]))
+    for k in (1, 2, 5, 20):
+        assert scores.rank(k) == pytest.approx(np.mean([e["first"] <= k for e in valid]))
+    for row, e in zip(scores.per_query.itertuples(), expected, strict=True):
+        assert row.valid == (e is not None)
+        if e:
+            assert row.average_precision == pytest.approx(e["ap"])
+            assert row.average_precision_trapezoid == pytest.approx(e["area"])
+            assert row.inp == pytest.approx(e["inp"])
+            assert row.first_match_rank == e["first"]
+        else:
+            assert math.isnan(row.average_precision) and math.isnan(row.first_match_rank)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [None, 2, 6])  # with 2 or 6 values nearly everything ties
+def test_equals_the_definition(seed, levels):
+    assert_equals_definition(random_ranking(seed, levels=levels))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    num_query=st.integers(1, 6),
+    num_gallery=st.integers(1, 20),
+    levels=st.sampled_from([None, 1, 3]),
+)
+def test_equals_the_definition_on_small_galleries(seed, num_query, num_gallery, levels):
+    arguments = random_ranking(seed, num_query, num_gallery, levels)
+    if any(scores_by_definition(*[a.tolist() for a in arguments])):
+        assert_equals_definition(arguments)
+    else:
+        with pytest.raises(ValueError, match="no gallery image"):
+            evaluate_ranking(*arguments)
+
+
+def test_step_sum_equals_scikit_learn():
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(3, 20, 300)
+    scores = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
+    for q, value in enumerate(scores.per_query["average_precision"]):
+        match = gallery_ids == query_ids[q]
+        kept = ~(match & (gallery_cams == query_cams[q])) & (gallery_ids != -1)
+        assert value == pytest.approx(average_precision_score(match[kept], similarity[q, kept]))
+
+
+def test_example_by_hand():
+    # Ranking of the only query: junk, distractor, match, other, match -> matches at ranks 2 and 4.
+    scores = evaluate_ranking(
+        [[0.9, 0.8, 0.7, 0.6, 0.5, 0.99]], [7], [7, 0, 7, 3, 7, -1], [1], [1, 1, 2, 1, 3, 2]
+    )
+    assert scores.cmc.tolist() == [0, 1, 1, 1, 1, 1]
+    assert scores.rank(1) == 0 and scores.rank(2) == 1 and scores.rank(100) == 1
+    assert scores.mean_ap == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert scores.mean_ap_trapezoid == pytest.approx(((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+    assert scores.mean_inp == pytest.approx(2 / 4)
+    (row,) = scores.per_query.itertuples()
+    assert (row.query, row.identity, row.camera) == (0, 7, 1)
+    assert (row.num_matches, row.num_ignored, row.first_match_rank) == (2, 2, 2)
+    assert "rank-1 0.0" in repr(scores) and "mAP 50.0" in scores.summary()
+
+
+def test_perfect_ranking_scores_one_by_every_measure():
+    ids = np.arange(1, 6)
+    scores = evaluate_ranking(np.eye(5), ids, ids, np.zeros(5, int), np.ones(5, int))
+    assert scores.mean_ap == scores.mean_ap_trapezoid == scores.mean_inp == scores.rank(1) == 1
+
+
+def test_order_of_queries_and_gallery_does_not_matter():
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(5)
+    before = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
+    rng = np.random.default_rng(0)
+    q, g = rng.permutation(len(query_ids)), rng.permutation(len(gallery_ids))
+    after = evaluate_ranking(
+        similarity[q][:, g], query_ids[q], gallery_ids[g], query_cams[q], gallery_cams[g]
+    )
+    np.testing.assert_allclose(after.cmc, before.cmc)
+    assert after.mean_ap == pytest.approx(before.mean_ap)
+    np.testing.assert_allclose(
+        after.per_query["average_precision"], before.per_query["average_precision"].iloc[q]
+    )
+
+
+def test_equal_similarities_keep_the_gallery_order():
+    def first_rank(gallery_ids):
+        ones = np.ones((1, 4))
+        scores = evaluate_ranking(ones, [1], gallery_ids, [0], [1, 1, 1, 1])
+        return scores.per_query["first_match_rank"][0]
+
+    assert first_rank([1, 2, 3, 4]) == 1
+    assert first_rank([2, 3, 4, 1]) == 4
+
+
+def test_query_without_match_is_left_out_and_counted():
+    similarity = [[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]]
+    # Query 1: identity not in the gallery. Query 2: only junk.
+    scores = evaluate_ranking(similarity, [1, 5, 2], [1, 2], [0, 0, 0], [1, 0])
+    assert scores.per_query["valid"].tolist() == [True, False, False]
+    assert scores.per_query["num_matches"].tolist() == [1, 0, 0]
+    assert scores.per_query["average_precision"].isna().tolist() == [False, True, True]
+    assert (scores.num_valid, scores.num_queries) == (1, 3)
+    assert scores.mean_ap == scores.rank(1) == 1
+
+
+def test_distractor_never_matches_and_stays_in():
+    # Camera equal too: a distractor is not junk either.
+    with pytest.warns(UserWarning, match="1 queries have identity 0"):
+        scores = evaluate_ranking([[0.9, 0.8], [0.9, 0.8]], [0, 1], [0, 1], [0, 0], [0, 1])
+    assert scores.per_query["num_matches"].tolist() == [0, 1]
+    assert scores.per_query["num_ignored"].tolist() == [0, 0]
+    assert scores.per_query["first_match_rank"][1] == 2
+
+
+def test_bad_detection_leaves_every_ranking():
+    scores = evaluate_ranking([[0.9, 0.8]], [1], [-1, 1], [0], [1, 1])
+    assert scores.rank(1) == 1
+
+
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "tensor", "list", "frame", "strided"])
+def test_any_kind_of_input_gives_the_same_scores(kind):
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(7, levels=100)
+    expected = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
+    labels = [query_ids, gallery_ids, query_cams, gallery_cams]
+    if kind == "float64":
+        similarity = similarity.astype(np.float64)
+        labels = [a.astype(np.uint8) if a.min() >= 0 else a.astype(np.int16) for a in labels]
+    elif kind == "bfloat16":  # whole numbers below 256 survive bfloat16
+        similarity = torch.from_numpy(similarity).to(torch.bfloat16)
+    elif kind == "tensor":
+        similarity = torch.from_numpy(similarity).requires_grad_()
+        labels = [torch.from_numpy(a) for a in labels]
+    elif kind == "list":
+        similarity, labels = similarity.tolist(), [a.tolist() for a in labels]
+    elif kind == "frame":
+        similarity = pd.DataFrame(similarity)
+        labels = [pd.Series(a, index=a[::-1], dtype="Int64") for a in labels]
+    else:
+        similarity = np.asfortranarray(np.repeat(similarity, 2, axis=1))[:, ::2]
+    scores = evaluate_ranking(similarity, *labels)
+    assert isinstance(scores.cmc, np.ndarray)
+    pd.testing.assert_frame_equal(scores.per_query, expected.per_query)
+    np.testing.assert_array_equal(scores.cmc, expected.cmc)
+
+
+def test_infinite_similarities_are_ranked():
+    scores = evaluate_ranking([[-np.inf, np.inf, 0.0]], [1], [1, 2, 1], [0], [1, 1, 1])
+    assert scores.mean_ap == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_does_not_change_its_input():
+    arguments = random_ranking(1)
+    copies = [a.copy() for a in arguments]
+    evaluate_ranking(*arguments)
+    for argument, copy in zip(arguments, copies, strict=True):
+        np.testing.assert_array_equal(argument, copy)
+
+
+GOOD = dict(
+    similarity=[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]],
+    query_identities=[1, 2],
+    gallery_identities=[1, 2, 3],
+    query_cameras=[0, 0],
+    gallery_cameras=[1, 1, 1],
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (dict(similarity=[[0, 1, 2], [0, np.nan, 1]]), ValueError, "NaN at row 1, column 1"),
+        (dict(similarity=np.zeros((2, 0))), ValueError, "empty: 2 queries, 0 gallery"),
+        (dict(similarity=np.zeros(3)), ValueError, r"similarity must have two axes, got .*\(3,\)"),
+        (dict(similarity=np.zeros((2, 3), complex)), TypeError, "similarity must hold real"),
+        (dict(similarity=[["a"] * 3] * 2), TypeError, "similarity must hold real"),
+        (dict(query_cameras=[0] * 5), ValueError, "query_cameras has 5 entries, similarity has 2"),
+        (dict(gallery_identities=[1, 2]), ValueError, "gallery_identities has 2 entries"),
+        (dict(gallery_cameras=[[1, 1, 1]]), ValueError, "gallery_cameras must have one axis"),
+        (dict(query_identities=[1.0, 2.0]), TypeError, "query_identities must be integers"),
+        (dict(query_identities=["1", "2"]), TypeError, "query_identities must be integers"),
+        (dict(query_identities=[True, False]), TypeError, "query_identities must be integers"),
+        (dict(query_identities=pd.Series([1, None], dtype="Int64")), TypeError, "integers"),
+        (
+            dict(query_identities=np.array([1, 2**63], np.uint64)),
+            ValueError,
+            "not fit into 64 bits",
+        ),
+        (
+            dict(query_identities=[1, 2**70]),
+            ValueError,
+            "query_identities has 1180591620717411303424",
+        ),
+        (dict(query_identities=[8, 9]), ValueError, "none of the 2 queries has a match"),
+        (dict(gallery_cameras=[0, 0, 0]), ValueError, "none of the 2 queries has a match"),
+    ],
+)
+def test_bad_input_is_named(changes, error, message):
+    evaluate_ranking(**GOOD)
+    with pytest.raises(error, match=message):
+        evaluate_ranking(**{**GOOD, **changes})
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5])
+def test_rank_needs_a_whole_number_from_one(k):
+    with pytest.raises(ValueError, match="k must be"):
+        evaluate_ranking(**GOOD).rank(k)
