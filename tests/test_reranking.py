@@ -1,0 +1,195 @@
+"""Sparse re-ranking against the dense definition, spelled out in loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qaconv_lib import reranking
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.reranking import k_reciprocal_rerank
+
+
+def rerank_by_definition(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False):
+    """The eight steps of the docstring, one image at a time, with dense matrices."""
+    num_query = len(qg)
+    all_distances = np.block([[qq, qg], [qg.T, gg]]).astype(np.float32)
+    if squared:
+        all_distances = all_distances**2
+    largest = all_distances.max(axis=0)
+    d = (all_distances / np.where(largest > 0, largest, 1)).T
+    num = len(d)
+    ranking = [sorted(range(num), key=lambda j, i=i: (d[i, j], j)) for i in range(num)]
+
+    def mutual(i, k):
+        return {j for j in ranking[i][: k + 1] if i in ranking[j][: k + 1]}
+
+    V = np.zeros((num, num))
+    half = int(np.around(k1 / 2))
+    for i in range(num):
+        own = mutual(i, k1)
+        expanded = set(own)
+        for j in own:
+            others = mutual(j, half)
+            if len(others & own) > 2 / 3 * len(others):
+                expanded |= others
+        for j in expanded:
+            V[i, j] = np.exp(-d[i, j])
+        if expanded:
+            V[i] /= V[i].sum()
+    if k2 > 1:
+        V = np.stack([np.mean([V[j] for j in ranking[i][:k2]], axis=0) for i in range(num)])
+    result = np.zeros(qg.shape)
+    for i in range(num_query):
+        for j in range(qg.shape[1]):
+            shared = np.minimum(V[i], V[num_query + j]).sum()
+            jaccard = 1 - shared / (2 - shared)
+            result[i, j] = (1 - lambda_value) * jaccard + lambda_value * d[i, num_query + j]
+    return result
+
+
+def clustered_distances(seed, num_query=12, num_gallery=45, num_people=6, spread=0.6):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(num_people, 5))
+    people = np.concatenate(
+        [rng.integers(0, num_people, num_query), rng.integers(0, num_people, num_gallery)]
+    )
+    points = centres[people] + spread * rng.normal(size=(len(people), 5))
+    d = np.linalg.norm(points[:, None] - points[None], axis=2).astype(np.float32)
+    q = num_query
+    return d[:q, q:], d[:q, :q], d[q:, q:], people[:q], people[q:]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (5, 1), (7, 3), (6, 12), (1, 2), (2, 1)])
+def test_equals_the_definition(seed, squared, k1, k2):
+    qg, qq, gg, _, _ = clustered_distances(seed)
+    result = k_reciprocal_rerank(qg, qq, gg, k1, k2, squared=squared)
+    expected = rerank_by_definition(qg, qq, gg, k1, k2, squared=squared)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    num_query=st.integers(1, 5),
+    num_gallery=st.integers(1, 14),
+    k1=st.integers(1, 9),
+    k2=st.integers(1, 9),
+    levels=st.sampled_from([1, 2, 4, 1000]),
+)
+def test_equals_the_definition_with_ties_and_without_symmetry(
+    seed, num_query, num_gallery, k1, k2, levels
+):
+    """Whole-number distances tie; they are unequal in both directions; the diagonal is not 0."""
+    rng = np.random.default_rng(seed)
+    d = rng.integers(0, levels, (num_query + num_gallery,) * 2).astype(np.float32)
+    qg, qq, gg = d[:num_query, num_query:], d[:num_query, :num_query], d[num_query:, num_query:]
+    result = k_reciprocal_rerank(qg, qq, gg, k1, k2)
+    np.testing.assert_allclose(result, rerank_by_definition(qg, qq, gg, k1, k2), atol=1e-5)
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    qg, qq, gg, _, _ = clustered_distances(0)
+    whole = k_reciprocal_rerank(qg, qq, gg)
+    monkeypatch.setattr(reranking, "_BLOCK_ENTRIES", 200)
+    np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), whole)
+
+
+def test_improves_the_ranking_of_clusters():
+    qg, qq, gg, query_people, gallery_people = clustered_distances(1, 30, 150, 10, spread=0.6)
+
+    def mean_ap(distance):
+        q, g = np.zeros(len(query_people), int), np.ones(len(gallery_people), int)
+        return evaluate_ranking(-distance, query_people + 1, gallery_people + 1, q, g).mean_ap
+
+    assert mean_ap(k_reciprocal_rerank(qg, qq, gg, 12, 4)) > mean_ap(qg) + 0.03
+
+
+def test_lambda_one_keeps_the_scaled_distance_and_zero_the_jaccard_distance():
+    qg, qq, gg, _, _ = clustered_distances(2)
+    largest = np.maximum(qg.max(axis=1), qq.max(axis=0))
+    only_distance = k_reciprocal_rerank(qg, qq, gg, lambda_value=1)
+    np.testing.assert_allclose(only_distance, qg / largest[:, None], rtol=1e-6)
+    jaccard = k_reciprocal_rerank(qg, qq, gg, lambda_value=0)
+    mixed = k_reciprocal_rerank(qg, qq, gg, lambda_value=0.25)
+    np.testing.assert_allclose(mixed, 0.75 * jaccard + 0.25 * only_distance, atol=1e-6)
+    assert jaccard.min() >= 0 and jaccard.max() <= 1
+
+
+def test_order_of_the_gallery_does_not_matter():
+    qg, qq, gg, _, _ = clustered_distances(3)
+    order = np.random.default_rng(0).permutation(qg.shape[1])
+    result = k_reciprocal_rerank(qg[:, order], qq, gg[order][:, order])
+    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg)[:, order], atol=1e-6)
+
+
+def test_fewer_images_than_neighbours_takes_them_all():
+    qg, qq, gg, _, _ = clustered_distances(4, 3, 5)
+    result = k_reciprocal_rerank(qg, qq, gg, k1=500, k2=300)
+    np.testing.assert_allclose(result, rerank_by_definition(qg, qq, gg, 7, 8), atol=1e-5)
+    one = k_reciprocal_rerank([[0.5]], [[0.0]], [[0.0]])
+    assert one.shape == (1, 1)
+
+
+def test_identical_images_do_not_divide_by_zero():
+    result = k_reciprocal_rerank(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros((3, 3)))
+    np.testing.assert_allclose(result, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensor_in_tensor_out(dtype):
+    parts = [torch.from_numpy(part).to(dtype) for part in clustered_distances(5)[:3]]
+    result = k_reciprocal_rerank(*parts)
+    assert isinstance(result, torch.Tensor) and result.dtype == dtype
+    expected = k_reciprocal_rerank(*[part.float().numpy() for part in parts])
+    assert expected.dtype == np.float32
+    torch.testing.assert_close(result.float(), torch.from_numpy(expected).to(dtype).float())
+
+
+def test_does_not_change_its_input():
+    parts = clustered_distances(6)[:3]
+    copies = [part.copy() for part in parts]
+    k_reciprocal_rerank(*parts, squared=True)
+    for part, copy in zip(parts, copies, strict=True):
+        np.testing.assert_array_equal(part, copy)
+
+
+def test_rounding_below_zero_is_allowed():
+    qg, qq, gg, _, _ = clustered_distances(7)
+    slightly = gg - 1e-7 * np.eye(len(gg), dtype=np.float32)
+    result = k_reciprocal_rerank(qg, qq, slightly)
+    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(query_query=np.zeros((2, 3))), r"query_query must have shape \(2, 2\)"),
+        (dict(gallery_gallery=np.zeros((2, 2))), r"gallery_gallery must have shape \(3, 3\)"),
+        (dict(gallery_gallery=np.zeros((3, 4))), r"gallery_gallery must have shape \(3, 3\)"),
+        (dict(query_gallery=np.zeros(3)), "query_gallery must have two axes"),
+        (dict(query_gallery=np.zeros((2, 0))), "query_gallery is empty"),
+        (dict(query_gallery=np.full((2, 3), np.nan)), "query_gallery has NaN at row 0, column 0"),
+        (dict(query_query=np.full((2, 2), np.inf)), "query_query has an infinite value"),
+        (dict(gallery_gallery=-np.eye(3)), "gallery_gallery is negative"),
+        (dict(k1=0), "k1 must be"),
+        (dict(k1=2.5), "k1 must be"),
+        (dict(k2=0), "k2 must be"),
+        (dict(lambda_value=1.5), "lambda_value must be"),
+        (dict(lambda_value=float("nan")), "lambda_value must be"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    good = dict(
+        query_gallery=np.ones((2, 3)),
+        query_query=np.zeros((2, 2)),
+        gallery_gallery=np.zeros((3, 3)),
+    )
+    k_reciprocal_rerank(**good)
+    with pytest.raises(ValueError, match=message):
+        k_reciprocal_rerank(**{**good, **changes})
