@@ -210,6 +210,11 @@ def check(paths: Sequence[Path]) -> list[str]:
 
 def copy_book(output: Path) -> Path:
     """Copies the book and its configuration to `output`; returns the folder of its notebooks."""
+    output = output.resolve()
+    if output in (ROOT, *ROOT.parents) or output == BOOK or BOOK in output.parents:
+        raise SystemExit(f"refresh: --output {output} is not a place for a copy of {BOOK}")
+    if output.is_dir() and any(output.iterdir()) and not (output / "_toc.yml").is_file():
+        raise SystemExit(f"refresh: --output {output} holds something else than a copy of the book")
     if output.exists():
         shutil.rmtree(output)
     output.mkdir(parents=True)

@@ -1,0 +1,331 @@
+"""Tests of the book itself: what every committed notebook and page is held to."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+PAGES = sorted(BOOK.glob("*.md"))
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+REPOSITORY = CONFIG["repository"]["url"]
+OTHER_REPOSITORIES = {"ShengcaiLiao/QAConv", "huggingface/pytorch-image-models"}
+
+HEADINGS = [
+    "What you will do",
+    "The idea",
+    "The equation",
+    "Paper and code",
+    "Common mistakes",
+    "Exercises",
+    "Summary",
+    "What is next",
+    "References",
+]
+MEGABYTE = 1_000_000
+LARGEST_NOTEBOOK = 1.5 * MEGABYTE
+LARGEST_BOOK = 12 * MEGABYTE
+LARGEST_EXEMPT_SHARE = 0.1
+EXEMPT_TAGS = {"nbval-ignore-output", "nbval-skip", "pytest-validate-ignore-output"}
+EXEMPT_COMMENT = re.compile(
+    r"^\s*#+\s*(NBVAL_IGNORE_OUTPUT|NBVAL_SKIP|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", re.MULTILINE
+)
+MACHINE_PATH = re.compile(r"(?:/(?:work|home|root|Users|tmp|content)/|[A-Z]:\\\\?Users)")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+
+
+def load_refresh() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("refresh", BOOK / "refresh.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+refresh = load_refresh()
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def without_code(markdown: str) -> str:
+    """The text without fenced blocks and code spans."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S))
+
+
+def local_links(markdown: str) -> set[str]:
+    found = re.findall(r"\]\(([^)\s]+)", without_code(markdown))
+    found += re.findall(r"\b(?:src|href)=\"([^\"]+)\"", markdown)
+    return {link.split("#")[0] for link in found if "://" not in link and not link.startswith("#")}
+
+
+# ------------------------------------------------------------------------ state of a notebook
+
+
+@each_notebook
+def test_executed_from_top_to_bottom(path: Path) -> None:
+    counts = [cell.execution_count for cell in code_cells(read(path))]
+    assert counts == list(range(1, len(counts) + 1)), "run `make refresh`"
+
+
+@each_notebook
+def test_normalised(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata
+    assert refresh.normalise(notebook) == notebook, "run `make refresh`"
+
+
+@each_notebook
+def test_outputs_hold_no_errors_paths_or_stderr(path: Path) -> None:
+    for cell in code_cells(read(path)):
+        meant_to_fail = "raises-exception" in cell.metadata.get("tags", [])
+        for output in cell.outputs:
+            assert output.get("name") != "stderr"
+            assert output.output_type != "error" or meant_to_fail, cell.source
+            texts = [output.get("text", ""), output.get("evalue", "")]
+            texts += [v for k, v in output.get("data", {}).items() if k.startswith("text/")]
+            for text in texts:
+                assert not MACHINE_PATH.search(str(text)), text
+
+
+@each_notebook
+def test_pictures_have_a_description(path: Path) -> None:
+    for cell in code_cells(read(path)):
+        if any(mime.startswith("image/") for o in cell.outputs for mime in o.get("data", {})):
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert alt.strip(), f"no mystnb.image.alt in the metadata of\n{cell.source}"
+    text = prose(read(path))
+    assert not re.search(r"!\[\s*\]\(", text)
+    for tag in re.findall(r"<img\b[^>]*>", text):
+        assert re.search(r"\balt=\"[^\"]+\"", tag), tag
+
+
+@each_notebook
+def test_size(path: Path) -> None:
+    assert path.stat().st_size <= LARGEST_NOTEBOOK
+
+
+def test_size_of_all_notebooks() -> None:
+    assert sum(path.stat().st_size for path in NOTEBOOKS) <= LARGEST_BOOK
+
+
+@each_notebook
+def test_few_cells_are_exempt_from_comparison(path: Path) -> None:
+    cells = code_cells(read(path))
+    exempt = [
+        cell
+        for cell in cells
+        if EXEMPT_TAGS & set(cell.metadata.get("tags", [])) or EXEMPT_COMMENT.search(cell.source)
+    ]
+    assert len(exempt) <= LARGEST_EXEMPT_SHARE * len(cells), f"{len(exempt)} of {len(cells)}"
+
+
+# ----------------------------------------------------------------------- content of a notebook
+
+
+@each_notebook
+def test_library_names_exist(path: Path) -> None:
+    source = "\n".join(
+        TransformerManager().transform_cell(cell.source) for cell in code_cells(read(path))
+    )
+    missing = missing_library_names(ast.parse(source))
+    assert not missing, f"not in the library: {', '.join(sorted(missing))}"
+
+
+def missing_library_names(tree: ast.AST) -> set[str]:
+    """Dotted names below `qaconv_lib` that the code uses and the library does not have."""
+    aliases: dict[str, str] = {}
+    used: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.split(".")[0] == "qaconv_lib":
+                    used.add(name.name)
+                    aliases[name.asname or "qaconv_lib"] = (
+                        name.name if name.asname else "qaconv_lib"
+                    )
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module.split(".")[0] == "qaconv_lib":
+                used |= {f"{node.module}.{name.name}" for name in node.names if name.name != "*"}
+                for name in node.names:
+                    full = f"{node.module}.{name.name}"
+                    if isinstance(resolve(full), ModuleType):
+                        aliases[name.asname or name.name] = full
+    for node in ast.walk(tree):
+        dotted = dotted_name(node)
+        if dotted and dotted[0] in aliases:
+            used.add(".".join([aliases[dotted[0]], dotted[1]]))
+    return {name for name in used if resolve(name) is None}
+
+
+def dotted_name(node: ast.AST) -> list[str] | None:
+    """`[variable, attribute]` of an expression like `module.name`."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return [node.value.id, node.attr]
+    return None
+
+
+def resolve(name: str) -> object | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        parent, _, last = name.rpartition(".")
+        return getattr(resolve(parent), last, None) if parent else None
+
+
+def test_missing_library_names_are_found() -> None:
+    code = """
+import qaconv_lib
+import qaconv_lib.matching as m
+from qaconv_lib import matching, no_such_name
+from qaconv_lib.matching import QAConv, no_such_class
+qaconv_lib.matching
+m.correlate
+matching.no_such_function
+qaconv_lib.no_such_module
+"""
+    assert missing_library_names(ast.parse(code)) == {
+        "qaconv_lib.no_such_name",
+        "qaconv_lib.matching.no_such_class",
+        "qaconv_lib.matching.no_such_function",
+        "qaconv_lib.no_such_module",
+    }
+
+
+@each_chapter
+def test_first_cell(path: Path) -> None:
+    number = int(path.name[:2])
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown"
+    lines = first.source.split("\n")
+    assert re.fullmatch(rf"# {number}\. \S.*", lines[0]), lines[0]
+    branch = CONFIG["repository"]["branch"]
+    place = REPOSITORY.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{place}/blob/{branch}/book/{path.name}"
+    assert f"[Open in Colab]({link})" in lines
+    needs = next((line for line in lines if line.startswith("**Needs** ")), "")
+    assert re.search(r"\*\*Time\*\* .*\bminutes\b.*\*\*Hardware\*\* .*\b(CPU|GPU)\b", needs), needs
+
+
+@each_chapter
+def test_setup_cell(path: Path) -> None:
+    contributing = (BOOK / "contributing.md").read_text(encoding="utf-8")
+    (expected,) = re.findall(r"```python\n(# On Colab.*?)\n```", contributing, re.DOTALL)
+    assert f"git clone --quiet --depth 1 {REPOSITORY}\n" in expected
+    assert "--no-deps" in expected
+    cells = code_cells(read(path))
+    assert cells[0].source == expected, "the cell stands in book/contributing.md"
+    assert set(cells[0].metadata.tags) == {"colab-setup", "hide-cell"}
+    assert not cells[0].outputs
+    assert sum("colab-setup" in cell.metadata.get("tags", []) for cell in cells) == 1
+
+
+@each_chapter
+def test_skeleton(path: Path) -> None:
+    text = without_code(prose(read(path)))
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    headings = [heading.strip() for heading in re.findall(r"^## (.*)$", text, re.MULTILINE)]
+    assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
+    exercises = text.split("\n## Exercises")[1].split("\n## ")[0]
+    assert exercises.count("<details>") == exercises.count("</details>") >= 1
+
+
+@each_notebook
+def test_no_directives_in_notebooks(path: Path) -> None:
+    found = re.findall(r"^(?:`{3,}|:{3,})\{.*|\{[a-z:]+\}`[^`]*`", prose(read(path)), re.MULTILINE)
+    assert not found, "these show raw in Jupyter and on Colab"
+
+
+# ------------------------------------------------------------------------- files and addresses
+
+
+def toc_entries() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(chapter["file"] for chapter in chapters)]
+
+
+def test_toc_and_files_agree() -> None:
+    files = [path.relative_to(ROOT).with_suffix("").as_posix() for path in NOTEBOOKS + PAGES]
+    entries = toc_entries()
+    assert len(entries) == len(set(entries))
+    assert sorted(entries) == sorted(files)
+    numbered = [entry for entry in entries if re.match(r"book/\d\d_", entry)]
+    assert numbered == sorted(numbered), "chapters stand in the order of their numbers"
+
+
+def test_the_site_shows_notebooks_as_committed() -> None:
+    assert CONFIG["execute"]["execute_notebooks"] == "off"
+    assert CONFIG["only_build_toc_files"] is True
+
+
+def repository_places() -> list[Path]:
+    tops = ["README.md", "CITATION.cff", "pyproject.toml", "_config.yml"]
+    return [ROOT / name for name in tops] + PAGES + NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", repository_places(), ids=lambda path: path.name)
+def test_the_repository_is_named_alike_everywhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    found = set(re.findall(r"github(?:\.com|usercontent\.com)?/([\w-]+/[\w-]+)", text))
+    assert found - OTHER_REPOSITORIES <= {REPOSITORY.removeprefix("https://github.com/")}
+    if path.name in ("README.md", "CITATION.cff", "pyproject.toml", "contributing.md"):
+        assert REPOSITORY in text
+
+
+@each_page
+def test_pages_describe_their_pictures(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"!\[\s*\]\(", text)
+    for options in re.findall(r"^[`:]{3,}\{(?:image|figure)\}[^\n]*\n((?::.*\n)*)", text, re.M):
+        assert ":alt:" in options
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+def test_local_links_of_pages(path: Path) -> None:
+    for link in local_links(path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+@each_notebook
+def test_local_links_of_notebooks(path: Path) -> None:
+    for link in local_links(prose(read(path))):
+        assert (path.parent / link).exists(), link
+
+
+def test_headline_table_in_the_readme_is_current() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    start, end = refresh.HEADLINE
+    assert text.count(start) == text.count(end) == 1
+    stored = text.split(start)[1].split(end)[0].strip()
+    command = [sys.executable, "-m", "qaconv_lib", "tables"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert stored == printed.strip(), "run `python book/refresh.py --headline`"

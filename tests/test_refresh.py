@@ -1,0 +1,195 @@
+"""Tests of book/refresh.py: executing notebooks and bringing them into normal form."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+spec = importlib.util.spec_from_file_location("refresh", BOOK / "refresh.py")
+refresh = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(refresh)
+
+
+def untidy_notebook() -> nbformat.NotebookNode:
+    widget = {refresh.WIDGET: {"model_id": "1"}, "text/plain": "Box()"}
+    picture = new_output(
+        "display_data",
+        {"image/png": "aGVsbG8=", "text/plain": "<Figure>"},
+        metadata={"image/png": {"width": 100}, "needs_background": "light"},
+    )
+    error = new_output("error", ename="ValueError", evalue="no", traceback=["/home/me/x.py", "no"])
+    cell = new_code_cell(
+        "print(1)   \n\n",
+        execution_count=7,
+        metadata={
+            "tags": ["b", "a"],
+            "collapsed": True,
+            "execution": {"iopub.execute_input": "2020-01-01"},
+            "mystnb": {"image": {"alt": "a dog"}},
+        },
+        outputs=[
+            new_output("stream", name="stdout", text="1\n"),
+            new_output("stream", name="stderr", text="100%|###|"),
+            new_output("stream", name="stdout", text="2\n"),
+            new_output("display_data", widget),
+            picture,
+            new_output("execute_result", {"text/plain": "3"}, execution_count=6),
+            error,
+        ],
+    )
+    notebook = new_notebook(
+        cells=[new_markdown_cell("# A"), cell, new_markdown_cell("same"), new_markdown_cell("same")]
+    )
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "mine", "language": "python", "name": "mine"},
+            "widgets": {"state": {}},
+            "jupytext": {"text_representation": {}},
+            "language_info": {"name": "python", "version": "3.11.7"},
+        }
+    )
+    return notebook
+
+
+def test_normal_form() -> None:
+    untidy = untidy_notebook()
+    tidy = refresh.normalise(untidy)
+    nbformat.validate(tidy)
+    assert tidy.metadata == {"kernelspec": refresh.KERNEL, "language_info": {"name": "python"}}
+    cell = tidy.cells[1]
+    assert cell.source == "print(1)"
+    assert cell.metadata == {"tags": ["a", "b"], "mystnb": {"image": {"alt": "a dog"}}}
+    kinds = [output.output_type for output in cell.outputs]
+    assert kinds == ["stream", "display_data", "execute_result", "error"]
+    stream, picture, result, error = cell.outputs
+    assert (stream.name, stream.text) == ("stdout", "1\n2\n")
+    assert picture.metadata == {"image/png": {"width": 100}}
+    assert result.execution_count == cell.execution_count == 7
+    assert error.traceback == ["ValueError: no"]
+    assert "kernelspec" in untidy.metadata and untidy.metadata.kernelspec.name == "mine"
+
+
+def test_normal_form_is_a_fixed_point() -> None:
+    tidy = refresh.normalise(untidy_notebook())
+    assert refresh.normalise(tidy) == tidy
+
+
+def test_cell_ids_follow_from_sources() -> None:
+    ids = [cell.id for cell in refresh.normalise(untidy_notebook()).cells]
+    assert ids == [cell.id for cell in refresh.normalise(untidy_notebook()).cells]
+    assert len(set(ids)) == len(ids)
+    longer = untidy_notebook()
+    longer.cells.insert(0, new_markdown_cell("new"))
+    assert [cell.id for cell in refresh.normalise(longer).cells][1:] == ids
+
+
+def test_execution(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.ipynb", tmp_path / "out" / "a.ipynb"
+    cells = [
+        new_code_cell("import sys, warnings\nprint('seen')\nwarnings.warn('unseen')"),
+        new_code_cell("sys.executable"),
+        new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+    ]
+    nbformat.write(new_notebook(cells=cells), source)
+    before = source.read_bytes()
+    assert refresh.refresh(source, target) is None
+    assert source.read_bytes() == before
+    first, second, third = nbformat.read(target, as_version=4).cells
+    assert [output.text for output in first.outputs] == ["seen\n"]
+    assert Path(refresh.sys.executable).name in second.outputs[0].data["text/plain"]
+    assert third.outputs[0].ename == "ZeroDivisionError"
+    assert refresh.check([target]) == []
+    assert any("counts" in complaint for complaint in refresh.check([source]))
+
+
+def test_a_failing_notebook_is_named_and_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "bad.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("raise KeyError('lost')")]), source)
+    before = source.read_bytes()
+    assert refresh.main([str(source)]) == 1
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.ipynb"]
+    printed = capsys.readouterr().err
+    assert "bad.ipynb" in printed and "lost" in printed
+
+
+def test_damaged_or_missing_notebooks_are_named(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.ipynb"
+    damaged.write_text("{", encoding="utf-8")
+    with pytest.raises(SystemExit, match="damaged.ipynb is not a notebook"):
+        refresh.read(damaged)
+    with pytest.raises(SystemExit, match="no such notebook.*absent.ipynb"):
+        refresh.read(tmp_path / "absent.ipynb")
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("old", encoding="utf-8")
+
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(refresh.os, "replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        refresh.write_whole(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_output_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = tmp_path / "book"
+    book.mkdir()
+    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/refresh.py"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    nbformat.write(new_notebook(cells=[new_code_cell("6 * 7")]), book / "a.ipynb")
+    before = (book / "a.ipynb").read_bytes()
+    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+    monkeypatch.setattr(refresh, "BOOK", book)
+    output = tmp_path / "built"
+    assert refresh.main(["--output", str(output)]) == 0
+    assert (book / "a.ipynb").read_bytes() == before
+    assert refresh.is_executed(refresh.read(output / "book" / "a.ipynb"))
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/a.ipynb"}
+
+
+@pytest.mark.parametrize("place", [".", "book", "..", "mine"])
+def test_output_never_replaces_what_is_no_copy(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    for folder in (root / "book", root / "mine"):
+        folder.mkdir(parents=True)
+    (root / "_toc.yml").write_text("toc", encoding="utf-8")
+    (root / "mine" / "letter.txt").write_text("dear", encoding="utf-8")
+    monkeypatch.setattr(refresh, "ROOT", root)
+    monkeypatch.setattr(refresh, "BOOK", root / "book")
+    with pytest.raises(SystemExit, match="--output"):
+        refresh.copy_book(root / place)
+    assert (root / "mine" / "letter.txt").exists() and (root / "_toc.yml").exists()
+
+
+def test_headline_goes_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, end = refresh.HEADLINE
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{start}\nold\n{end}\nbelow\n", encoding="utf-8")
+    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+
+    class Printed:
+        stdout = "| new |\n"
+
+    monkeypatch.setattr(refresh.subprocess, "run", lambda *a, **k: Printed)
+    refresh.fill_headline()
+    assert readme.read_text(encoding="utf-8") == f"above\n{start}\n| new |\n{end}\nbelow\n"
+    readme.write_text("no marks", encoding="utf-8")
+    with pytest.raises(SystemExit, match="headline"):
+        refresh.fill_headline()
