@@ -1,0 +1,265 @@
+"""Ray-cast primitives with a depth buffer.
+
+Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start``
+to ``end`` while its radius changes linearly. Each primitive lives in its own scaled frame, so one
+closed-form intersection serves capsules, cones, ellipsoids and flattened torsos; boxes serve bags.
+
+With ray ``o + t d`` (``o`` relative to ``start``), axis ``b`` and radius change ``g``, a point is
+inside the swept volume if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a
+quadratic in ``s`` with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g`` and
+``C = q.q - r^2``; its zero is the lateral surface and is again quadratic in ``t``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+FAR = 1e9
+
+
+class Hit(NamedTuple):
+    """Visible surface points of one primitive; N points."""
+
+    angle: np.ndarray  # (N,) radians around the axis, 0 = front, positive = the person's left
+    along: np.ndarray  # (N,) 0 at the start of the axis, 1 at its end
+    position: np.ndarray  # (N, 3) metres in the primitive's frame, offset by its rest position
+    normal: np.ndarray  # (N, 3) unit normal in the primitive's frame
+
+
+Paint = Callable[[Hit], "np.ndarray | tuple[np.ndarray, np.ndarray]"]
+
+
+@dataclass
+class Primitive:
+    """One shape in body coordinates (x: the person's left, y: up, z: forward; metres).
+
+    Attributes:
+        start, end: ends of the axis; for a box, ``start`` is its centre and ``end`` is ignored.
+        radii: sphere radius at both ends, in the scaled frame.
+        axes: rows are the frame's x, y, z axes in body coordinates.
+        scale: stretch along the frame's axes; for a box, its half extents.
+        paint: gives the albedo of hits (N, 3), or albedo and part labels (N,).
+        label: part label.
+        rest: position that ``start`` has in the texture's coordinates.
+        fold: strength of cloth folds (0 for skin).
+        open_end: leave the end uncapped, as the hem of a skirt or sleeve.
+        box: whether the shape is a box.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    radii: tuple[float, float]
+    axes: np.ndarray
+    scale: tuple[float, float, float]
+    paint: Paint
+    label: int
+    rest: np.ndarray
+    fold: float = 0.0
+    open_end: bool = False
+    box: bool = False
+
+
+class Raster:
+    """Depth, normal, albedo and label buffers of one window of a pinhole camera.
+
+    Args:
+        shape: rows and columns of the buffers.
+        window: left, top, right, bottom of the window in frame pixels, relative to the principal
+            point, rows growing downwards.
+        focal: focal length in frame pixels.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], window: tuple[float, float, float, float], focal: float
+    ) -> None:
+        self.shape = shape
+        rows, columns = shape
+        left, top, right, bottom = window
+        self.slope_x = ((left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal)
+        self.slope_y = (-(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal)
+        self.slope_x = self.slope_x.astype(np.float32)
+        self.slope_y = self.slope_y.astype(np.float32)
+        self.step = (self.slope_x[1] - self.slope_x[0], self.slope_y[0] - self.slope_y[1])
+        self.depth = np.full(shape, FAR, np.float32)
+        self.normal = np.zeros((*shape, 3), np.float32)
+        self.albedo = np.zeros((*shape, 3), np.float32)
+        self.rest = np.zeros((*shape, 3), np.float32)
+        self.fold = np.zeros(shape, np.float32)
+        self.label = np.zeros(shape, np.uint8)
+
+    def _block(self, centres: np.ndarray, reach: np.ndarray) -> tuple[slice, slice] | None:
+        """Rows and columns that spheres around ``centres`` (camera coordinates) may touch."""
+        distance = -centres[:, 2]
+        if np.any(distance - reach < 0.2):
+            return None
+        slope = 1.08 * reach / (distance - reach)
+        x, y = centres[:, 0] / distance, centres[:, 1] / distance
+        left = int((np.min(x - slope) - self.slope_x[0]) / self.step[0])
+        right = int((np.max(x + slope) - self.slope_x[0]) / self.step[0]) + 2
+        top = int((self.slope_y[0] - np.max(y + slope)) / self.step[1])
+        bottom = int((self.slope_y[0] - np.min(y - slope)) / self.step[1]) + 2
+        rows = slice(max(top, 0), min(bottom, self.shape[0]))
+        columns = slice(max(left, 0), min(right, self.shape[1]))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return None
+        return rows, columns
+
+    def draw(
+        self,
+        shape: Primitive,
+        rotation: np.ndarray,
+        offset: np.ndarray,
+        label: int | None = None,
+    ) -> None:
+        """Draw one primitive; ``rotation`` and ``offset`` take body to camera coordinates."""
+        start = rotation @ shape.start + offset
+        end = start if shape.box else rotation @ shape.end + offset
+        axes = shape.axes @ rotation.T  # rows: frame axes in camera coordinates
+        scale = np.asarray(shape.scale, float)
+        if shape.box:
+            reach = np.full(2, np.linalg.norm(scale))
+        else:
+            reach = np.asarray(shape.radii) * scale.max()
+        block = self._block(np.stack([start, end]), reach)
+        if block is None:
+            return
+        rows, columns = block
+        sx, sy = self.slope_x[None, columns], self.slope_y[rows, None]
+        to_local = axes / scale[:, None]
+        origin = -to_local @ start
+        cast = _cast_box if shape.box else _cast_round_cone
+        axis = to_local @ (end - start)
+        t, along = cast(to_local, origin, axis, shape.radii, sx, sy, shape.open_end)
+        i, j = np.nonzero(t < self.depth[rows, columns])
+        if len(i) == 0:
+            return
+        t, along = t[i, j], along[i, j]
+        ray = np.stack([sx[0, j], sy[i, 0], np.full(len(j), -1, np.float32)], axis=1)
+        local = (origin + t[:, None] * (ray @ to_local.T)).astype(np.float32)
+        if shape.box:
+            size = np.abs(local)
+            face = size == size.max(axis=1, keepdims=True)
+            gradient = np.where(face, np.sign(local), 0.0)
+        else:
+            gradient = local - along[:, None] * axis.astype(np.float32)
+        normal = gradient / scale.astype(np.float32)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+        position = local * scale.astype(np.float32) + shape.rest.astype(np.float32)
+        hit = Hit(np.arctan2(gradient[:, 0], gradient[:, 2]), along, position, normal)
+        painted = shape.paint(hit)
+        albedo, labels = painted if isinstance(painted, tuple) else (painted, shape.label)
+        r, c = i + rows.start, j + columns.start
+        self.depth[r, c] = t
+        self.normal[r, c] = normal @ axes
+        self.albedo[r, c] = albedo
+        self.rest[r, c] = position
+        self.fold[r, c] = shape.fold
+        self.label[r, c] = labels if label is None else label
+
+
+def _cast_round_cone(
+    to_local: np.ndarray,
+    origin: np.ndarray,
+    axis: np.ndarray,
+    radii: tuple[float, float],
+    sx: np.ndarray,
+    sy: np.ndarray,
+    open_end: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest depth (rows, columns) and axial position of a round cone in its scaled frame."""
+    r0, r1 = radii
+    metric = to_local.T @ to_local
+    # d.d, o.d and b.d for all rays d = to_local @ (sx, sy, -1)
+    dd = (
+        metric[0, 0] * sx * sx
+        - 2 * metric[0, 2] * sx
+        + (metric[1, 1] * sy * sy - 2 * metric[1, 2] * sy + metric[2, 2])
+        + (2 * metric[0, 1] * sx) * sy
+    )
+    to_origin = origin @ to_local
+    od = to_origin[0] * sx + (to_origin[1] * sy - to_origin[2])
+    oo = float(origin @ origin)
+    depth = np.full(dd.shape, FAR, np.float32)
+    along = np.zeros(dd.shape, np.float32)
+    length2 = float(axis @ axis)
+    growth = r1 - r0
+    spread = length2 - growth * growth
+    if spread > 1e-8:
+        to_axis = axis @ to_local
+        bd = to_axis[0] * sx + (to_axis[1] * sy - to_axis[2])
+        b0 = float(origin @ axis) + r0 * growth
+        q2 = bd * bd - spread * dd
+        q1 = b0 * bd - spread * od
+        q0 = b0 * b0 - spread * (oo - r0 * r0)
+        under = q1 * q1 - q2 * q0
+        q2 = np.where(np.abs(q2) < 1e-12, -1e-12, q2)
+        t = (np.sqrt(np.maximum(under, 0)) - q1) / q2
+        s = (b0 + t * bd) / spread
+        valid = (under > 0) & (s >= 0) & (s <= 1) & (t > 0)
+        depth = np.where(valid, t, depth)
+        along = np.where(valid, s, along)
+    for centre, radius, value in ((0.0, r0, 0.0), (1.0, r1, 1.0)):
+        if value == 1.0 and (open_end or length2 < 1e-8):
+            continue
+        shifted = origin - centre * axis
+        to_shifted = shifted @ to_local
+        sd = to_shifted[0] * sx + (to_shifted[1] * sy - to_shifted[2])
+        under = sd * sd - dd * (float(shifted @ shifted) - radius * radius)
+        t = (-sd - np.sqrt(np.maximum(under, 0))) / dd
+        nearer = (under > 0) & (t > 0) & (t < depth)
+        depth = np.where(nearer, t, depth)
+        along = np.where(nearer, value, along)
+    return depth.astype(np.float32), along.astype(np.float32)
+
+
+def _cast_box(
+    to_local: np.ndarray,
+    origin: np.ndarray,
+    axis: np.ndarray,
+    radii: tuple[float, float],
+    sx: np.ndarray,
+    sy: np.ndarray,
+    open_end: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest depth of the cube [-1, 1]^3 in its scaled frame; slabs."""
+    enter = np.full((sy.shape[0], sx.shape[1]), -FAR)
+    leave = np.full_like(enter, FAR)
+    for k in range(3):
+        d = to_local[k, 0] * sx + (to_local[k, 1] * sy - to_local[k, 2])
+        d = np.where(np.abs(d) < 1e-9, 1e-9, d)
+        one, two = (-1 - origin[k]) / d, (1 - origin[k]) / d
+        enter = np.maximum(enter, np.minimum(one, two))
+        leave = np.minimum(leave, np.maximum(one, two))
+    depth = np.where((enter < leave) & (enter > 0), enter, FAR).astype(np.float32)
+    return depth, np.zeros_like(depth)
+
+
+def rotation_x(angle: float) -> np.ndarray:
+    """Rotation about x: (3, 3)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def rotation_y(angle: float) -> np.ndarray:
+    """Rotation about y: (3, 3); takes z towards x."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def rotation_z(angle: float) -> np.ndarray:
+    """Rotation about z: (3, 3)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def limb_axes(start: np.ndarray, end: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Frame of a limb: y from end to start, x near ``across``, z = x cross y; rows are axes."""
+    y = np.asarray(start, float) - np.asarray(end, float)
+    y = y / (np.linalg.norm(y) + 1e-12)
+    x = across - (across @ y) * y
+    x = x / (np.linalg.norm(x) + 1e-12)
+    return np.stack([x, y, np.cross(x, y)])

@@ -1,0 +1,359 @@
+"""Clothes: palettes, garments and how they are drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .domains import Domain
+
+Colour = tuple[float, float, float]  # sRGB, 0 to 1
+
+_BASIC = {
+    "black": (0.10, 0.10, 0.11), "charcoal": (0.22, 0.22, 0.24), "grey": (0.47, 0.47, 0.48),
+    "light grey": (0.70, 0.70, 0.70), "white": (0.93, 0.93, 0.92), "navy": (0.12, 0.15, 0.27),
+    "denim": (0.28, 0.37, 0.52), "dark denim": (0.16, 0.20, 0.31), "pale denim": (0.52, 0.62, 0.73),
+    "beige": (0.76, 0.69, 0.57), "khaki": (0.56, 0.50, 0.37), "olive": (0.32, 0.34, 0.22),
+    "brown": (0.34, 0.24, 0.17), "burgundy": (0.39, 0.11, 0.16), "sky": (0.55, 0.71, 0.86),
+    "red": (0.74, 0.14, 0.15), "royal": (0.15, 0.27, 0.62), "bottle": (0.10, 0.29, 0.22),
+    "pink": (0.89, 0.65, 0.70), "mustard": (0.77, 0.60, 0.21), "teal": (0.14, 0.43, 0.46),
+    "purple": (0.37, 0.25, 0.48), "orange": (0.86, 0.43, 0.17), "yellow": (0.93, 0.82, 0.35),
+    "mint": (0.64, 0.83, 0.73), "cream": (0.91, 0.87, 0.77), "magenta": (0.74, 0.22, 0.46),
+    "green": (0.28, 0.52, 0.27), "lavender": (0.68, 0.64, 0.81), "salmon": (0.88, 0.53, 0.46),
+}
+PALETTES: dict[str, dict[str, float]] = {
+    "summer tops": {"white": 20, "black": 12, "grey": 6, "light grey": 7, "navy": 7, "sky": 6,
+                    "red": 6, "royal": 4, "pink": 6, "yellow": 3, "mint": 3, "cream": 4, "teal": 3,
+                    "green": 3, "purple": 2, "orange": 3, "salmon": 3, "magenta": 2, "beige": 3,
+                    "lavender": 2, "olive": 2, "mustard": 1, "charcoal": 3},
+    "winter tops": {"black": 24, "charcoal": 12, "navy": 12, "grey": 9, "olive": 5, "brown": 5,
+                    "burgundy": 4, "beige": 5, "khaki": 4, "red": 4, "royal": 4, "white": 3,
+                    "light grey": 4, "bottle": 3, "teal": 2, "purple": 3, "mustard": 1, "cream": 2,
+                    "pink": 1, "dark denim": 3, "orange": 1, "sky": 2},
+    "summer bottoms": {"black": 20, "denim": 12, "pale denim": 10, "dark denim": 10, "navy": 8,
+                       "beige": 9, "khaki": 8, "white": 5, "grey": 7, "light grey": 3, "olive": 4,
+                       "brown": 3, "red": 1, "pink": 1, "charcoal": 6, "sky": 1, "royal": 1},
+    "winter bottoms": {"black": 28, "dark denim": 18, "denim": 14, "navy": 9, "charcoal": 10,
+                       "khaki": 6, "grey": 6, "brown": 4, "olive": 3, "beige": 3, "pale denim": 4},
+    "shoes": {"black": 28, "white": 22, "grey": 10, "brown": 12, "navy": 6, "charcoal": 8,
+              "red": 3, "beige": 5, "royal": 2, "pink": 1, "orange": 1, "light grey": 4},
+    "bags": {"black": 34, "charcoal": 10, "grey": 8, "navy": 11, "brown": 10, "beige": 5, "red": 5,
+             "royal": 4, "olive": 4, "white": 3, "pink": 3, "teal": 2, "purple": 2, "orange": 2},
+    "accents": {"white": 30, "black": 16, "red": 12, "yellow": 6, "grey": 7, "royal": 6, "navy": 7,
+                "orange": 4, "green": 3, "cream": 5, "sky": 4, "pink": 3},
+}
+_DENIMS = {"denim": 4, "dark denim": 4, "pale denim": 2, "black": 3, "charcoal": 1}
+
+
+def choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
+    """One key, with probability proportional to its weight."""
+    names = list(weights)
+    share = np.array([weights[name] for name in names], float)
+    return names[int(rng.choice(len(names), p=share / share.sum()))]
+
+
+def jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
+    """``colour`` with its brightness and its channels changed a little."""
+    moved = np.asarray(colour) * np.exp(amount * 1.6 * rng.normal()) + amount * rng.normal(size=3)
+    return tuple(float(c) for c in np.clip(moved, 0.04, 0.96))
+
+
+def draw_colour(rng: np.random.Generator, palette: str, amount: float = 0.04) -> Colour:
+    """A colour of one of :data:`PALETTES`, changed a little."""
+    return jitter(rng, _BASIC[choose(rng, PALETTES[palette])], amount)
+
+
+def season_palette(domain: Domain, what: str, rng: np.random.Generator) -> str:
+    """Name of the palette for ``what`` ("tops" or "bottoms") in the domain's season."""
+    season = domain.season
+    if season == "all":
+        season = "summer" if rng.random() < 0.5 else "winter"
+    return f"{season} {what}"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A woven or printed pattern; lengths in metres."""
+
+    kind: str
+    second: Colour
+    third: Colour
+    period: float
+    duty: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Emblem:
+    """A print: where it sits and what it looks like."""
+
+    place: str  # "none", "front", "chest", "back", "left arm", "right arm"
+    shape: str  # "block", "disc", "lines", "text"
+    colour: Colour
+    width: float
+    height: float
+    drop: float  # metres from the shoulder line to the print's centre
+
+
+@dataclass(frozen=True)
+class Top:
+    """Upper garment, with what is worn under it."""
+
+    kind: str
+    colour: Colour
+    pattern: Pattern
+    emblem: Emblem
+    sleeve: float  # share of the arm that is covered, 0 to 1
+    sleeve_colour: Colour
+    cuff: bool
+    hem: float  # metres below the hip joint; negative: above
+    flare: float
+    ease: float  # metres of looseness
+    opening: float  # half width in metres of an open front, 0 = closed
+    inner: Colour
+    inner_hem: float
+    zip: bool
+    collar: str  # "none", "round", "v", "shirt", "hood", "fur"
+    collar_colour: Colour
+    tucked: bool
+    belt: bool
+    puffy: float
+    folds: float
+
+
+@dataclass(frozen=True)
+class Bottom:
+    """Lower garment."""
+
+    kind: str
+    colour: Colour
+    pattern: Pattern
+    length: float  # share of the leg that is covered
+    ease: float
+    flare: float
+    wash: float
+    stripe: bool
+    stripe_colour: Colour
+    belt: bool
+    belt_colour: Colour
+    turn_up: bool
+    tights: bool
+    tights_colour: Colour
+    folds: float
+
+
+@dataclass(frozen=True)
+class Shoes:
+    """Shoes and socks."""
+
+    kind: str
+    colour: Colour
+    sole: Colour
+    sock: Colour
+    sock_height: float  # share of the shin
+
+
+@dataclass(frozen=True)
+class Bag:
+    """Main bag, and what is in the hands."""
+
+    kind: str
+    side: int  # +1 = the person's left
+    colour: Colour
+    second: Colour
+    strap: Colour
+    size: float
+    emblem: bool
+    handheld: str  # "none", "phone", "cup", "umbrella"
+    handheld_colour: Colour
+
+
+@dataclass(frozen=True)
+class Headwear:
+    """Hat or hood, scarf, mask and glasses."""
+
+    kind: str
+    colour: Colour
+    second: Colour
+    scarf: bool
+    scarf_colour: Colour
+    mask: bool
+    glasses: bool
+
+
+def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pattern:
+    """A pattern with its further colours."""
+    return Pattern(
+        kind=choose(rng, domain.patterns),
+        second=draw_colour(rng, palette),
+        third=draw_colour(rng, "accents"),
+        period=float(rng.choice([0.03, 0.045, 0.06, 0.09, 0.13])),
+        duty=float(rng.uniform(0.3, 0.6)),
+        seed=int(rng.integers(1 << 30)),
+    )
+
+
+def sample_emblem(rng: np.random.Generator, kind: str) -> Emblem:
+    """A print on one side of a garment, or none."""
+    weights = {"none": 0.45, "front": 0.27, "chest": 0.11, "back": 0.12, "left arm": 0.025,
+               "right arm": 0.025}
+    if kind in ("shirt", "coat", "dress"):
+        weights = {**weights, "front": 0.03, "back": 0.02, "none": 0.75}
+    place = choose(rng, weights)
+    small = place in ("chest", "left arm", "right arm")
+    return Emblem(
+        place=place,
+        shape=choose(rng, {"block": 0.25, "disc": 0.2, "lines": 0.3, "text": 0.25}),
+        colour=draw_colour(rng, "accents"),
+        width=float(rng.uniform(0.05, 0.08) if small else rng.uniform(0.15, 0.28)),
+        height=float(rng.uniform(0.04, 0.07) if small else rng.uniform(0.07, 0.22)),
+        drop=float(rng.uniform(0.12, 0.16) if small else rng.uniform(0.17, 0.25)),
+    )
+
+
+def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
+    """An upper garment of the domain's season."""
+    weights = dict(domain.tops)
+    if not female:
+        weights["dress"] = 0.0
+        weights["tank"] = weights.get("tank", 0.0) * 0.4
+    kind = choose(rng, weights)
+    palette = season_palette(domain, "tops", rng)
+    colour = draw_colour(rng, palette)
+    sleeve = {
+        "tshirt": rng.uniform(0.22, 0.42), "polo": rng.uniform(0.25, 0.4), "tank": 0.0,
+        "dress": rng.choice([0.0, 0.2, 0.3, 0.95]), "shirt": rng.choice([0.3, 0.55, 0.95, 0.95]),
+    }.get(kind, 0.97)
+    outer = kind in ("jacket", "coat")
+    hem = {
+        "coat": rng.uniform(0.12, 0.42), "dress": rng.uniform(0.22, 0.5),
+        "jacket": rng.uniform(-0.03, 0.12), "hoodie": rng.uniform(0.0, 0.07),
+    }.get(kind, rng.uniform(-0.02, 0.09))
+    open_front = rng.random() < {"jacket": 0.45, "coat": 0.4, "hoodie": 0.3, "shirt": 0.2}.get(
+        kind, 0.0)
+    collar = {
+        "tshirt": choose(rng, {"round": 0.7, "v": 0.3}), "polo": "shirt", "shirt": "shirt",
+        "tank": "v", "dress": choose(rng, {"round": 0.5, "v": 0.5}), "hoodie": "hood",
+        "sweater": choose(rng, {"round": 0.7, "v": 0.3}),
+        "jacket": choose(rng, {"none": 0.25, "hood": 0.4, "shirt": 0.25, "fur": 0.1}),
+        "coat": choose(rng, {"shirt": 0.5, "hood": 0.3, "fur": 0.2}),
+    }[kind]
+    second_sleeve = kind in ("tshirt", "jacket", "hoodie") and rng.random() < 0.12
+    return Top(
+        kind=kind,
+        colour=colour,
+        pattern=sample_pattern(domain, rng, palette),
+        emblem=sample_emblem(rng, kind),
+        sleeve=float(sleeve),
+        sleeve_colour=draw_colour(rng, palette) if second_sleeve else colour,
+        cuff=bool(rng.random() < 0.15),
+        hem=float(hem),
+        flare=float(rng.uniform(0.02, 0.12) if kind in ("dress", "coat") else rng.uniform(0, 0.02)),
+        ease=float(rng.uniform(0.014, 0.030) if outer else
+                   rng.uniform(0.010, 0.022) if kind in ("hoodie", "sweater") else
+                   rng.uniform(0.002, 0.016)),
+        opening=float(rng.uniform(0.035, 0.10)) if open_front else 0.0,
+        inner=draw_colour(rng, "summer tops"),
+        inner_hem=float(rng.uniform(-0.02, 0.06)),
+        zip=bool(rng.random() < (0.6 if kind in ("jacket", "hoodie") else 0.0)),
+        collar=collar,
+        collar_colour=jitter(rng, colour, 0.06) if rng.random() < 0.6 else
+        draw_colour(rng, palette),
+        tucked=bool(kind in ("shirt", "polo", "tshirt", "tank") and rng.random() < 0.22),
+        belt=bool(kind in ("coat", "dress") and rng.random() < 0.3),
+        puffy=float(rng.uniform(0.4, 1.0)) if kind == "jacket" and rng.random() < 0.3 else 0.0,
+        folds=float(rng.uniform(0.5, 1.1)),
+    )
+
+
+def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bottom:
+    """A lower garment of the domain's season."""
+    weights = dict(domain.bottoms)
+    if not female:
+        weights["skirt"] = 0.0
+        weights["leggings"] = weights.get("leggings", 0.0) * 0.15
+    kind = choose(rng, weights)
+    palette = season_palette(domain, "bottoms", rng)
+    colour = draw_colour(rng, palette)
+    if kind == "jeans" or (kind == "shorts" and rng.random() < 0.35):
+        colour = jitter(rng, _BASIC[choose(rng, _DENIMS)], 0.04)
+    if kind == "skirt" and rng.random() < 0.4:
+        colour = draw_colour(rng, "summer tops")
+    length = {
+        "shorts": rng.uniform(0.22, 0.36) if female and rng.random() < 0.6 else
+        rng.uniform(0.38, 0.56),
+        "skirt": rng.choice([rng.uniform(0.22, 0.42), rng.uniform(0.45, 0.85)]),
+        "leggings": rng.choice([0.72, 0.97, 0.97]),
+        "jeans": rng.choice([0.92, 0.98, 0.98]),
+    }.get(kind, 0.98)
+    pattern = sample_pattern(domain, rng, palette)
+    if rng.random() < (0.3 if kind == "skirt" else 0.85):
+        pattern = replace(pattern, kind="plain")
+    slim = female or rng.random() < 0.35
+    ease = {"leggings": 0.001, "jeans": rng.uniform(0.003, 0.012 if slim else 0.022),
+            "shorts": rng.uniform(0.006, 0.03)}.get(kind, rng.uniform(0.008, 0.028))
+    return Bottom(
+        kind=kind,
+        colour=colour,
+        pattern=pattern,
+        length=float(length),
+        ease=float(ease),
+        flare=float(rng.uniform(0.0, 0.15) if kind == "skirt" else rng.uniform(-0.004, 0.012)),
+        wash=float(rng.uniform(0.1, 0.5)) if kind == "jeans" else 0.0,
+        stripe=bool(kind in ("trousers", "shorts", "leggings") and rng.random() < 0.14),
+        stripe_colour=draw_colour(rng, "accents"),
+        belt=bool(rng.random() < 0.3),
+        belt_colour=draw_colour(rng, "shoes"),
+        turn_up=bool(kind in ("jeans", "shorts") and rng.random() < 0.15),
+        tights=bool(rng.random() < (0.7 if domain.season == "winter" else 0.2)),
+        tights_colour=draw_colour(rng, "winter bottoms"),
+        folds=float(rng.uniform(0.5, 1.1)),
+    )
+
+
+def sample_shoes(domain: Domain, rng: np.random.Generator) -> Shoes:
+    """Shoes and socks."""
+    kind = choose(rng, domain.shoes)
+    colour = draw_colour(rng, "shoes")
+    light_sole = kind == "sneakers" and rng.random() < 0.65
+    return Shoes(
+        kind=kind,
+        colour=colour,
+        sole=(0.88, 0.88, 0.86) if light_sole else (0.13, 0.12, 0.12),
+        sock=draw_colour(rng, "shoes"),
+        sock_height=float(rng.choice([0.0, 0.12, 0.3, 0.75], p=[0.3, 0.4, 0.25, 0.05])),
+    )
+
+
+def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
+    """A bag, and what is in the hands."""
+    weights = dict(domain.bags)
+    if not female:
+        weights["handbag"] = weights.get("handbag", 0.0) * 0.2
+    colour = draw_colour(rng, "bags")
+    return Bag(
+        kind=choose(rng, weights),
+        side=1 if rng.random() < 0.5 else -1,
+        colour=colour,
+        second=draw_colour(rng, "bags"),
+        strap=colour if rng.random() < 0.7 else draw_colour(rng, "bags"),
+        size=float(rng.uniform(0.8, 1.2)),
+        emblem=bool(rng.random() < 0.4),
+        handheld=choose(rng, {"none": 0.76, "phone": 0.14, "cup": 0.07, "umbrella": 0.03}),
+        handheld_colour=draw_colour(rng, "accents"),
+    )
+
+
+def sample_headwear(domain: Domain, rng: np.random.Generator) -> Headwear:
+    """Hat, scarf, mask, glasses."""
+    return Headwear(
+        kind=choose(rng, domain.headwear),
+        colour=draw_colour(rng, "winter tops" if domain.season == "winter" else "bags"),
+        second=draw_colour(rng, "accents"),
+        scarf=bool(rng.random() < domain.scarf),
+        scarf_colour=draw_colour(rng, "winter tops"),
+        mask=bool(rng.random() < 0.03),
+        glasses=bool(rng.random() < 0.25),
+    )
