@@ -1,0 +1,167 @@
+"""Where data is looked for, and how a shipped archive becomes a folder.
+
+The miniatures ship as one zip file each. On first use an archive is unpacked into a cache folder
+whose name holds the archive's content hash, so a new archive never meets the files of an old one.
+Unpacking goes to a temporary folder that is renamed when it is whole: a run that is interrupted,
+or two runs at once, leave nothing that could be taken for a complete dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+__all__ = ["cache_folder", "data_folders", "unpack_archive", "write_whole"]
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+def data_folders() -> list[Path]:
+    """Folders in which datasets are looked for, in this order.
+
+    The folders named by the environment variable ``QACONV_DATA`` (several are separated as in
+    ``PATH``), then ``data/`` beside the package (a checkout), then ``data/`` of the working
+    directory and of each folder above it. Folders that do not exist are left out.
+    """
+    named = [Path(part) for part in os.environ.get("QACONV_DATA", "").split(os.pathsep) if part]
+    checkout = [Path(__file__).resolve().parent.parent / "data"]
+    here = Path.cwd()
+    around = [folder / "data" for folder in (here, *here.parents)]
+    found = (folder for folder in named + checkout + around if folder.is_dir())
+    return list(dict.fromkeys(found))
+
+
+def cache_folder() -> Path:
+    """Folder for unpacked archives: ``QACONV_CACHE``, else the platform's cache folder."""
+    if named := os.environ.get("QACONV_CACHE"):
+        return Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "qaconv_lib"
+
+
+def unpack_archive(
+    archive: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None
+) -> Path:
+    """Unpack a zip archive once and return the folder that holds its files.
+
+    Args:
+        archive: the zip file.
+        cache: where to unpack; ``cache_folder()`` if None.
+
+    Returns:
+        ``cache/<archive stem>-<first 16 digits of its SHA-256>``. Files that went missing there
+        since the first call are put back.
+
+    Raises:
+        FileNotFoundError: there is no such archive.
+        ValueError: the archive is damaged, or an entry would land outside the folder.
+        OSError: the cache folder cannot be written.
+    """
+    archive = Path(archive)
+    if not archive.is_file():
+        raise FileNotFoundError(f"no archive at {archive}")
+    cache = cache_folder() if cache is None else Path(cache)
+    folder = cache / f"{archive.stem}-{_content_hash(archive)}"
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            names = _checked_names(bundle, archive)
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                _place(bundle, names if len(missing) == len(names) else missing, folder)
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{archive} is damaged ({error}); fetch the file again, or draw it anew with "
+            f"`python -m qaconv_lib synthesize {archive.stem}`"
+        ) from error
+    return folder
+
+
+def _place(bundle: zipfile.ZipFile, names: list[str], folder: Path) -> None:
+    """Unpack ``names`` beside ``folder``, then rename; file by file where it exists already."""
+    cache = folder.parent
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
+    except OSError as error:
+        raise OSError(
+            f"cannot write the cache folder {cache} ({error}); "
+            "set QACONV_CACHE to a folder that can be written"
+        ) from error
+    try:
+        for name in names:
+            target = work / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with bundle.open(name) as source, open(target, "wb") as sink:
+                shutil.copyfileobj(source, sink)
+        work.chmod(0o755)  # mkdtemp makes it private
+        if not folder.exists():
+            try:
+                os.replace(work, folder)
+                return
+            except OSError:  # another process was first: its folder is as good as ours
+                if not folder.is_dir():
+                    raise
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (folder / name).is_file():
+                os.replace(work / name, folder / name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:
+    """Names of the files in the archive; refuses those that would leave their folder."""
+    names = []
+    for entry in bundle.infolist():
+        path = PurePosixPath(entry.filename)
+        is_link = stat.S_ISLNK(entry.external_attr >> 16)
+        outside = (
+            path.is_absolute()
+            or ".." in path.parts
+            or ":" in entry.filename
+            or "\\" in entry.filename
+        )
+        if is_link or outside:
+            raise ValueError(
+                f"{archive} was not unpacked: its entry {entry.filename!r} leaves its folder"
+            )
+        if not entry.is_dir():
+            names.append(entry.filename)
+    if not names:
+        raise ValueError(f"{archive} is empty; an archive with image folders is expected")
+    return names
+
+
+def _content_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
