@@ -245,7 +245,7 @@ def match_gallery(
         blocks = query_maps.split(query_block)
         rows = similarity.split(query_block)
         with tqdm(total=len(query_maps) * len(gallery_maps), disable=not progress) as bar:
-            for maps, row in zip(blocks, rows):
+            for maps, row in zip(blocks, rows, strict=True):
                 maps = maps.to(device, dtype)
                 for start in range(0, len(gallery_maps), 256):
                     gallery = gallery_maps[start : start + 256].to(device, dtype)

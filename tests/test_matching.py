@@ -46,9 +46,7 @@ def correlate_by_definition(query_map, gallery_map, kernel_size):
     for k, (a, b) in enumerate(places):
         for i, j in places:
             for u, v in steps:
-                result[k, i, j] += (
-                    cell(query_map, a + u, b + v) @ cell(gallery_map, i + u, j + v)
-                )
+                result[k, i, j] += cell(query_map, a + u, b + v) @ cell(gallery_map, i + u, j + v)
     return result
 
 
@@ -137,6 +135,7 @@ class TestBestMatches:
         for mine, theirs in zip(
             torch.autograd.grad((fast * weight).sum(), [queries, gallery]),
             torch.autograd.grad((plain * weight).sum(), [queries, gallery]),
+            strict=True,
         ):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
@@ -240,7 +239,9 @@ class TestQAConv:
         queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
         matches = best_matches(queries, gallery)
         logits = matcher(queries, gallery)
-        assert matcher.bn.running_mean.item() == pytest.approx(0.1 * matches.mean().item(), rel=1e-4)
+        assert matcher.bn.running_mean.item() == pytest.approx(
+            0.1 * matches.mean().item(), rel=1e-4
+        )
         assert logits.mean().item() == pytest.approx(-4, abs=1e-4)
 
     def test_tied_is_symmetric_and_untied_is_not(self):

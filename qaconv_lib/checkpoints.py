@@ -1,0 +1,65 @@
+"""Files of tensors and records that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+_DETAILS = "qaconv_lib"  # the metadata entry that holds everything but the tensors
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(work, 0o644)  # mkstemp makes it private
+        os.replace(work, path)
+    except BaseException:
+        Path(work).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write a record as readable JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict) -> None:
+    """Write tensors and JSON-able details as one safetensors file."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_bytes(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `write_checkpoint` wrote. No code in the file is ever run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or was written by something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            details = json.loads((stream.metadata() or {})[_DETAILS])
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} was not written by qaconv_lib: its details are missing"
+        ) from error
+    return tensors, details

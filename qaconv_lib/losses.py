@@ -1,0 +1,163 @@
+"""Training losses: the paper's focal loss, and what a model is trained with (chapters 6 and 8).
+
+A training loss is a module that turns the backbone's maps and the labels of a mini-batch into one
+number, and afterwards knows how to compare images: its `similarity` is what evaluation uses. The
+trainer treats all of them alike.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.memory import ClassMemory
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float = 2.0, valid: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of every pair, weighted by how wrong it is (Eq. 1 and 2, chapter 6).
+
+    For an image and a class let p be the sigmoid of their logit where they belong together, and one
+    minus it elsewhere. The pair costs -(1 - p)**gamma * log(p). Costs are summed over the classes
+    and averaged over the mini-batch; nothing else is rescaled.
+
+    Args:
+        logits: shape (b, c).
+        targets: class indices, shape (b,).
+        gamma: focusing parameter; 0 gives plain binary cross-entropy.
+        valid: bool, shape (c,); classes that are False are left out, e.g. those that a class memory
+            has not seen.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
+    """
+    if logits.dim() != 2 or not len(logits):
+        raise ValueError(f"logits must have shape (b, c) with b > 0, got {tuple(logits.shape)}")
+    if targets.shape != logits.shape[:1]:
+        raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
+    if valid is not None and valid.shape != logits.shape[1:]:
+        raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
+    if targets.min() < 0 or targets.max() >= logits.shape[1]:
+        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
+    if gamma < 0:
+        raise ValueError(f"gamma must not be negative, got {gamma}")
+    positive = F.one_hot(targets, logits.shape[1]).bool()
+    if valid is not None:
+        logits, positive = logits[:, valid], positive[:, valid]
+    signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
+    weight = torch.exp(gamma * F.logsigmoid(-signed))  # (1 - p)**gamma
+    return -(weight * F.logsigmoid(signed)).sum() / len(logits)
+
+
+class QAConvLoss(nn.Module):
+    """Focal loss of a mini-batch against a class memory, pairs scored by QAConv (sections 3.2-3.4).
+
+    Only classes the memory has seen are scored: its empty places enter neither the loss nor the
+    statistics of the BN layers.
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+        height: rows `h` of the maps.
+        width: columns `w` of the maps.
+        kernel_size: side of the query-adaptive kernels.
+        tied: one FC layer for both directions.
+        gamma: focusing parameter of the focal loss.
+        update: how the memory is refreshed, "replace" or "ema".
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        kernel_size: int = 1,
+        tied: bool = False,
+        gamma: float = 2.0,
+        update: str = "replace",
+    ):
+        super().__init__()
+        self.matcher = QAConv(height, width, kernel_size=kernel_size, tied=tied)
+        self.memory = ClassMemory(num_classes, channels, height, width, update)
+        self.gamma = gamma
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,)): is the best class the true one?
+
+        Before anything is in the memory the loss is 0.
+        """
+        valid = self.memory.valid
+        if not valid.any():
+            return maps.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
+        scored = self.matcher(maps, self.memory.features[valid])
+        logits = scored.new_full((len(maps), len(valid)), -torch.inf)
+        logits[:, valid] = scored
+        loss = focal_loss(logits, labels, self.gamma, valid)
+        return loss, logits.argmax(dim=1) == labels
+
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Refresh the memory; the trainer calls this once the parameters have been stepped."""
+        self.memory.update(maps.detach(), labels)
+
+    def similarity(
+        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+    ) -> Tensor:
+        """Probabilities of "same person", shape (q, g); see `match_gallery`."""
+        return match_gallery(
+            self.matcher, query_maps, gallery_maps, temperature=temperature, progress=progress
+        )
+
+
+class SoftmaxLoss(nn.Module):
+    """Softmax cross-entropy on pooled features: the usual baseline (section 5.3, Table 1).
+
+    Maps are averaged over their locations, normalised by a BN layer (whose shift is held at zero)
+    and classified by a linear layer without bias. Images are compared by the cosine of the
+    normalised vectors.
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+    """
+
+    def __init__(self, num_classes: int, channels: int):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(channels)
+        self.bn.bias.requires_grad_(False)
+        self.classifier = nn.Linear(channels, num_classes, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def embed(self, maps: Tensor) -> Tensor:
+        """Pool and normalise maps (b, d, h, w) to vectors (b, d)."""
+        return self.bn(maps.mean(dim=(2, 3)))
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,))."""
+        logits = self.classifier(self.embed(maps))
+        return F.cross_entropy(logits, labels), logits.argmax(dim=1) == labels
+
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Nothing: this loss keeps no memory."""
+
+    @torch.no_grad()
+    def similarity(
+        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+    ) -> Tensor:
+        """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]; `temperature` divides the cosine."""
+        was_training = self.training
+        self.eval()
+        queries = F.normalize(self.embed(query_maps), dim=1)
+        gallery = F.normalize(self.embed(gallery_maps), dim=1)
+        self.train(was_training)
+        return (1 + queries @ gallery.T / temperature) / 2
+
+
+LOSSES = {"qaconv": QAConvLoss, "softmax": SoftmaxLoss}

@@ -1,0 +1,90 @@
+"""Class memory: the latest feature map of every training identity (built in chapter 5)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+UPDATES = ("replace", "ema")
+
+
+class ClassMemory(nn.Module):
+    """One feature map for every class, refreshed from the mini-batches (section 3.3).
+
+    The memory is what a mini-batch is compared with in training. It holds no parameters: gradients
+    do not reach it. Update it only after the loss, or every image meets itself.
+
+    Attributes:
+        features: buffer of shape (c, d, h, w); zeros where a class has not been seen.
+        valid: buffer of shape (c,), true once a class has been seen.
+
+    Args:
+        num_classes: classes `c`.
+        channels: channels `d` of the maps.
+        height: rows `h` of the maps; 1 for pooled vectors.
+        width: columns `w` of the maps; 1 for pooled vectors.
+        update: "replace" keeps the newest map of a class, as the paper does; "ema" keeps a moving
+            average, scaled back to unit channels, which the paper found inferior.
+        momentum: share of the old map that "ema" keeps.
+
+    Raises:
+        ValueError: a size below 1, an unknown update, or a momentum outside [0, 1).
+    """
+
+    features: Tensor
+    valid: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        height: int,
+        width: int,
+        update: str = "replace",
+        momentum: float = 0.5,
+    ):
+        super().__init__()
+        shape = (num_classes, channels, height, width)
+        if min(shape) < 1:
+            raise ValueError(f"classes, channels, height and width must be at least 1, got {shape}")
+        if update not in UPDATES:
+            raise ValueError(f"update must be one of {', '.join(UPDATES)}, got {update!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+        self.rule, self.momentum = update, momentum
+        self.register_buffer("features", torch.zeros(shape))
+        self.register_buffer("valid", torch.zeros(num_classes, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, maps: Tensor, labels: Tensor) -> None:
+        """Store the maps of a mini-batch.
+
+        Images are taken in the order of the batch, so when a class comes twice, "replace" keeps the
+        later one and "ema" averages the earlier one in first. (The released code leaves the
+        winner to the device.) A class seen for the first time is stored as it is.
+
+        Args:
+            maps: shape (b, d, h, w).
+            labels: shape (b,), integers from 0 to c - 1.
+
+        Raises:
+            ValueError: shapes that do not fit, or a label out of range.
+        """
+        num_classes = len(self.features)
+        if maps.shape[1:] != self.features.shape[1:] or maps.dim() != 4:
+            raise ValueError(
+                f"maps must have shape (b, {', '.join(map(str, self.features.shape[1:]))}), "
+                f"got {tuple(maps.shape)}"
+            )
+        if labels.shape != (len(maps),):
+            raise ValueError(f"labels must have shape ({len(maps)},), got {tuple(labels.shape)}")
+        outside = labels[(labels < 0) | (labels >= num_classes)]
+        if len(outside):
+            raise ValueError(f"label {int(outside[0])} is not one of the {num_classes} classes")
+        for feature_map, label in zip(maps.to(self.features.dtype), labels.tolist(), strict=True):
+            if self.rule == "ema" and self.valid[label]:
+                old = self.features[label]
+                feature_map = F.normalize(old.lerp(feature_map, 1 - self.momentum), dim=0)
+            self.features[label] = feature_map
+            self.valid[label] = True

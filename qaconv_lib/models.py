@@ -1,0 +1,188 @@
+"""A model and its settings, and the file that holds both (chapter 7)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from qaconv_lib.backbones import make_backbone
+from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.losses import LOSSES, QAConvLoss, SoftmaxLoss
+from qaconv_lib.transforms import ReidImages
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a training run, apart from the images.
+
+    The defaults are the paper's (section 5.1) with a ResNet-50; momentum, weight decay and
+    Nesterov are those of its released code.
+    """
+
+    loss: str = "qaconv"  # or "softmax"
+    backbone: str = "resnet50"
+    pretrained: bool = True  # start from ImageNet weights
+    final_layer: str = "layer3"
+    neck_channels: int | None = 128
+    neck_size: int = 1
+    pixels: str | None = None  # see `make_backbone`
+    frozen_stages: int = 0
+    height: int = 384  # pixels
+    width: int = 128
+    occlusion: str = "occlusion"
+    batch_size: int = 32
+    epochs: int = 60
+    decay_epochs: int = 40  # both rates are divided by 10 after this many epochs
+    learning_rate: float = 0.01  # new layers
+    backbone_learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    kernel_size: int = 1  # QAConv only, as are the next three
+    tied: bool = False
+    gamma: float = 2.0
+    memory_update: str = "replace"
+    workers: int = 0  # processes that load images
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        for name in ("height", "width", "batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainingConfig:
+        """Build from a dictionary; ValueError names entries that are not settings."""
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+
+class ReidModel(nn.Module):
+    """A backbone and the training loss that holds its matcher.
+
+    Args:
+        config: what to build.
+        num_classes: training identities.
+    """
+
+    def __init__(self, config: TrainingConfig, num_classes: int):
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.backbone = make_backbone(
+            config.backbone,
+            pretrained=config.pretrained,
+            final_layer=config.final_layer,
+            neck_channels=config.neck_channels,
+            neck_size=config.neck_size,
+            unit_channels=config.loss == "qaconv",
+            pixels=config.pixels,
+            frozen_stages=config.frozen_stages,
+        )
+        channels = self.backbone.channels
+        self.criterion: QAConvLoss | SoftmaxLoss
+        if config.loss == "qaconv":
+            self.criterion = QAConvLoss(
+                num_classes,
+                channels,
+                *self.backbone.map_size(config.height, config.width),
+                kernel_size=config.kernel_size,
+                tied=config.tied,
+                gamma=config.gamma,
+                update=config.memory_update,
+            )
+        else:
+            self.criterion = SoftmaxLoss(num_classes, channels)
+
+    @torch.no_grad()
+    def extract(
+        self, table: pd.DataFrame, *, batch_size: int = 64, progress: bool = False
+    ) -> Tensor:
+        """Feature maps of the images of a table, in its order: shape (n, d, h, w), on the CPU."""
+        images = ReidImages(table, self.config.height, self.config.width, keep_in_memory=False)
+        loader = DataLoader(images, batch_size, num_workers=self.config.workers)
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        maps = [
+            self.backbone(batch.to(device)).cpu()
+            for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
+        ]
+        self.train(was_training)
+        return torch.cat(maps)
+
+    def similarity(
+        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+    ) -> Tensor:
+        """Similarity of every query with every gallery image, shape (q, g), in [0, 1]."""
+        return self.criterion.similarity(
+            query_maps, gallery_maps, temperature=temperature, progress=progress
+        )
+
+
+def save_model(path: str | Path, model: ReidModel, **details) -> None:
+    """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
+
+    The class memory and a softmax model's classifier serve training only and are left out.
+
+    Args:
+        path: the file; it is replaced whole or not at all.
+        model: a trained model.
+        **details: more to keep beside the configuration (anything JSON can hold).
+    """
+    tensors = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+        if not _training_only(key)
+    }
+    about = {"config": dataclasses.asdict(model.config), "num_classes": model.num_classes}
+    write_checkpoint(path, tensors, about | details)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidModel:
+    """Read a model that `save_model` wrote, ready for evaluation.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not a checkpoint of this library, or of another shape.
+    """
+    tensors, details = read_checkpoint(path)
+    try:
+        config = TrainingConfig.from_dict(details["config"])
+        model = ReidModel(dataclasses.replace(config, pretrained=False), details["num_classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a model of this library: {error}") from error
+    load_weights(model, tensors, str(path))
+    return model.to(device).eval()
+
+
+def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy tensors into a model; ValueError names what is missing, left over or misshapen."""
+    wanted = model.state_dict()
+    missing = [key for key in wanted if key not in tensors and not _training_only(key)]
+    extra = [key for key in tensors if key not in wanted]
+    if missing or extra:
+        raise ValueError(
+            f"{source} holds the weights of another model: "
+            f"missing {missing[:3] or 'nothing'}, left over {extra[:3] or 'nothing'}"
+        )
+    for key, value in tensors.items():
+        if value.shape != wanted[key].shape:
+            raise ValueError(
+                f"{source} holds {key} of shape {tuple(value.shape)}, "
+                f"the model wants {tuple(wanted[key].shape)}"
+            )
+    model.load_state_dict(tensors, strict=False)
+
+
+def _training_only(key: str) -> bool:
+    return key.startswith(("criterion.memory.", "criterion.classifier."))

@@ -1,0 +1,198 @@
+"""One trainer for every loss: schedule, resumable runs (chapter 7)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.models import ReidModel, TrainingConfig, load_weights
+from qaconv_lib.transforms import ReidImages, make_augmentation
+
+
+class Trainer:
+    """Trains a `ReidModel` by stochastic gradient descent (section 5.1).
+
+    Every epoch draws its shuffling and augmentation from `(seed, epoch)`, so a run that was stopped
+    and resumed goes through the same batches as one that was not.
+
+    Attributes:
+        model: the model in training.
+        epoch: epochs done.
+        history: one dictionary an epoch: epoch, loss, accuracy (share of the images whose
+            best-scored class is their own), learning_rate.
+
+    Args:
+        config: the settings.
+        table: training images as `load_dataset` gives them.
+        device: where to train; the GPU if there is one, else the CPU.
+        run_folder: where to keep `last.safetensors` after every epoch; None keeps nothing. If the
+            file is there already, training goes on from it.
+
+    Raises:
+        ValueError: fewer images than a batch, or a run folder that holds a run with other settings.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        table: pd.DataFrame,
+        *,
+        device: str | torch.device | None = None,
+        run_folder: str | Path | None = None,
+    ):
+        if len(table) < config.batch_size:
+            raise ValueError(
+                f"{len(table)} training images do not fill one batch of {config.batch_size}"
+            )
+        self.config = config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.manual_seed(config.seed)
+        self.images = ReidImages(
+            table,
+            config.height,
+            config.width,
+            make_augmentation(config.occlusion),
+            keep_in_memory=config.workers == 0,
+        )
+        self.model = ReidModel(config, len(self.images.identities)).to(self.device)
+        # Depthwise convolutions run about a third faster on a CPU with channels stored last.
+        self.model.backbone.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            self._parameter_groups(),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.epoch, self.history = 0, []
+        self.checkpoint = None if run_folder is None else Path(run_folder) / "last.safetensors"
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._resume()
+
+    def _parameter_groups(self) -> list[dict]:
+        trunk = list(self.model.backbone.trunk.parameters())
+        known = {id(parameter) for parameter in trunk}
+        new = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
+        return [
+            {
+                "params": [p for p in trunk if p.requires_grad],
+                "base_rate": self.config.backbone_learning_rate,
+            },
+            {"params": new, "base_rate": self.config.learning_rate},
+        ]
+
+    def _set_rates(self) -> float:
+        """Step decay: both rates fall to a tenth after `decay_epochs`. Returns the factor."""
+        factor = 0.1 if self.epoch >= self.config.decay_epochs else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
+        return factor
+
+    def train(
+        self,
+        *,
+        epochs: int | None = None,
+        progress: bool = False,
+        after_epoch: Callable[[Trainer], None] | None = None,
+    ) -> ReidModel:
+        """Train until `epochs` are done (by default the configured number) and return the model.
+
+        Args:
+            epochs: stop once this many epochs have been done in all.
+            progress: show a progress bar for every epoch.
+            after_epoch: called after every epoch, e.g. to measure or to print.
+        """
+        last = self.config.epochs if epochs is None else min(epochs, self.config.epochs)
+        while self.epoch < last:
+            self.history.append(self._train_epoch(progress))
+            self.epoch += 1
+            if self.checkpoint is not None:
+                self._save()
+            if after_epoch is not None:
+                after_epoch(self)
+        return self.model
+
+    def _train_epoch(self, progress: bool) -> dict:
+        factor = self._set_rates()
+        # One seed an epoch: what was drawn before does not matter, so resuming is exact.
+        torch.manual_seed(self.config.seed * 100_003 + self.epoch + 1)
+        loader = DataLoader(
+            self.images,
+            self.config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.config.workers,
+        )
+        self.model.train()
+        loss_sum, right = 0.0, 0
+        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=not progress)
+        for images, labels in bar:
+            loss, hits = self.train_step(images.to(self.device), labels.to(self.device))
+            loss_sum += loss
+            right += hits
+            bar.set_postfix(loss=f"{loss:.3f}")
+        return {
+            "epoch": self.epoch + 1,
+            "loss": loss_sum / len(loader),
+            "accuracy": right / (len(loader) * self.config.batch_size),
+            "learning_rate": self.config.learning_rate * factor,
+        }
+
+    def train_step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        """One step on images (b, 3, H, W) and labels (b,): its loss, and the right answers."""
+        maps = self.model.backbone(images)
+        loss, hits = self.model.criterion(maps, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.model.criterion.after_step(maps, labels)  # only now: section 5.1
+        value = float(loss.detach())
+        if value != value:
+            raise FloatingPointError(
+                f"the loss is not a number in epoch {self.epoch + 1}; lower learning_rate "
+                f"({self.config.learning_rate}) or backbone_learning_rate "
+                f"({self.config.backbone_learning_rate})"
+            )
+        return value, int(hits.sum())
+
+    def _save(self) -> None:
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            if state.get("momentum_buffer") is not None:
+                tensors[f"momentum.{index}"] = state["momentum_buffer"]
+        details = {
+            "config": dataclasses.asdict(self.config),
+            "num_classes": self.model.num_classes,
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+        write_checkpoint(self.checkpoint, tensors, details)
+
+    def _resume(self) -> None:
+        tensors, details = read_checkpoint(self.checkpoint)
+        if details["config"] != dataclasses.asdict(self.config):
+            mine = dataclasses.asdict(self.config)
+            other = [key for key, value in details["config"].items() if mine.get(key) != value]
+            raise ValueError(
+                f"{self.checkpoint} belongs to a run with other settings ({', '.join(other)}); "
+                "give another run folder, or remove this one"
+            )
+        load_weights(self.model, _part(tensors, "model."), str(self.checkpoint))
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            int(index): {"momentum_buffer": buffer}
+            for index, buffer in _part(tensors, "momentum.").items()
+        }
+        self.optimizer.load_state_dict(state)
+        self.epoch, self.history = details["epoch"], details["history"]
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
