@@ -7,7 +7,7 @@ a score matrix goes back as the kind it came in, with its dtype and device.
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -146,3 +146,68 @@ def to_seconds(values: Any, name: str, length: int, counted: str) -> np.ndarray:
             "(a dataset without times cannot be used here)"
         )
     return seconds
+
+
+class TimedScores(NamedTuple):
+    """Checked similarities (num_query, num_gallery) with cameras and seconds of both sides."""
+
+    scores: np.ndarray
+    query_cameras: np.ndarray
+    query_seconds: np.ndarray
+    gallery_cameras: np.ndarray
+    gallery_seconds: np.ndarray
+
+
+def check_timed_scores(
+    similarity: Any,
+    query_cameras: Any,
+    query_seconds: Any,
+    gallery_cameras: Any,
+    gallery_seconds: Any,
+    highest: float = np.inf,
+) -> TimedScores:
+    """The five arguments that temporal functions share, as numpy arrays.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if lengths do not fit, a time is missing, or a similarity is NaN, infinite,
+            negative or above ``highest``.
+    """
+    scores = to_scores(similarity, "similarity", finite=True)
+    num_query, num_gallery = scores.shape
+    if scores.size and scores.min() < 0:
+        raise ValueError(
+            f"similarity is negative (lowest value {scores.min():.4g}); probabilities are wanted: "
+            "take the sigmoid of logits, and calibrate cosines"
+        )
+    if scores.size and scores.max() > highest:
+        raise ValueError(f"similarity must not be above {highest}, got {scores.max():.4g}")
+    rows, columns = f"similarity has {num_query} rows", f"similarity has {num_gallery} columns"
+    return TimedScores(
+        scores,
+        to_labels(query_cameras, "query_cameras", num_query, rows),
+        to_seconds(query_seconds, "query_seconds", num_query, rows),
+        to_labels(gallery_cameras, "gallery_cameras", num_gallery, columns),
+        to_seconds(gallery_seconds, "gallery_seconds", num_gallery, columns),
+    )
+
+
+def kth_highest(values: np.ndarray, k: int) -> float:
+    """The k-th highest of ``values`` (n,), or minus infinity where n is not above k."""
+    if len(values) <= k:
+        return -np.inf
+    return np.partition(values, len(values) - k)[len(values) - k]
+
+
+def check_above_zero(**values: float) -> None:
+    """Raise ValueError unless all values, given by name, are above 0 and finite."""
+    for name, value in values.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
+
+
+def check_whole_numbers(**values: int) -> None:
+    """Raise ValueError unless all values, given by name, are integers from 1."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")

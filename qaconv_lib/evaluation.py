@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qaconv_lib.arrays import to_labels, to_scores
+from qaconv_lib.arrays import check_whole_numbers, to_labels, to_scores
 
 DISTRACTOR = 0  # a gallery image of nobody who is queried: never a match, stays in the ranking
 BAD_DETECTION = -1  # a gallery image to ignore: taken out of every ranking
@@ -63,9 +63,8 @@ class RankingScores:
         Raises:
             ValueError: if k is no whole number from 1.
         """
-        if k != int(k) or k < 1:
-            raise ValueError(f"k must be a whole number from 1, got {k}")
-        return float(self.cmc[min(int(k), len(self.cmc)) - 1])
+        check_whole_numbers(k=k)
+        return float(self.cmc[min(k, len(self.cmc)) - 1])
 
     def summary(self) -> str:
         """One line in percent."""

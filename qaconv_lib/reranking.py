@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qaconv_lib.arrays import restore_kind, to_scores
+from qaconv_lib.arrays import check_whole_numbers, restore_kind, to_scores
 
 _BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
 
@@ -80,7 +80,9 @@ def k_reciprocal_rerank(
             distance is negative (beyond rounding: -1e-5 of the largest), NaN or infinite, or a
             parameter is out of its range.
     """
-    _check_parameters(k1, k2, lambda_value)
+    check_whole_numbers(k1=k1, k2=k2)
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
     distances = _Distances(query_gallery, query_query, gallery_gallery, squared)
     half = round(k1 / 2)
     neighbours = distances.neighbours(max(k1 + 1, k2))
@@ -92,14 +94,6 @@ def k_reciprocal_rerank(
     jaccard = _jaccard_distance(encoding, distances.num_query)
     mixed = (1 - lambda_value) * jaccard + lambda_value * distances.scaled_query_gallery()
     return restore_kind(mixed.astype(np.float32, copy=False), query_gallery)
-
-
-def _check_parameters(k1: int, k2: int, lambda_value: float) -> None:
-    for name, value in (("k1", k1), ("k2", k2)):
-        if isinstance(value, bool) or value != int(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
 
 
 class _Distances:
@@ -215,7 +209,7 @@ def _encode(neighbours: np.ndarray, distances: _Distances, k1: int, half: int) -
     smaller = _mutual(neighbours[:, : half + 1])
     # |R(j, h) & R(i, k1)| for all j in R(i, k1): R(j, h) is symmetric, so a product counts it.
     overlap = mutual.multiply(mutual @ smaller).tocoo()
-    rows, columns = overlap.coords
+    rows, columns = overlap.row, overlap.col
     sizes = smaller.sum(axis=1)
     trusted = 3 * overlap.data > 2 * sizes[columns]  # whole numbers: exact
     ones = np.ones(np.count_nonzero(trusted), dtype=np.float32)
