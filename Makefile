@@ -4,10 +4,11 @@ PYTHON ?= python3
 WORKERS ?= 2
 
 ifeq ($(OS),Windows_NT)
-PY := .venv/Scripts/python
+BIN := .venv/Scripts
 else
-PY := .venv/bin/python
+BIN := .venv/bin
 endif
+PY := $(BIN)/python
 INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
@@ -31,7 +32,7 @@ $(INSTALLED): pyproject.toml
 # Runs a copy: the committed notebooks are not touched.
 book: $(INSTALLED)
 	$(PY) book/refresh.py --output _build/book
-	$(PY) -m jupyterbook build --all --quiet --path-output . _build/book $(SPHINX_STRICT)
+	$(BIN)/jupyter-book build --all --quiet --path-output . _build/book $(SPHINX_STRICT)
 	@echo
 	@$(PY) -m qaconv_lib tables
 	@echo
@@ -42,7 +43,7 @@ test: $(INSTALLED)
 	$(PY) -m pytest --nbval -n $(WORKERS) --dist loadscope
 
 site: $(INSTALLED)
-	$(PY) -m jupyterbook build --all --quiet . $(SPHINX_STRICT)
+	$(BIN)/jupyter-book build --all --quiet . $(SPHINX_STRICT)
 	@echo "The site is built: open $(CURDIR)/_build/html/index.html"
 
 refresh: $(INSTALLED)

@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HEADLINE = ("<!-- headline:start -->", "<!-- headline:end -->")
@@ -40,12 +41,17 @@ CELL_TIMEOUT_SECONDS = 900
 
 
 class CurrentInterpreter(KernelSpecManager):
-    """Starts every kernel with the interpreter that runs this program, whatever is registered."""
+    """Every kernel is of the interpreter that runs this program, whatever is registered."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(
             resource_dir=ipykernel.kernelspec.RESOURCES, **ipykernel.kernelspec.get_kernel_dict()
         )
+
+
+class CurrentKernelManager(AsyncKernelManager):
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**{"kernel_spec_manager": CurrentInterpreter(), **settings})
 
 
 # ------------------------------------------------------------------------------ normal form
@@ -62,7 +68,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     notebook = deepcopy(notebook)
     kept = {key: notebook.metadata[key] for key in ("mystnb",) if key in notebook.metadata}
     notebook.metadata = nbformat.from_dict(
-        {**kept, "kernelspec": KERNEL, "language_info": {"name": "python"}}
+        {**kept, "kernelspec": KERNEL, "language_info": LANGUAGE}
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     taken: set[str] = set()
@@ -170,10 +176,11 @@ def execute(notebook: NotebookNode, folder: Path = BOOK) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=CurrentInterpreter())
     client = NotebookClient(
         notebook,
-        km=manager,
+        kernel_name="python3",
+        kernel_manager_class=CurrentKernelManager,
+        extra_arguments=["--log-level=ERROR"],
         timeout=CELL_TIMEOUT_SECONDS,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},

@@ -238,7 +238,7 @@ def test_first_cell(path: Path) -> None:
 @each_chapter
 def test_setup_cell(path: Path) -> None:
     contributing = (BOOK / "contributing.md").read_text(encoding="utf-8")
-    (expected,) = re.findall(r"```python\n(# On Colab.*?)\n```", contributing, re.DOTALL)
+    (expected,) = re.findall(r"```ipython3\n(# On Colab.*?)\n```", contributing, re.DOTALL)
     assert f"git clone --quiet --depth 1 {REPOSITORY}\n" in expected
     assert "--no-deps" in expected
     cells = code_cells(read(path))

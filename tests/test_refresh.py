@@ -60,7 +60,7 @@ def test_normal_form() -> None:
     untidy = untidy_notebook()
     tidy = refresh.normalise(untidy)
     nbformat.validate(tidy)
-    assert tidy.metadata == {"kernelspec": refresh.KERNEL, "language_info": {"name": "python"}}
+    assert tidy.metadata == {"kernelspec": refresh.KERNEL, "language_info": refresh.LANGUAGE}
     cell = tidy.cells[1]
     assert cell.source == "print(1)"
     assert cell.metadata == {"tags": ["a", "b"], "mystnb": {"image": {"alt": "a dog"}}}
