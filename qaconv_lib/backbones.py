@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -190,6 +189,8 @@ def _resnet(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequentia
 
 
 def _efficientnet_lite0(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequential, int]:
+    import timm  # here, because importing it takes longer than everything else together
+
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     trunk = nn.Sequential(
         OrderedDict(

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from qaconv_lib.archives import write_whole
+
 _DETAILS = "qaconv_lib"  # the metadata entry that holds everything but the tensors
-
-
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(work, 0o644)  # mkstemp makes it private
-        os.replace(work, path)
-    except BaseException:
-        Path(work).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write a record as readable JSON, whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    _write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict) -> None:
     """Write tensors and JSON-able details as one safetensors file."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_bytes(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
+    _write(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -63,3 +46,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"{path} was not written by qaconv_lib: its details are missing"
         ) from error
     return tensors, details
+
+
+def _write(path: str | Path, content: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)

@@ -1,0 +1,235 @@
+"""Pictures of matches: heat maps, correspondences, rank lists (used from chapter 3 on).
+
+Every function returns a matplotlib Figure on a white background. The alternative text is stored with
+the figure (`figure.get_label()`), for whoever saves it or puts it into a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch, Rectangle
+from PIL import Image
+from torch import Tensor
+
+from qaconv_lib.matching import correlate, find_correspondences
+
+#: Okabe and Ito's colours, which readers with any kind of colour vision can tell apart.
+COLOURS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "grey": "#7F7F7F",
+}
+SIMILARITY_COLOURS = "viridis"
+
+
+def show_images(
+    images: Sequence[Image.Image],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 8,
+    alt: str,
+) -> Figure:
+    """A grid of images.
+
+    Args:
+        images: the pictures.
+        titles: one short line above each picture.
+        columns: pictures in a row.
+        alt: what the figure shows, in words.
+    """
+    if not images:
+        raise ValueError("no images to show")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.1 * columns, 2.4 * rows), squeeze=False, layout="constrained"
+    )
+    for position, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if position < len(images):
+            axis.imshow(images[position])
+            if titles is not None:
+                axis.set_title(titles[position], fontsize=8)
+    return _finish(figure, alt)
+
+
+def show_location_match(
+    query_image: Image.Image,
+    gallery_image: Image.Image,
+    query_map: Tensor,
+    gallery_map: Tensor,
+    locations: Sequence[int],
+    *,
+    kernel_size: int = 1,
+    alt: str,
+) -> Figure:
+    """Where in the gallery image each of some query locations finds itself again (section 3.1).
+
+    Args:
+        query_image: picture of any size.
+        gallery_image: picture of any size.
+        query_map: shape (d, h, w).
+        gallery_map: shape (d, h, w).
+        locations: query locations, numbered row by row.
+        kernel_size: odd side of the kernels.
+        alt: what the figure shows, in words.
+    """
+    similarity = correlate(query_map, gallery_map, kernel_size).numpy(force=True)
+    height, width = gallery_map.shape[-2:]
+    figure, axes = plt.subplots(
+        2,
+        len(locations),
+        figsize=(1.7 * len(locations) + 0.8, 6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for (top, bottom), location in zip(axes.T, locations, strict=True):
+        _show(top, query_image, height, width)
+        row, column = divmod(location, width)
+        top.add_patch(_cell_frame(row, column, COLOURS["vermilion"]))
+        top.set_title(f"row {row}, column {column}", fontsize=9)
+        _show(bottom, gallery_image, height, width)
+        heat = bottom.imshow(
+            similarity[location],
+            cmap=SIMILARITY_COLOURS,
+            alpha=0.6,
+            vmin=0,
+            vmax=kernel_size**2,
+            extent=(0, width, height, 0),
+            interpolation="nearest",
+        )
+        best = divmod(int(similarity[location].argmax()), width)
+        bottom.add_patch(_cell_frame(*best, COLOURS["vermilion"]))
+        bottom.set_title(f"best: {similarity[location].max():.2f}", fontsize=9)
+    figure.colorbar(heat, ax=axes[1].tolist(), label="similarity", shrink=0.9)
+    return _finish(figure, alt)
+
+
+def show_correspondences(
+    query_image: Image.Image,
+    gallery_image: Image.Image,
+    query_map: Tensor,
+    gallery_map: Tensor,
+    *,
+    threshold: float = 0.5,
+    mutual: bool = False,
+    kernel_size: int = 1,
+    title: str | None = None,
+    alt: str,
+) -> Figure:
+    """Lines from query locations to their best gallery locations, coloured by similarity (Fig. 2).
+
+    Args:
+        query_image: picture of any size, drawn on the left.
+        gallery_image: picture of any size, drawn on the right.
+        query_map: shape (d, h, w).
+        gallery_map: shape (d, h, w).
+        threshold: only matches above this similarity are drawn.
+        mutual: only matches in which each location is the other's best.
+        kernel_size: odd side of the kernels.
+        title: a line above the pictures.
+        alt: what the figure shows, in words.
+    """
+    found = find_correspondences(query_map, gallery_map, kernel_size)
+    height, width = query_map.shape[-2:]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(4.6, 4.4), layout="constrained")
+    _show(left, query_image, height, width)
+    _show(right, gallery_image, height, width)
+    colours = plt.get_cmap(SIMILARITY_COLOURS)
+    scale = plt.Normalize(threshold, kernel_size**2)
+    for location, (similarity, place) in enumerate(
+        zip(found.similarity_to_gallery.tolist(), found.gallery_location.tolist(), strict=True)
+    ):
+        if similarity <= threshold or (mutual and int(found.query_location[place]) != location):
+            continue
+        start = (location % width + 0.5, location // width + 0.5)
+        end = (place % width + 0.5, place // width + 0.5)
+        figure.add_artist(
+            ConnectionPatch(
+                start,
+                end,
+                "data",
+                "data",
+                axesA=left,
+                axesB=right,
+                color=colours(scale(similarity)),
+                linewidth=1.4,
+            )
+        )
+    bar = figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=[left, right], shrink=0.8)
+    bar.set_label("similarity")
+    left.set_title("query", fontsize=9)
+    right.set_title("gallery", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _finish(figure, alt)
+
+
+def show_rank_list(
+    query_image: Image.Image,
+    gallery_images: Sequence[Image.Image],
+    kinds: Sequence[str],
+    scores: Sequence[float],
+    *,
+    title: str | None = None,
+    alt: str,
+) -> Figure:
+    """A query and its best gallery images; right and wrong ones differ in line and mark.
+
+    Args:
+        query_image: the query, drawn first.
+        gallery_images: best first.
+        kinds: "match", "wrong", "distractor" or "junk" for each gallery image.
+        scores: the similarity of each.
+        title: a line above the pictures.
+        alt: what the figure shows, in words.
+    """
+    looks = {
+        "match": (COLOURS["blue"], "-", "\N{CHECK MARK}"),
+        "wrong": (COLOURS["vermilion"], "--", "\N{MULTIPLICATION SIGN}"),
+        "distractor": (COLOURS["vermilion"], ":", "distractor"),
+        "junk": (COLOURS["grey"], ":", "junk"),
+    }
+    count = len(gallery_images) + 1
+    figure, axes = plt.subplots(1, count, figsize=(1.05 * count, 2.7), layout="constrained")
+    axes[0].imshow(query_image)
+    axes[0].set_title("query", fontsize=8)
+    for axis, image, kind, score in zip(axes[1:], gallery_images, kinds, scores, strict=True):
+        colour, line, mark = looks[kind]
+        axis.imshow(image)
+        axis.set_title(f"{mark} {score:.2f}", fontsize=8, color=colour)
+        for spine in axis.spines.values():
+            spine.set(color=colour, linestyle=line, linewidth=2.5)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _finish(figure, alt)
+
+
+def _show(axis: Axes, image: Image.Image, height: int, width: int) -> None:
+    """Draw an image in the units of its map: one cell is 1 x 1."""
+    axis.imshow(np.asarray(image), extent=(0, width, height, 0))
+    axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    axis.set_aspect(image.height / image.width * width / height)
+
+
+def _cell_frame(row: int, column: int, colour: str) -> Rectangle:
+    return Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, linewidth=2)
+
+
+def _finish(figure: Figure, alt: str) -> Figure:
+    if not alt.strip():
+        raise ValueError("alt is empty; say in words what the figure shows")
+    figure.set_label(alt)
+    figure.patch.set_facecolor("white")
+    return figure
