@@ -13,6 +13,7 @@ from .people import Person
 from .textures import face_paint, leg_paint, plain, sleeve_paint, torso_paint
 
 IDENTITY = np.eye(3)
+FLAT = 0.4  # the caps of the torso's cones are this much flatter than spheres
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _skirt(person: Person, hip_y: float, pose: Pose) -> Primitive:
         paint = torso_paint(person, 0.82 * h, waist, 0.0)
     else:
         paint = leg_paint(person, 0, hip_y)
-    return cone(start, end, (radius, wide), paint, "hips", scale=(1, 1, min(depth, 1.0)),
+    return cone(start, end, (radius, wide), paint, "hips", scale=(1, FLAT, min(depth, 1.0)),
                 rest=start, fold=1.4, open_end=True)
 
 
@@ -229,25 +230,32 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
 
     def segment(y0: float, y1: float, r0: float, r1: float, sz: float = depth) -> None:
         shapes.append(cone(place(0, y0, 0), place(0, y1, 0), (r0, r1), cloth, "torso", axes=axes,
-                           scale=(1, 1, sz), rest=np.array([0, y0, 0]), fold=fold))
+                           scale=(1, FLAT, sz), rest=np.array([0, y0, 0]), fold=fold))
 
     pelvis = leg_paint(person, 0, hip_y)
     if top.kind == "dress":
         pelvis = cloth
     shapes.append(cone([0, hip_y + 0.005 * h, 0], [0, hip_y + 0.05 * h, 0],
-                       (hips * 0.86, hips * 0.95), pelvis, "hips", scale=(1, 1, 0.74),
+                       (hips * 0.86, hips * 0.95), pelvis, "hips", scale=(1, FLAT, 0.74),
                        fold=person.bottom.folds))
-    segment(hip_y + 0.055 * h, waist_y, hips * 0.9 + ease, waist + ease)
+    legs = (0.50 * body.hips + 0.049 * body.limb) * h + person.bottom.ease
+    hem = max(hips, legs) + ease + 0.006
+    worn_out = top.kind != "dress" and not top.tucked
+    if worn_out:  # cloth hangs from the chest and does not follow the waist
+        waist = max(waist, (0.80 if body.female else 0.88) * min(chest, hem))
+    low = hem if worn_out else hips * 0.95 + ease
+    segment(hip_y + 0.045 * h, waist_y, low * 0.97, waist + ease)
     segment(waist_y, chest_y, waist + ease, chest + ease)
     segment(chest_y, 0.79 * h, chest + ease, 0.066 * h + ease)
     width = body.shoulder * h
-    shapes.append(cone(place(-width, 0.798 * h, 0), place(width, 0.798 * h, 0),
-                       (0.032 * h + ease, 0.032 * h + ease), cloth, "torso", axes=axes,
-                       scale=(1, 1, 0.95), rest=np.array([-width, 0.798 * h, 0]), fold=fold))
     for side in (1, -1):
-        start = np.array([0.012 * h * side, 0.838 * h, -0.008 * h])
-        shapes.append(cone(place(*start), place(side * 0.8 * width, 0.806 * h, -0.004 * h),
-                           (0.028 * h, 0.028 * h + ease), cloth, "torso", axes=axes, rest=start,
+        start = np.array([0, 0.790 * h, 0])
+        shapes.append(cone(place(*start), place(side * width, 0.778 * h, 0),
+                           (0.044 * h + ease, 0.030 * h + ease), cloth, "torso", axes=axes,
+                           scale=(1, 1, 0.95), rest=start, fold=fold))
+        start = np.array([0.010 * h * side, 0.835 * h, -0.008 * h])
+        shapes.append(cone(place(*start), place(side * 0.95 * width, 0.788 * h, -0.004 * h),
+                           (0.027 * h, 0.024 * h + ease), cloth, "torso", axes=axes, rest=start,
                            fold=fold))
         if body.female:
             start = np.array([side * 0.045 * h, 0.735 * h, 0.6 * depth * chest])
@@ -257,14 +265,13 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
         start = np.array([0, 0.625 * h, 0.03 * h * body.weight])
         shapes.append(cone(place(*start), place(*start), (waist * 0.95 + ease,) * 2, cloth,
                            "torso", axes=axes, scale=(1, 0.9, depth), rest=start, fold=fold))
-    if top.kind != "dress" and not top.tucked:
-        start = np.array([0, waist_y - 0.02 * h, 0])
+    if worn_out:
+        start = np.array([0, hip_y + 0.045 * h, 0])
         end = np.array([0, hip_y - top.hem, 0])
-        wide = max(hips, body.hips * h * (1 + top.flare)) + ease + 0.006
-        shapes.append(cone(place(*start), end, (waist + ease + 0.3 * (wide - waist - ease), wide),
-                           cloth, "torso", axes=axes,
-                           scale=(1, 1, 0.76 + 0.5 * pose.stride * (top.hem > 0.12)), rest=start,
-                           fold=fold, open_end=True))
+        swing = 0.5 * pose.stride * (top.hem > 0.12)
+        shapes.append(cone(place(*start), end, (hem * 0.97, hem * (1 + top.flare)), cloth, "torso",
+                           axes=axes, scale=(1, 1, 0.76 + swing), rest=start, fold=fold,
+                           open_end=True))
     for side, name in ((1, "left"), (-1, "right")):
         arm, wrist, hand = _arm(person, pose, side, name, place)
         shapes += arm
@@ -295,7 +302,7 @@ def _arm_angles(person: Person, pose: Pose, side: int) -> tuple[float, float, fl
 def _arm(person: Person, pose: Pose, side: int, name: str, place) -> tuple:
     body, top, h = person.body, person.top, person.body.height
     swing, bend, spread, inward = _arm_angles(person, pose, side)
-    shoulder = place(side * (body.shoulder + 0.006) * h, 0.796 * h, 0)
+    shoulder = place(side * (body.shoulder + 0.003) * h, 0.782 * h, 0)
     hang = rotation_z(side * spread)
     elbow = shoulder + hang @ (0.168 * h * np.array([0, -np.cos(swing), np.sin(swing)]))
     low = swing + bend

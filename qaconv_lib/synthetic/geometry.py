@@ -238,6 +238,11 @@ def _cast_box(
     return depth, np.zeros_like(depth)
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2],
+                     a[0] * b[1] - a[1] * b[0]])
+
+
 def rotation_x(angle: float) -> np.ndarray:
     """Rotation about x: (3, 3)."""
     c, s = np.cos(angle), np.sin(angle)
@@ -262,4 +267,4 @@ def limb_axes(start: np.ndarray, end: np.ndarray, across: np.ndarray) -> np.ndar
     y = y / (np.linalg.norm(y) + 1e-12)
     x = across - (across @ y) * y
     x = x / (np.linalg.norm(x) + 1e-12)
-    return np.stack([x, y, np.cross(x, y)])
+    return np.stack([x, y, _cross(x, y)])

@@ -9,7 +9,7 @@ import numpy as np
 from .domains import PART
 from .geometry import Primitive
 from .people import Person
-from .textures import bag_paint, linear, plain
+from .textures import bag_paint, plain
 
 IDENTITY = np.eye(3)
 Place = Callable[..., np.ndarray]
@@ -103,18 +103,18 @@ def worn_bag(person: Person, place: Place, axes: np.ndarray) -> list[Primitive]:
     shapes: list[Primitive] = []
     depth = 0.7 * (person.body.chest * h + person.top.ease)
     if bag.kind == "backpack":
-        z = -depth - 0.045 * h * size
-        width, tall = 0.078 * h * size, 0.085 * h * size
+        z = -depth - 0.035 * h * size
+        width, tall = 0.068 * h * size, 0.082 * h * size
         middle = place(0, 0.715 * h, z)
         shapes += [
-            _box(middle, (width, tall, 0.042 * h * size), axes, paint, "bag"),
+            _box(middle, (width, tall, 0.036 * h * size), axes, paint, "bag"),
             Primitive(place(-0.35 * width, 0.715 * h + 0.8 * tall, z),
                       place(0.35 * width, 0.715 * h + 0.8 * tall, z), (width * 0.62, width * 0.62),
                       axes, (1, 0.8, 0.7), paint, PART["bag"], np.zeros(3), 0.4),
             Primitive(place(0, 0.715 * h - 0.9 * tall, z), place(0, 0.715 * h, z),
                       (width * 1.02, width * 1.02), axes, (1, 0.5, 0.62), paint, PART["bag"],
                       np.array([0, -0.9 * tall, 0]), 0.4),
-            _box(place(0, 0.715 * h - 0.4 * tall, z - 0.05 * h * size),
+            _box(place(0, 0.715 * h - 0.4 * tall, z - 0.04 * h * size),
                  (0.72 * width, 0.5 * tall, 0.018 * h), axes,
                  plain(bag.second if bag.emblem else bag.colour), "bag"),
         ]
@@ -137,7 +137,7 @@ def hand_luggage(
     person: Person, arms: str, busy_side: int, side: int, wrist: np.ndarray, hand: np.ndarray
 ) -> list[Primitive]:
     """What hangs from or lies in the hand of one side (+1 left, -1 right)."""
-    bag, h = person.bag, person.body.height
+    bag = person.bag
     shapes: list[Primitive] = []
     hangs = bag.kind in ("handbag", "shopping", "suitcase") and bag.side == side
     if hangs and arms not in ("straps", "pockets"):
@@ -168,7 +168,3 @@ def hand_luggage(
                             0.8 * thick, bag.handheld_colour, label))
     return shapes
 
-
-def skin_tone(person: Person) -> np.ndarray:
-    """Linear albedo of the skin (3,)."""
-    return linear(person.body.skin)

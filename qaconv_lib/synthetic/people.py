@@ -31,8 +31,8 @@ _SKINS: tuple[Colour, ...] = (
     (0.35, 0.23, 0.17),
 )
 _HAIR_COLOURS: dict[Colour, float] = {
-    (0.07, 0.06, 0.06): 0.45, (0.15, 0.10, 0.08): 0.25, (0.30, 0.20, 0.13): 0.13,
-    (0.55, 0.42, 0.26): 0.08, (0.46, 0.45, 0.44): 0.06, (0.40, 0.18, 0.10): 0.03,
+    (0.10, 0.085, 0.08): 0.45, (0.15, 0.10, 0.08): 0.25, (0.30, 0.20, 0.13): 0.13,
+    (0.55, 0.42, 0.26): 0.08, (0.46, 0.45, 0.44): 0.035, (0.40, 0.18, 0.10): 0.03,
 }
 
 
@@ -136,7 +136,7 @@ def _sample_body(domain: Domain, rng: np.random.Generator, female: bool) -> Body
         height=float(rng.normal(1.62, 0.055) if female else rng.normal(1.74, 0.065)),
         female=female,
         weight=weight,
-        shoulder=float((0.097 if female else 0.106) * rng.uniform(0.96, 1.05)),
+        shoulder=float((0.090 if female else 0.101) * rng.uniform(0.96, 1.05)),
         chest=float((0.081 if female else 0.088) * wide * rng.uniform(0.96, 1.04)),
         waist=float((0.066 if female else 0.077) * (1 + 0.17 * weight) * rng.uniform(0.95, 1.05)),
         hips=float((0.090 if female else 0.083) * wide * rng.uniform(0.96, 1.04)),

@@ -18,6 +18,7 @@ from .scenes import FRAME, Camera
 from .shading import develop, ground_shadow, shade
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
+OVERSAMPLE = 1.5  # rendered rows and columns for each of the picture's
 Window = tuple[float, float, float, float]
 
 
@@ -136,7 +137,7 @@ def _expose(
     rng: np.random.Generator,
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
-    rows, columns = 2 * size[0], 2 * size[1]
+    rows, columns = round(OVERSAMPLE * size[0]), round(OVERSAMPLE * size[1])
     raster = Raster((rows, columns), window, camera.focal)
     rotation = camera.rotation
     for group in placed:
@@ -164,7 +165,9 @@ def _expose(
         radiance = radiance * np.asarray(factor)[..., None]
     drawn = raster.depth < FAR
     radiance = np.where(drawn[..., None], shade(raster, camera, rng), radiance)
-    return Drawing(develop(radiance, camera, size, rng), raster.label[1::2, 1::2].copy())
+    r = ((np.arange(size[0]) + 0.5) * OVERSAMPLE).astype(int)
+    c = ((np.arange(size[1]) + 0.5) * OVERSAMPLE).astype(int)
+    return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
 
 
 def _companion(

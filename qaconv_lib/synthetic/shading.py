@@ -28,9 +28,9 @@ def shade(raster: Raster, camera: Camera, rng: np.random.Generator) -> np.ndarra
     hemisphere *= facing * (1 - 0.55 * _crevices(raster, drawn)[i, j])
     tint = np.asarray(camera.light_colour, np.float32)
     power = camera.ambient * hemisphere[:, None] + camera.sun * lambert[:, None] * tint
-    grain = 1 + 0.05 * rng.standard_normal(len(i)).astype(np.float32)
+    grain = 1 + 0.03 * rng.standard_normal(len(i)).astype(np.float32)
     out[i, j] = raster.albedo[i, j] * power * grain[:, None]
-    out[i, j] += 0.008 * camera.ambient  # haze and sheen: no cloth is quite black
+    out[i, j] += 0.012 * camera.ambient  # haze and sheen: no cloth is quite black
     return out
 
 
@@ -82,7 +82,7 @@ def ground_shadow(
     points: np.ndarray,
     radii: np.ndarray,
 ) -> np.ndarray:
-    """Factor (64, 32) by which bodies darken the ground: sun shadow and contact shadow.
+    """Factor (48, 24) by which bodies darken the ground: sun shadow and contact shadow.
 
     Args:
         camera: the camera.
@@ -91,8 +91,8 @@ def ground_shadow(
         radii: (N,) their radii in metres.
     """
     left, top, right, bottom = window
-    x = left + (np.arange(32) + 0.5) * (right - left) / 32
-    y = top + (np.arange(64) + 0.5) * (bottom - top) / 64
+    x = left + (np.arange(24) + 0.5) * (right - left) / 24
+    y = top + (np.arange(48) + 0.5) * (bottom - top) / 48
     grid_x, grid_y = np.meshgrid(x, y)
     rays = camera.rays(grid_x, grid_y)
     down = np.minimum(rays[..., 1], -1e-3)

@@ -76,7 +76,11 @@ def _stamp(out: np.ndarray, emblem: Emblem, x: np.ndarray, y: np.ndarray) -> Non
         inside &= (v * 1.5 + 0.25) % 1 < 0.55
     elif emblem.shape == "text":
         inside = (np.abs(u) < 1) & (np.abs(v) < 0.45) & ((u * 3.5) % 1 < 0.7)
-    _mix(out, inside, linear(emblem.colour))
+    colour = np.tile(linear(emblem.colour), (len(u), 1))
+    if emblem.shape in ("block", "disc"):  # a picture, not a patch
+        motif = np.sin(5.0 * u + 2.0 * v) * np.sin(4.0 * v - 1.5 * u + 20 * emblem.width)
+        colour = colour * (1 - 0.55 * (motif > 0.2))[:, None]
+    out[inside] = 0.9 * colour[inside] + 0.1 * out[inside]
 
 
 def _shade_of(colour: Colour, factor: float) -> np.ndarray:
@@ -269,7 +273,7 @@ def face_paint(person: Person, scale: float) -> Paint:
 
 
 def bag_paint(person: Person) -> Paint:
-    """Colours of a bag: a second colour on the lower part, and perhaps a patch."""
+    """Colours of a bag: seams, a zip, and perhaps a patch and a second colour below."""
     bag = person.bag
     first, second = linear(bag.colour), linear(bag.second)
 
@@ -278,7 +282,9 @@ def bag_paint(person: Person) -> Paint:
         x, y = hit.position[:, 0], hit.position[:, 1]
         if bag.emblem:
             _mix(out, (np.abs(y - 0.04) < 0.03) & (np.abs(x) < 0.06), second)
-        _mix(out, np.abs(y - 0.095) < 0.006, first * 0.5)
+        if bag.two_tone:
+            _mix(out, y < -0.02, second)
+        _mix(out, (np.abs(y - 0.095) < 0.007) | (np.abs(y + 0.03) < 0.006), first * 0.6 + 0.05)
         return out
 
     return paint

@@ -12,8 +12,8 @@ from .domains import Domain
 Colour = tuple[float, float, float]  # sRGB, 0 to 1
 
 _BASIC = {
-    "black": (0.10, 0.10, 0.11), "charcoal": (0.22, 0.22, 0.24), "grey": (0.47, 0.47, 0.48),
-    "light grey": (0.70, 0.70, 0.70), "white": (0.93, 0.93, 0.92), "navy": (0.12, 0.15, 0.27),
+    "black": (0.15, 0.15, 0.16), "charcoal": (0.26, 0.26, 0.28), "grey": (0.47, 0.47, 0.48),
+    "light grey": (0.70, 0.70, 0.70), "white": (0.93, 0.93, 0.92), "navy": (0.15, 0.18, 0.31),
     "denim": (0.28, 0.37, 0.52), "dark denim": (0.16, 0.20, 0.31), "pale denim": (0.52, 0.62, 0.73),
     "beige": (0.76, 0.69, 0.57), "khaki": (0.56, 0.50, 0.37), "olive": (0.32, 0.34, 0.22),
     "brown": (0.34, 0.24, 0.17), "burgundy": (0.39, 0.11, 0.16), "sky": (0.55, 0.71, 0.86),
@@ -166,6 +166,7 @@ class Bag:
     strap: Colour
     size: float
     emblem: bool
+    two_tone: bool
     handheld: str  # "none", "phone", "cup", "umbrella"
     handheld_colour: Colour
 
@@ -341,6 +342,7 @@ def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
         strap=colour if rng.random() < 0.7 else draw_colour(rng, "bags"),
         size=float(rng.uniform(0.8, 1.2)),
         emblem=bool(rng.random() < 0.4),
+        two_tone=bool(rng.random() < 0.3),
         handheld=choose(rng, {"none": 0.76, "phone": 0.14, "cup": 0.07, "umbrella": 0.03}),
         handheld_colour=draw_colour(rng, "accents"),
     )
