@@ -227,7 +227,7 @@ def copy_book(output: Path) -> Path:
     output.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, output / name)
-    ignored = shutil.ignore_patterns("*.py", "__pycache__", ".*")
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(BOOK, output / "book", ignore=ignored)
     return output / "book"
 

@@ -159,7 +159,7 @@ def test_output_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (book / "a.ipynb").read_bytes() == before
     assert refresh.is_executed(refresh.read(output / "book" / "a.ipynb"))
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/a.ipynb"}
+    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/refresh.py", "book/a.ipynb"}
 
 
 @pytest.mark.parametrize("place", [".", "book", "..", "mine"])
