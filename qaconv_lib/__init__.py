@@ -1,7 +1,7 @@
 """Query-adaptive convolution and temporal lifting for person re-identification.
 
-The library that the QAConv book builds, one module a chapter. What the book calls by name can be imported
-from here; each function's docstring names the equation or section it implements.
+The library that the QAConv book builds, one module a chapter. What the book calls by name can be
+imported from here; each function's docstring names the equation or section it implements.
 """
 
 from qaconv_lib.backbones import make_backbone

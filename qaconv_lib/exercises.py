@@ -11,7 +11,7 @@ import torch
 
 def check(
     function: Callable[..., Any], cases: Sequence[tuple[tuple, Any]], tolerance: float = 1e-4
-) -> bool:
+) -> None:
     """Try an exercise's function on examples and print what came out.
 
     Args:
@@ -19,9 +19,6 @@ def check(
         cases: pairs of arguments and the expected result (a number, or anything that becomes an
             array).
         tolerance: largest difference that still counts as equal.
-
-    Returns:
-        Whether all examples came out right.
     """
     name = function.__name__
     for arguments, expected in cases:
@@ -29,16 +26,15 @@ def check(
             result = function(*arguments)
         except Exception as error:  # whatever the reader's code raises is shown to the reader
             print(f"{name}: stops with {type(error).__name__}: {error}")
-            return False
+            return
         if result is None:
             print(f"{name}: not written yet")
-            return False
+            return
         complaint = _difference(result, expected, tolerance)
         if complaint:
             print(f"{name}: {complaint}")
-            return False
+            return
     print(f"{name}: right")
-    return True
 
 
 def _difference(result: Any, expected: Any, tolerance: float) -> str | None:

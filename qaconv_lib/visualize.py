@@ -1,7 +1,7 @@
 """Pictures of matches: heat maps, correspondences, rank lists (used from chapter 3 on).
 
-Every function returns a matplotlib Figure on a white background. The alternative text is stored with
-the figure (`figure.get_label()`), for whoever saves it or puts it into a page.
+Every function returns a matplotlib Figure on a white background. The alternative text is stored
+with the figure (`figure.get_label()`), for whoever saves it or puts it into a page.
 """
 
 from __future__ import annotations

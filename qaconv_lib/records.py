@@ -1,0 +1,102 @@
+"""Result records: numbers with everything that made them (see `data/README.md`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from qaconv_lib.archives import data_folders
+from qaconv_lib.checkpoints import write_json
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow")
+
+
+def results_folder() -> Path:
+    """`results` in the first data folder that has one, else in the first data folder.
+
+    Raises:
+        FileNotFoundError: there is no data folder; set QACONV_DATA.
+    """
+    folders = data_folders()
+    if not folders:
+        raise FileNotFoundError("no data folder found; set QACONV_DATA to the book's data folder")
+    return next(
+        (f / "results" for f in folders if (f / "results").is_dir()), folders[0] / "results"
+    )
+
+
+def provenance(device: str | torch.device) -> dict:
+    """Device name, thread count, library versions and git commit of this process."""
+    return {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | _package_versions(),
+        "commit": _commit(),
+    }
+
+
+def device_name(device: str | torch.device) -> str:
+    """The name a reader would look for: the GPU's, or the processor's with its core count."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip() if names else name
+    return f"CPU ({name}, {os.cpu_count()} cores)"
+
+
+def write_record(folder: str, name: str, record: dict) -> Path:
+    """Write `data/results/<folder>/<name>.json`, whole or not at all, and return its path."""
+    path = results_folder() / folder / f"{name}.json"
+    write_json(path, record)
+    return path
+
+
+def read_records(folder: str) -> list[dict]:
+    """All records of a folder, sorted by name; none if there is no such folder.
+
+    Raises:
+        ValueError: a file that is not a JSON record.
+    """
+    records = []
+    for path in sorted((results_folder() / folder).glob("*.json")):
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a record: {error}") from error
+    return records
+
+
+def _package_versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the library runs from, "+changes" if it has been changed since."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        run = ["git", "-C", str(root)]
+        commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run(
+            [*run, "status", "--porcelain", "--", "qaconv_lib"], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

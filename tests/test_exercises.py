@@ -1,0 +1,61 @@
+"""The exercises of the book: the checks say what is wrong, and the printed solutions pass them."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from qaconv_lib.exercises import check
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+CASES = [((torch.tensor([1.0, 2.0]),), torch.tensor([2.0, 4.0]))]
+
+
+def message(function, capsys, cases=CASES):
+    check(function, cases)
+    return capsys.readouterr().out.strip()
+
+
+def test_what_a_check_says(capsys):
+    def double(x):
+        return 2 * x
+
+    assert message(double, capsys) == "double: right"
+    double.__name__ = "f"
+    assert message(lambda x: None, capsys) == "<lambda>: not written yet"
+    assert "shape should be (2,), it is ()" in message(lambda x: x.sum(), capsys)
+    assert "1 of 2 numbers differ; at [1] expected 4, got 5" in message(
+        lambda x: [2.0, 5.0], capsys
+    )
+    assert "stops with ZeroDivisionError" in message(lambda x: 1 / 0, capsys)
+    assert "expected numbers, got dict" in message(lambda x: {}, capsys)
+    assert "expected 3, got 4" in message(lambda: 4, capsys, [((), 3)])
+
+
+def exercises():
+    """(notebook, stub, check, solution) of every exercise with a check."""
+    for path in sorted(BOOK.glob("[0-9][0-9]_*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        for index, cell in enumerate(cells):
+            if "exercise" in cell.metadata.get("tags", []):
+                assert "exercise-check" in cells[index + 1].metadata.get("tags", []), cell.source
+                solutions = re.findall(
+                    r"<details>.*?```python\n(.*?)```.*?</details>", cells[index + 2].source, re.S
+                )
+                assert solutions, f"{path.name}: no solution after\n{cell.source}"
+                name = re.search(r"^def (\w+)", cell.source, re.M).group(1)
+                source = cells[index + 1].source
+                yield pytest.param(source, solutions[0], id=f"{path.stem[:2]}-{name}")
+
+
+@pytest.mark.parametrize("check_source, solution", exercises())
+def test_printed_solution_passes_its_check(check_source, solution, capsys):
+    namespace: dict = {}
+    exec("import numpy as np\nimport torch\nimport torch.nn.functional as F", namespace)
+    exec("from qaconv_lib import *\nfrom qaconv_lib.exercises import check", namespace)
+    exec(solution, namespace)
+    exec(check_source, namespace)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines and all(line.endswith(": right") for line in lines), lines
