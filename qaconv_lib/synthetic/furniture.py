@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
+from .colours import choose
 from .geometry import FAR, Primitive, Raster
 from .obstacles import leafy_paint, parked_bicycle, parked_car, slab, tube
 from .scenes import FRAME, Camera
 from .textures import plain
-from .wardrobe import choose
 
 
 def furnish(out: np.ndarray, camera: Camera, rng: np.random.Generator, power: float) -> None:

@@ -130,31 +130,34 @@ class Raster:
         rows, columns = block
         sx, sy = self.slope_x[None, columns], self.slope_y[rows, None]
         to_local = axes / scale[:, None]
-        origin = -to_local @ start
-        cast = _cast_box if shape.box else _cast_round_cone
         axis = to_local @ (end - start)
-        t, along = cast(to_local, origin, axis, shape.radii, sx, sy, shape.open_end)
+        if shape.box:
+            t = _cast_box(to_local, start, sx, sy)
+            along = np.zeros_like(t)
+        else:
+            t, along = _cast_round_cone(to_local, start, axis, shape.radii, sx, sy, shape.open_end)
         i, j = np.nonzero(t < self.depth[rows, columns])
         if len(i) == 0:
             return
         t, along = t[i, j], along[i, j]
-        ray = np.stack([sx[0, j], sy[i, 0], np.full(len(j), -1, np.float32)], axis=1)
-        local = (origin + t[:, None] * (ray @ to_local.T)).astype(np.float32)
+        seen = np.stack([sx[0, j] * t, sy[i, 0] * t, -t], axis=1) - start.astype(np.float32)
+        local = seen @ to_local.T.astype(np.float32)
         if shape.box:
             size = np.abs(local)
             face = size == size.max(axis=1, keepdims=True)
-            gradient = np.where(face, np.sign(local), 0.0)
+            gradient = np.where(face, np.sign(local), np.float32(0))
         else:
             gradient = local - along[:, None] * axis.astype(np.float32)
-        normal = gradient / scale.astype(np.float32)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        position = local * scale.astype(np.float32) + shape.rest.astype(np.float32)
+        scale = scale.astype(np.float32)
+        normal = gradient / scale
+        normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal) + 1e-12)[:, None]
+        position = local * scale + shape.rest.astype(np.float32)
         hit = Hit(np.arctan2(gradient[:, 0], gradient[:, 2]), along, position, normal)
         painted = shape.paint(hit)
         albedo, labels = painted if isinstance(painted, tuple) else (painted, shape.label)
         r, c = i + rows.start, j + columns.start
         self.depth[r, c] = t
-        self.normal[r, c] = normal @ axes
+        self.normal[r, c] = normal @ axes.astype(np.float32)
         self.albedo[r, c] = albedo
         self.rest[r, c] = position
         self.fold[r, c] = shape.fold
@@ -163,69 +166,60 @@ class Raster:
 
 def _cast_round_cone(
     to_local: np.ndarray,
-    origin: np.ndarray,
+    start: np.ndarray,
     axis: np.ndarray,
     radii: tuple[float, float],
     sx: np.ndarray,
     sy: np.ndarray,
     open_end: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest depth (rows, columns) and axial position of a round cone in its scaled frame."""
+    """Nearest depth (rows, columns) and axial position of a round cone.
+
+    Depths are counted from the plane through ``start``, so that single precision suffices.
+    """
     r0, r1 = radii
-    metric = to_local.T @ to_local
-    # d.d, o.d and b.d for all rays d = to_local @ (sx, sy, -1)
-    dd = (
-        metric[0, 0] * sx * sx
-        - 2 * metric[0, 2] * sx
-        + (metric[1, 1] * sy * sy - 2 * metric[1, 2] * sy + metric[2, 2])
-        + (2 * metric[0, 1] * sx) * sy
-    )
-    to_origin = origin @ to_local
-    od = to_origin[0] * sx + (to_origin[1] * sy - to_origin[2])
-    oo = float(origin @ origin)
-    depth = np.full(dd.shape, FAR, np.float32)
-    along = np.zeros(dd.shape, np.float32)
+    (g00, g01, g02), (_, g11, g12), (_, _, g22) = (to_local.T @ to_local).tolist()
+    near = -float(start[2])
+    x, y = sx * near - float(start[0]), sy * near - float(start[1])
+    # q: the ray's point in the plane; products q.q, d.q, d.d, and those with the axis b
+    qq = g00 * x * x + (g11 * y * y + (2 * g01 * x) * y)
+    dq = x * (g00 * sx - g02 + g01 * sy) + y * (g01 * sx + (g11 * sy - g12))
+    dd = (g00 * sx * sx - 2 * g02 * sx) + (g11 * sy * sy - 2 * g12 * sy + g22)
+    dd += (2 * g01 * sx) * sy
+    b0, b1, b2 = (axis @ to_local).tolist()
     length2 = float(axis @ axis)
     growth = r1 - r0
     spread = length2 - growth * growth
-    if spread > 1e-8:
-        to_axis = axis @ to_local
-        bd = to_axis[0] * sx + (to_axis[1] * sy - to_axis[2])
-        b0 = float(origin @ axis) + r0 * growth
-        q2 = bd * bd - spread * dd
-        q1 = b0 * bd - spread * od
-        q0 = b0 * b0 - spread * (oo - r0 * r0)
-        under = q1 * q1 - q2 * q0
-        q2 = np.where(np.abs(q2) < 1e-12, -1e-12, q2)
+    depth = np.full(dd.shape, FAR, np.float32)
+    along = np.zeros(dd.shape, np.float32)
+    db, qb = b0 * sx + (b1 * sy - b2), b0 * x + b1 * y
+    if spread > 1e-6:
+        shifted = qb + r0 * growth
+        q2 = np.minimum(db * db - spread * dd, -1e-9)
+        q1 = shifted * db - spread * dq
+        under = q1 * q1 - q2 * (shifted * shifted - spread * (qq - r0 * r0))
         t = (np.sqrt(np.maximum(under, 0)) - q1) / q2
-        s = (b0 + t * bd) / spread
-        valid = (under > 0) & (s >= 0) & (s <= 1) & (t > 0)
-        depth = np.where(valid, t, depth)
-        along = np.where(valid, s, along)
-    for centre, radius, value in ((0.0, r0, 0.0), (1.0, r1, 1.0)):
-        if value == 1.0 and (open_end or length2 < 1e-8):
-            continue
-        shifted = origin - centre * axis
-        to_shifted = shifted @ to_local
-        sd = to_shifted[0] * sx + (to_shifted[1] * sy - to_shifted[2])
-        under = sd * sd - dd * (float(shifted @ shifted) - radius * radius)
-        t = (-sd - np.sqrt(np.maximum(under, 0))) / dd
-        nearer = (under > 0) & (t > 0) & (t < depth)
-        depth = np.where(nearer, t, depth)
-        along = np.where(nearer, value, along)
-    return depth.astype(np.float32), along.astype(np.float32)
+        s = (shifted + t * db) / spread
+        valid = (under > 0) & (s >= 0) & (s <= 1)
+        np.copyto(depth, t, where=valid)
+        np.copyto(along, s, where=valid)
+    ends = [(dq, qq - r0 * r0, 0.0)]
+    if not open_end and length2 > 1e-8:
+        ends.append((dq - db, qq - 2 * qb + (length2 - r1 * r1), 1.0))
+    for middle, rest, value in ends:
+        under = middle * middle - dd * rest
+        t = -(middle + np.sqrt(np.maximum(under, 0))) / dd
+        nearer = (under > 0) & (t < depth)
+        np.copyto(depth, t, where=nearer)
+        along[nearer] = value
+    return np.where(depth < FAR / 2, depth + near, FAR).astype(np.float32), along
 
 
 def _cast_box(
-    to_local: np.ndarray,
-    origin: np.ndarray,
-    axis: np.ndarray,
-    radii: tuple[float, float],
-    sx: np.ndarray,
-    sy: np.ndarray,
-    open_end: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+    to_local: np.ndarray, start: np.ndarray, sx: np.ndarray, sy: np.ndarray
+) -> np.ndarray:
     """Nearest depth of the cube [-1, 1]^3 in its scaled frame; slabs."""
+    origin = -to_local @ start
     enter = np.full((sy.shape[0], sx.shape[1]), -FAR)
     leave = np.full_like(enter, FAR)
     for k in range(3):
@@ -234,8 +228,7 @@ def _cast_box(
         one, two = (-1 - origin[k]) / d, (1 - origin[k]) / d
         enter = np.maximum(enter, np.minimum(one, two))
         leave = np.minimum(leave, np.maximum(one, two))
-    depth = np.where((enter < leave) & (enter > 0), enter, FAR).astype(np.float32)
-    return depth, np.zeros_like(depth)
+    return np.where((enter < leave) & (enter > 0), enter, FAR).astype(np.float32)
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

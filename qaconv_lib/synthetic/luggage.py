@@ -134,7 +134,7 @@ def worn_bag(person: Person, place: Place, axes: np.ndarray) -> list[Primitive]:
 
 
 def hand_luggage(
-    person: Person, arms: str, busy_side: int, side: int, wrist: np.ndarray, hand: np.ndarray
+    person: Person, arms: str, busy_side: int, side: int, hand: np.ndarray
 ) -> list[Primitive]:
     """What hangs from or lies in the hand of one side (+1 left, -1 right)."""
     bag = person.bag

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .colours import Colour, choose
 from .domains import PART
 from .geometry import Hit, Paint, Primitive
 from .textures import linear, plain
-from .wardrobe import Colour, choose
 
 IDENTITY = np.eye(3)
 _PAINTS: tuple[Colour, ...] = (

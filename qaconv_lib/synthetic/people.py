@@ -6,24 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .colours import Colour, choose, draw_colour, jitter, season_palette
 from .domains import Domain, check_domain
 from .wardrobe import (
     Bag,
     Bottom,
-    Colour,
     Headwear,
     Shoes,
     Top,
-    choose,
-    draw_colour,
-    jitter,
     sample_bag,
     sample_bottom,
     sample_emblem,
     sample_headwear,
     sample_shoes,
     sample_top,
-    season_palette,
 )
 
 _SKINS: tuple[Colour, ...] = (

@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from .domains import PART, Domain, check_domain
-from .figure import build_figure, sample_pose
+from .figure import build_figure
 from .geometry import FAR, Primitive, Raster, rotation_y
 from .obstacles import sample_obstacle
 from .people import Person
+from .pose import sample_pose
 from .scenery import scene_picture
 from .scenes import FRAME, Camera
 from .shading import develop, ground_shadow, shade

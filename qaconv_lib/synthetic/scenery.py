@@ -22,20 +22,21 @@ def scene_picture(camera: Camera) -> Image.Image:
     x, y = np.meshgrid(np.arange(columns) + 0.5 - columns / 2, np.arange(rows) + 0.5 - rows / 2)
     rays = camera.rays(x, y).astype(np.float32)
     dx, dy, dz = rays[..., 0], rays[..., 1], -rays[..., 2]
-    reach = np.where(dy < -1e-3, -camera.height / np.minimum(dy, -1e-3), np.inf)
+    reach = np.where(dy < -1e-3, -camera.height / np.minimum(dy, -1e-3), np.float32(np.inf))
     slant = rng.uniform(-0.15, 0.15) if camera.indoors else rng.uniform(-0.5, 0.5)
-    towards = dz * np.cos(slant) + dx * np.sin(slant)
+    cos, sin = float(np.cos(slant)), float(np.sin(slant))
+    towards = dz * cos + dx * sin
     to_wall = camera.wall_distance / np.maximum(towards, 0.05)
     sides = rng.uniform(4.2, 6.0) if camera.indoors else np.inf
     to_side = sides / np.maximum(np.abs(dx), 1e-3)
     nearest = np.minimum(reach, np.minimum(to_wall, to_side))
     along, up, deep = dx * nearest, camera.height + dy * nearest, dz * nearest
     out = _floor(camera, rng, along, deep)
-    power = camera.ambient + camera.sun * np.sin(camera.sun_elevation)
+    power = float(camera.ambient + camera.sun * np.sin(camera.sun_elevation))
     light = np.full(FRAME, power, np.float32)
     light *= _shade_patches(camera, rng, along, deep)
     on_side, on_wall = (to_side <= nearest), (to_wall <= nearest)
-    facade = _facade(camera, rng, along * np.cos(slant) - deep * np.sin(slant), up)
+    facade = _facade(camera, rng, along * cos - deep * sin, up)
     out = np.where(on_wall[..., None], facade, out)
     if camera.indoors:
         panel = _facade(camera, rng, deep * np.where(dx > 0, 1, -1.3), up)
@@ -75,15 +76,15 @@ def _grey(rng: np.random.Generator, low: float, high: float, tint: float = 0.05)
 
 def _cells(rng: np.random.Generator, i: Field, j: Field, spread: float) -> Field:
     """A brightness factor for each cell of a grid, by hashing its indices."""
-    table = 1 + spread * rng.standard_normal(4096)
-    index = (i.astype(np.int64) * 73 + j.astype(np.int64) * 1259) % 4096
-    return table[index].astype(np.float32)
+    table = (1 + spread * rng.standard_normal(4096)).astype(np.float32)
+    return table[(i.astype(np.int32) * 73 + j.astype(np.int32) * 1259) & 4095]
 
 
 def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Field:
     """Albedo of the ground at ``x``, ``z`` metres: one covering, perhaps with a road or lawn."""
     turn = rng.choice([0.0, np.pi / 4]) + 0.25 * rng.normal()
-    u, v = x * np.cos(turn) - z * np.sin(turn), x * np.sin(turn) + z * np.cos(turn)
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
+    u, v = x * cos - z * sin, x * sin + z * cos
     covers = {
         "plaza": ["tiles", "pavers", "slabs"], "campus": ["slabs", "pavers", "asphalt"],
         "shops": ["tiles", "slabs", "pavers"], "street": ["asphalt", "slabs"],
@@ -139,7 +140,7 @@ def _cover(rng: np.random.Generator, kind: str, u: Field, v: Field, indoors: boo
 
 def _shade_patches(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Field:
     """Shadows that buildings and trees throw on the ground, as a factor."""
-    share = camera.sun * np.sin(camera.sun_elevation)
+    share = float(camera.sun * np.sin(camera.sun_elevation))
     share = share / (share + camera.ambient)
     if camera.indoors:
         return 1 + 0.12 * np.sin(z * rng.uniform(0.8, 1.6)).astype(np.float32)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .colours import choose
 from .domains import Domain, check_domain
 from .geometry import rotation_x
-from .wardrobe import choose
 
 FRAME = (560, 1000)
 """Rows and columns of a camera's frame."""

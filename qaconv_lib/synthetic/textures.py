@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .colours import Colour
 from .domains import PART
 from .geometry import Hit, Paint
 from .people import Person
-from .wardrobe import Bottom, Colour, Emblem, Pattern, Top
+from .wardrobe import Bottom, Emblem, Pattern, Top
 
 
 def linear(colour: Colour) -> np.ndarray:
