@@ -321,6 +321,14 @@ def test_local_links_of_notebooks(path: Path) -> None:
         assert (path.parent / link).exists(), link
 
 
+def test_the_example_in_the_readme_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert tuple(names["similarity"].shape) == (2, 2)
+
+
 def test_headline_table_in_the_readme_is_current() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     start, end = refresh.HEADLINE
