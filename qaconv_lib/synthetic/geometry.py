@@ -85,10 +85,10 @@ class Raster:
         self.slope_y = self.slope_y.astype(np.float32)
         self.step = (self.slope_x[1] - self.slope_x[0], self.slope_y[0] - self.slope_y[1])
         self.depth = np.full(shape, FAR, np.float32)
-        self.normal = np.zeros((*shape, 3), np.float32)
-        self.albedo = np.zeros((*shape, 3), np.float32)
-        self.rest = np.zeros((*shape, 3), np.float32)
-        self.fold = np.zeros(shape, np.float32)
+        surface = np.zeros((*shape, 10), np.float32)  # one buffer: one scattered write a shape
+        self._surface = surface
+        self.normal, self.albedo = surface[..., :3], surface[..., 3:6]
+        self.rest, self.fold = surface[..., 6:9], surface[..., 9]
         self.label = np.zeros(shape, np.uint8)
 
     def _block(self, centres: np.ndarray, reach: np.ndarray) -> tuple[slice, slice] | None:
@@ -157,10 +157,10 @@ class Raster:
         albedo, labels = painted if isinstance(painted, tuple) else (painted, shape.label)
         r, c = i + rows.start, j + columns.start
         self.depth[r, c] = t
-        self.normal[r, c] = normal @ axes.astype(np.float32)
-        self.albedo[r, c] = albedo
-        self.rest[r, c] = position
-        self.fold[r, c] = shape.fold
+        surface = np.empty((len(r), 10), np.float32)
+        surface[:, :3] = normal @ axes.astype(np.float32)
+        surface[:, 3:6], surface[:, 6:9], surface[:, 9] = albedo, position, shape.fold
+        self._surface[r, c] = surface
         self.label[r, c] = labels if label is None else label
 
 

@@ -40,11 +40,16 @@ def slab(centre: Sequence[float], half: Sequence[float], paint: Paint) -> Primit
 def leafy_paint(rng: np.random.Generator) -> Paint:
     """Mottled green."""
     base = linear((rng.uniform(0.18, 0.32), rng.uniform(0.32, 0.45), rng.uniform(0.14, 0.22)))
-    waves = rng.normal(size=(3, 3)) * 30
+    table = rng.normal(size=4096).astype(np.float32)
+    slant = rng.normal(size=(3, 3)).astype(np.float32)
+    slant /= np.linalg.norm(slant, axis=1, keepdims=True)
 
     def paint(hit: Hit) -> np.ndarray:
-        tone = np.sin(hit.position @ waves.T).sum(axis=1)
-        return base * np.clip(1 + 0.35 * tone, 0.25, 2)[:, None].astype(np.float32)
+        tone = np.ones(len(hit.angle), np.float32)
+        for size, amount in ((0.035, 0.30), (0.09, 0.25), (0.22, 0.2)):  # leaves, twigs, boughs
+            cell = np.floor(hit.position @ slant.T / size).astype(np.int32)
+            tone += amount * table[cell @ np.array([73, 1259, 521], np.int32) & 4095]
+        return base * np.clip(tone, 0.2, 2.2)[:, None]
 
     return paint
 

@@ -92,7 +92,7 @@ def _hair_style(female: bool, rng: np.random.Generator) -> str:
     if female:
         return choose(rng, {"long": 0.42, "ponytail": 0.28, "bob": 0.15, "bun": 0.08,
                             "short": 0.05, "afro": 0.02})
-    return choose(rng, {"short": 0.62, "crop": 0.26, "bald": 0.06, "afro": 0.03, "bob": 0.03})
+    return choose(rng, {"short": 0.62, "crop": 0.26, "bald": 0.04, "afro": 0.03, "bob": 0.03})
 
 
 def _hair_colour(rng: np.random.Generator) -> Colour:

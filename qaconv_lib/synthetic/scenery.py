@@ -86,7 +86,7 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
     cos, sin = float(np.cos(turn)), float(np.sin(turn))
     u, v = x * cos - z * sin, x * sin + z * cos
     covers = {
-        "plaza": ["tiles", "pavers", "slabs"], "campus": ["slabs", "pavers", "asphalt"],
+        "plaza": ["tiles", "pavers", "slabs"], "campus": ["slabs", "pavers", "tiles", "asphalt"],
         "shops": ["tiles", "slabs", "pavers"], "street": ["asphalt", "slabs"],
         "corridor": ["tiles", "tiles", "lino"],
     }[camera.scene]
@@ -95,7 +95,7 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
         return out
     middle, wide = rng.uniform(*camera.distance), rng.uniform(1.5, 5)
     offset = v - middle * np.cos(turn) - rng.uniform(-2, 4)
-    if camera.scene == "street" or rng.random() < 0.35:
+    if camera.scene == "street" or rng.random() < 0.12:
         band = np.abs(offset) < wide
         out = np.where(band[..., None], _cover(rng, "asphalt", u, v, False), out)
         kerb = np.abs(np.abs(offset) - wide) < 0.09
@@ -113,7 +113,7 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
 
 def _cover(rng: np.random.Generator, kind: str, u: Field, v: Field, indoors: bool) -> Field:
     shape = u.shape
-    base = _grey(rng, 0.55, 0.8, 0.04) if indoors else _grey(rng, 0.38, 0.66, 0.04)
+    base = _grey(rng, 0.55, 0.8, 0.04) if indoors else _grey(rng, 0.42, 0.72, 0.04)
     if kind in ("tiles", "pavers", "slabs"):
         long, wide = {"tiles": (0.6, 0.6), "pavers": (0.24, 0.12), "slabs": (1.4, 1.1)}[kind]
         scale = rng.uniform(0.8, 1.3)

@@ -80,7 +80,7 @@ def _stamp(out: np.ndarray, emblem: Emblem, x: np.ndarray, y: np.ndarray) -> Non
     colour = np.tile(linear(emblem.colour), (len(u), 1))
     if emblem.shape in ("block", "disc"):  # a picture, not a patch
         motif = np.sin(5.0 * u + 2.0 * v) * np.sin(4.0 * v - 1.5 * u + 20 * emblem.width)
-        colour = colour * (1 - 0.55 * (motif > 0.2))[:, None]
+        colour = colour * (1 - 0.45 * np.clip(3 * motif, 0, 1))[:, None]
     out[inside] = 0.9 * colour[inside] + 0.1 * out[inside]
 
 
