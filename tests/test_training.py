@@ -1,0 +1,207 @@
+"""Chapter 7: the trainer, its schedule, checkpoints and resume; models and records."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.models import TrainingConfig, load_model, save_model
+from qaconv_lib.training import Trainer
+
+TINY = TrainingConfig(
+    backbone="resnet18",
+    pretrained=False,
+    final_layer="layer2",
+    neck_channels=8,
+    height=32,
+    width=16,
+    batch_size=4,
+    epochs=3,
+    decay_epochs=2,
+)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Three identities, each a colour, four noisy images of each."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    rows = []
+    for identity in range(3):
+        for number in range(4):
+            pixels = rng.integers(0, 90, (32, 16, 3))
+            pixels[..., identity] += 150
+            path = folder / f"{identity}_{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+            rows.append({"path": str(path), "identity": identity})
+    return pd.DataFrame(rows)
+
+
+def weights(trainer):
+    return {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+def test_training_lowers_the_loss(table, loss):
+    config = dataclasses.replace(
+        TINY, loss=loss, epochs=12, decay_epochs=10, occlusion="none", backbone_learning_rate=0.01
+    )
+    trainer = Trainer(config, table)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.history]
+    assert min(losses[-3:]) < 0.5 * max(losses[:4])
+    assert trainer.history[-1]["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+def test_a_resumed_run_equals_one_that_was_not_stopped(table, tmp_path, loss):
+    config = dataclasses.replace(TINY, loss=loss)
+    whole = Trainer(config, table)
+    whole.train()
+    Trainer(config, table, run_folder=tmp_path).train(epochs=2)
+    torch.rand(7)  # whatever else the process draws must not matter
+    resumed = Trainer(config, table, run_folder=tmp_path)
+    assert resumed.epoch == 2
+    resumed.train()
+    assert resumed.history == whole.history
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(resumed).items())
+
+
+def test_rates_follow_the_schedule(table):
+    config = dataclasses.replace(TINY, learning_rate=0.02, backbone_learning_rate=0.002)
+    seen = []
+
+    def note(trainer):
+        seen.append([group["lr"] for group in trainer.optimizer.param_groups])
+
+    trainer = Trainer(config, table)
+    trainer.train(after_epoch=note)
+    np.testing.assert_allclose(seen, [[0.002, 0.02], [0.002, 0.02], [0.0002, 0.002]])
+    trunk = {id(p) for p in trainer.model.backbone.trunk.parameters()}
+    slow, fast = ({id(p) for p in group["params"]} for group in trainer.optimizer.param_groups)
+    assert slow == trunk and len(fast) == len(list(trainer.model.parameters())) - len(trunk)
+
+
+def test_the_memory_is_updated_after_the_parameters(table, monkeypatch):
+    trainer, order = Trainer(TINY, table), []
+    step, after = trainer.optimizer.step, trainer.model.criterion.after_step
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: (order.append("step"), step()))
+    monkeypatch.setattr(
+        trainer.model.criterion, "after_step", lambda *a: (order.append("memory"), after(*a))
+    )
+    trainer.train_step(torch.rand(4, 3, 32, 16), torch.tensor([0, 1, 2, 0]))
+    assert order == ["step", "memory"]
+
+
+def test_other_settings_in_the_run_folder_are_refused(table, tmp_path):
+    Trainer(TINY, table, run_folder=tmp_path).train(epochs=1)
+    with pytest.raises(ValueError, match="learning_rate"):
+        Trainer(dataclasses.replace(TINY, learning_rate=0.5), table, run_folder=tmp_path)
+
+
+def test_an_interrupted_write_leaves_the_last_whole_state(table, tmp_path, monkeypatch):
+    trainer = Trainer(TINY, table, run_folder=tmp_path)
+    trainer.train(epochs=1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(epochs=2)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
+    assert Trainer(TINY, table, run_folder=tmp_path).epoch == 1
+
+
+def test_too_few_images_for_a_batch(table):
+    with pytest.raises(ValueError, match="12 training images do not fill one batch of 32"):
+        Trainer(dataclasses.replace(TINY, batch_size=32), table)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(table):
+    trainer = Trainer(TINY, table)
+    images = torch.full((4, 3, 32, 16), float("nan"))
+    labels = torch.tensor([0, 1, 2, 0])
+    trainer.model.criterion.after_step(torch.rand(4, 8, 4, 2), labels)
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        trainer.train_step(images, labels)
+
+
+class TestModelFiles:
+    @pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+    def test_a_saved_model_gives_the_same_similarities(self, table, tmp_path, loss):
+        model = Trainer(dataclasses.replace(TINY, loss=loss), table).train(epochs=1)
+        save_model(tmp_path / "m.safetensors", model, note="test")
+        loaded = load_model(tmp_path / "m.safetensors")
+        maps, again = model.extract(table), loaded.extract(table)
+        torch.testing.assert_close(maps, again, atol=0.02, rtol=0.02)  # stored in half precision
+        torch.testing.assert_close(
+            model.similarity(maps, maps), loaded.similarity(again, again), atol=0.02, rtol=0.1
+        )
+        tensors, details = read_checkpoint(tmp_path / "m.safetensors")
+        assert details["note"] == "test" and details["config"]["loss"] == loss
+        assert not any("memory" in key or "classifier" in key for key in tensors)
+
+    def test_extract_restores_the_mode(self, table):
+        model = Trainer(TINY, table).model.train()
+        model.extract(table)
+        assert model.training
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+            load_model(tmp_path / "none.safetensors")
+
+    def test_damaged_file(self, table, tmp_path):
+        path = tmp_path / "m.safetensors"
+        save_model(path, Trainer(TINY, table).model)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ValueError, match=r"m\.safetensors is damaged"):
+            load_model(path)
+
+    def test_file_of_something_else(self, tmp_path):
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match="not written by qaconv_lib"):
+            load_model(tmp_path / "x.safetensors")
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (lambda t: t.pop("criterion.matcher.fc.weight"), "missing.*fc.weight"),
+            (lambda t: t.update(extra=torch.zeros(1)), "left over.*extra"),
+            (
+                lambda t: t.update({"criterion.matcher.fc.weight": torch.zeros(1, 3)}),
+                r"fc.weight of shape \(1, 3\), the model wants \(1, 16\)",
+            ),
+        ],
+    )
+    def test_weights_of_another_shape(self, table, tmp_path, change, message):
+        path = tmp_path / "m.safetensors"
+        save_model(path, Trainer(TINY, table).model)
+        tensors, details = read_checkpoint(path)
+        change(tensors)
+        write_checkpoint(path, tensors, details)
+        with pytest.raises(ValueError, match=message):
+            load_model(path)
+
+    def test_settings_from_elsewhere(self, table, tmp_path):
+        path = tmp_path / "m.safetensors"
+        save_model(path, Trainer(TINY, table).model)
+        tensors, details = read_checkpoint(path)
+        write_checkpoint(path, tensors, details | {"config": {"colour": 1}})
+        with pytest.raises(ValueError, match="unknown settings: colour"):
+            load_model(path)
+
+
+@pytest.mark.parametrize(
+    "change, message", [({"loss": "triplet"}, "loss"), ({"epochs": 0}, "epochs")]
+)
+def test_settings_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change)
