@@ -102,7 +102,7 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
         out = np.where(kerb[..., None], _grey(rng, 0.6, 0.75), out)
         line = (np.abs(offset) < 0.06) & ((u % 3.0) < 1.7)
         out = np.where(line[..., None], np.float32([0.6, 0.6, 0.55]), out)
-    elif camera.scene == "campus" or rng.random() < 0.3:
+    elif rng.random() < (0.6 if camera.scene == "campus" else 0.12):
         lawn = offset > rng.uniform(0.5, 3)
         out = np.where(lawn[..., None], _cover(rng, "grass", u, v, False), out)
     elif rng.random() < 0.6:

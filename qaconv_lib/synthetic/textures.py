@@ -255,8 +255,8 @@ def face_paint(person: Person, scale: float) -> Paint:
         front = z > 0.015
         eyes = front & (np.abs(np.abs(x) - 0.018) < 0.0095) & (np.abs(y - 0.001) < 0.005)
         brows = front & (np.abs(np.abs(x) - 0.018) < 0.012) & (np.abs(y - 0.011) < 0.003)
-        _mix(out, eyes, 0.25 * skin)
-        _mix(out, brows, 0.5 * (skin + hair))
+        _mix(out, eyes, 0.4 * skin)
+        _mix(out, brows, 0.65 * skin + 0.35 * hair)
         _mix(out, front & (np.abs(x) < 0.013) & (np.abs(y + 0.038) < 0.004), lips)
         if person.headwear.glasses:
             _mix(out, front & (np.abs(y - 0.001) < 0.009) & (np.abs(np.abs(x) - 0.02) > 0.008)
