@@ -115,7 +115,8 @@ class _World:
         chosen = []
         if companions and rng.random() < _COMPANION:
             chosen.append(int(rng.choice(companions)))
-        while len(chosen) < 2:
+        others = self.sizes[population] - (row["population"] != "nobody")
+        while len(chosen) < min(2, others):
             other = int(rng.integers(self.sizes[population]))
             if other not in chosen and (other != row["person"] or row["population"] == "nobody"):
                 chosen.append(other)
