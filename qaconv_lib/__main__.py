@@ -69,8 +69,120 @@ def replace_counts(page: Path, counts: str) -> None:
     write_whole(page, f"{head}{begin}\n\n{counts}\n{end}{tail}".encode())
 
 
+def add_train(subparsers: Subparsers) -> None:
+    """``train``: train a model and write its checkpoint and record."""
+    parser = subparsers.add_parser(
+        "train", help="train a model on a dataset", description="Train a model on a dataset."
+    )
+    _add_run_options(parser)
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+    parser.add_argument(
+        "--run-folder",
+        type=Path,
+        default=None,
+        help="keep the state after each epoch here, and go on from it if there is one",
+    )
+    parser.set_defaults(run=run_train)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train, and say where the checkpoint is."""
+    from qaconv_lib.experiments import train_model
+
+    path = train_model(
+        options.loss,
+        options.source,
+        profile=options.profile,
+        seed=options.seed,
+        device=options.device,
+        run_folder=options.run_folder,
+        progress=not options.quiet,
+    )
+    print(path)
+
+
+def add_evaluate(subparsers: Subparsers) -> None:
+    """``evaluate``: test a trained model on other datasets and write the records."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="test a trained model on datasets",
+        description="Test a trained model, alone and with re-ranking and TLift.",
+    )
+    _add_run_options(parser)
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="datasets to test on")
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Evaluate on every target and print rank-1 and mAP of each stage."""
+    from qaconv_lib.experiments import evaluate_model
+
+    for target in options.targets:
+        record = evaluate_model(
+            options.loss, options.source, target, profile=options.profile, seed=options.seed
+        )
+        for stage, scores in record["stages"].items():
+            print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
+
+
+def add_search(subparsers: Subparsers) -> None:
+    """``search``: choose settings on a validation split of the source."""
+    parser = subparsers.add_parser(
+        "search",
+        help="try settings on held-out training identities",
+        description="Try the profile's candidate settings on a validation split of the source. "
+        "Candidates that have a record are not run again.",
+    )
+    _add_run_options(parser)
+    parser.set_defaults(run=run_search)
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """Search, and print every candidate with its validation scores."""
+    from qaconv_lib.experiments import search
+
+    found = search(
+        options.loss, options.source, profile=options.profile, progress=not options.quiet
+    )
+    for record in found:
+        scores = record["scores"]
+        print(f"{record['settings']}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
+
+
+def add_tables(subparsers: Subparsers) -> None:
+    """``tables``: print the headline table from the records."""
+    parser = subparsers.add_parser(
+        "tables",
+        help="print the headline table from the records",
+        description="Print the cross-domain table from the records, as Markdown.",
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.set_defaults(run=run_tables)
+
+
+def run_tables(options: argparse.Namespace) -> None:
+    """Print the table."""
+    from qaconv_lib.experiments import get_profile, headline_table
+
+    print(headline_table(get_profile(options.profile).name))
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("loss", help="qaconv or softmax")
+    parser.add_argument("source", help="dataset to train on, e.g. mini-market")
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
 #: Commands, in the order of the help text.
-COMMANDS: list[Callable[[Subparsers], None]] = [add_synthesize]
+COMMANDS: list[Callable[[Subparsers], None]] = [
+    add_synthesize,
+    add_train,
+    add_evaluate,
+    add_search,
+    add_tables,
+]
 
 
 def make_parser() -> argparse.ArgumentParser:
