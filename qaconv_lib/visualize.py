@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def show_location_match(
             cmap=SIMILARITY_COLOURS,
             alpha=0.6,
             vmin=0,
-            vmax=kernel_size**2,
+            vmax=similarity[list(locations)].max(),
             extent=(0, width, height, 0),
             interpolation="nearest",
         )
@@ -153,6 +154,9 @@ def show_correspondences(
             continue
         start = (location % width + 0.5, location // width + 0.5)
         end = (place % width + 0.5, place // width + 0.5)
+        colour = colours(scale(similarity))
+        for axis, point in ((left, start), (right, end)):
+            axis.plot(*point, "o", markersize=4, color=colour, markeredgecolor="white")
         figure.add_artist(
             ConnectionPatch(
                 start,
@@ -161,8 +165,9 @@ def show_correspondences(
                 "data",
                 axesA=left,
                 axesB=right,
-                color=colours(scale(similarity)),
+                color=colour,
                 linewidth=1.4,
+                path_effects=[withStroke(linewidth=2.4, foreground="white")],
             )
         )
     bar = figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=[left, right], shrink=0.8)
