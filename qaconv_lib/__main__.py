@@ -162,7 +162,8 @@ def add_tables(subparsers: Subparsers) -> None:
 
 def run_tables(options: argparse.Namespace) -> None:
     """Print the table."""
-    from qaconv_lib.experiments import get_profile, headline_table
+    from qaconv_lib.profiles import get_profile
+    from qaconv_lib.tables import headline_table
 
     print(headline_table(get_profile(options.profile).name))
 

@@ -1,4 +1,4 @@
-"""Profiles, and the experiments that write records (chapters 7 to 10, `python -m qaconv_lib`)."""
+"""Experiments that write records (chapters 7 to 10, `python -m qaconv_lib`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,93 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from qaconv_lib.archives import cache_folder, write_whole
 from qaconv_lib.datasets import ReidDataset, load_dataset, validation_split
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.models import TrainingConfig, load_model, save_model
+from qaconv_lib.models import load_model, save_model
+from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, read_records, results_folder, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
-
-STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How large an experiment is: the training settings, and what a loss has of its own.
-
-    Attributes:
-        name: smoke, laptop or paper.
-        base: settings that all losses share.
-        changes: settings that replace the shared ones, by loss.
-        searched: settings chosen on a validation split, by loss and source; see `search`.
-        tried: the settings that `search` tries, by loss.
-        identities: training identities used; None for all.
-    """
-
-    name: str
-    base: TrainingConfig
-    changes: dict[str, dict] = field(default_factory=dict)
-    searched: dict[tuple[str, str], dict] = field(default_factory=dict)
-    tried: dict[str, list[dict]] = field(default_factory=dict)
-    identities: int | None = None
-
-    def config(self, loss: str, source: str, seed: int = 0, **more) -> TrainingConfig:
-        """Settings of one run."""
-        changes = self.changes.get(loss, {}) | self.searched.get((loss, source), {}) | more
-        return dataclasses.replace(self.base, loss=loss, seed=seed, **changes)
-
-
-# The pooled baselines of the paper use layer4, without the neck.
-_POOLED = {"final_layer": "layer4", "neck_channels": None}
-_LAPTOP = TrainingConfig(
-    backbone="efficientnet_lite0",
-    neck_channels=64,
-    frozen_stages=3,
-    height=128,
-    width=64,
-    epochs=10,
-    decay_epochs=7,
-)
-
-
-def _rates(new: float, trunk: float, **more) -> dict:
-    """A candidate of the search: half the epochs, these learning rates."""
-    rates = {"learning_rate": new, "backbone_learning_rate": trunk}
-    return rates | {"epochs": 5, "decay_epochs": 4} | more
-
-
-# The paper's rates first. The pooled baseline may also take the layer that QAConv takes.
-_TRIED = [_rates(0.01, 0.001), _rates(0.02, 0.02), _rates(0.05, 0.01)]
-_TRIED_POOLED = [*_TRIED, _rates(0.05, 0.01, final_layer="layer3")]
-PROFILES = {
-    "smoke": Profile(
-        "smoke",
-        dataclasses.replace(
-            _LAPTOP, height=64, width=32, neck_channels=16, batch_size=16, epochs=1, decay_epochs=1
-        ),
-        {"softmax": _POOLED},
-        tried={"qaconv": [{}], "softmax": [{}]},
-        identities=20,
-    ),
-    "laptop": Profile(
-        "laptop",
-        _LAPTOP,
-        {"softmax": _POOLED},
-        tried={"qaconv": _TRIED, "softmax": _TRIED_POOLED},
-    ),
-    "paper": Profile(
-        "paper",
-        TrainingConfig(workers=4),
-        {"softmax": _POOLED},
-        tried={"qaconv": [{}], "softmax": [{}]},
-    ),
-}
-
-
-def get_profile(name: str) -> Profile:
-    """A profile by name; ValueError lists the known ones."""
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {name!r}; known are {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 def run_name(loss: str, source: str, profile: str, seed: int) -> str:
@@ -240,7 +158,7 @@ def similarity_stages(
         calibration: see `probabilities`.
 
     Returns:
-        By name of the stage, see `STAGES`; those with TLift only where the dataset has times.
+        By name of the stage; those with TLift only where the dataset has times.
     """
     reranked = 1 - k_reciprocal_rerank(
         1 - pairs["query_gallery"], 1 - pairs["query_query"], 1 - pairs["gallery_gallery"]
@@ -301,7 +219,7 @@ def search(
     identities: float = 0.25,
     progress: bool = False,
 ) -> list[dict]:
-    """Try the profile's settings on a validation split of the source, never on a target; write a record each.
+    """Try settings on a validation split of the source, never on a target; write the records.
 
     The split holds out training identities; a model trained on the others ranks them, one query an
     identity and camera. Candidates that have a record already are not run again. A pooled model's
@@ -311,7 +229,7 @@ def search(
     Args:
         loss: "qaconv" or "softmax".
         source: name of the dataset to train on.
-        profile: the profile; its `tried` lists the candidates.
+        profile: its `tried` lists the candidates.
         identities: share of the training identities that is held out.
         progress: show progress bars.
 
@@ -366,42 +284,6 @@ def best_search(loss: str, source: str, profile: str) -> dict:
             f"`python -m qaconv_lib search {loss} {source} --profile {profile}`"
         )
     return max(records, key=lambda record: record["scores"]["mean_ap"])
-
-
-def headline_table(profile: str = "laptop") -> str:
-    """Markdown table of the cross-domain records, in the form of the paper's Table 2."""
-    records = [r for r in read_records("cross_domain") if r["profile"] == profile]
-    if not records:
-        return f"No cross-domain records at the {profile} profile yet."
-    directions = list(dict.fromkeys((r["source"], r["target"]) for r in records))
-    rows = [
-        "| method | " + " | ".join(f"{s} → {t}<br>rank-1 / mAP" for s, t in directions) + " |",
-        "|---|" + "---|" * len(directions),
-    ]
-    for loss, label in (("softmax", "softmax, pooled"), ("qaconv", "QAConv")):
-        for stage in STAGES:
-            cells = []
-            for direction in directions:
-                found = [
-                    r["stages"][stage]
-                    for r in records
-                    if (r["loss"], r["source"], r["target"]) == (loss, *direction)
-                    and stage in r["stages"]
-                ]
-                cells.append(_percent(found))
-            name = label if stage == "alone" else f"{label} {stage.replace('+', '+ ')}"
-            rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    seeds = sorted({r["seed"] for r in records})
-    devices = ", ".join(sorted({r["device"] for r in records}))
-    rows += ["", f"In percent, seed {', '.join(map(str, seeds))}; {profile} profile, on {devices}."]
-    return "\n".join(rows)
-
-
-def _percent(found: list[dict]) -> str:
-    if not found:
-        return "–"
-    rank, mean_ap = (100 * np.mean([f[key] for f in found]) for key in ("rank1", "mean_ap"))
-    return f"{rank:.1f} / {mean_ap:.1f}"
 
 
 def _summary(scores: RankingScores) -> dict:
