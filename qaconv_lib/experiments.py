@@ -237,6 +237,7 @@ def search(
         The records, in the order of the candidates.
     """
     chosen = get_profile(profile)
+    chosen.config(loss, source)  # refuses an unknown loss
     table = _first_identities(load_dataset(source).train, chosen.identities)
     train, query, gallery = validation_split(table, identities, seed=0)
     done = {

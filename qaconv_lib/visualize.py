@@ -156,7 +156,7 @@ def show_correspondences(
         end = (place % width + 0.5, place // width + 0.5)
         colour = colours(scale(similarity))
         for axis, point in ((left, start), (right, end)):
-            axis.plot(*point, "o", markersize=4, color=colour, markeredgecolor="white")
+            axis.plot(*point, "o", markersize=4, color=colour, mec="white", mew=0.5)
         figure.add_artist(
             ConnectionPatch(
                 start,

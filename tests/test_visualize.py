@@ -1,0 +1,98 @@
+"""The pictures: what is drawn, and that it is described."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.patches import ConnectionPatch
+from PIL import Image
+
+from qaconv_lib.matching import find_correspondences
+from qaconv_lib.visualize import (
+    show_correspondences,
+    show_images,
+    show_location_match,
+    show_rank_list,
+)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    images = [Image.fromarray(np.full((32, 16, 3), value, np.uint8)) for value in (90, 160)]
+    return *images, *F.normalize(torch.randn(2, 3, 4, 2), dim=1)
+
+
+def lines(figure):
+    return [artist for artist in figure.findobj(ConnectionPatch)]
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 0.8, 1.0])
+def test_one_line_for_every_match_above_the_threshold(pair, threshold):
+    found = find_correspondences(*pair[2:])
+    figure = show_correspondences(*pair, threshold=threshold, alt="a pair")
+    assert len(lines(figure)) == int((found.similarity_to_gallery > threshold).sum())
+
+
+def test_mutual_matches_only(pair):
+    found = find_correspondences(*pair[2:])
+    mutual = sum(
+        int(found.query_location[place]) == location
+        for location, place in enumerate(found.gallery_location.tolist())
+    )
+    assert (
+        len(lines(show_correspondences(*pair, threshold=-1, mutual=True, alt="a pair"))) == mutual
+    )
+
+
+def test_a_line_starts_and_ends_in_the_middle_of_its_cells(pair):
+    found = find_correspondences(*pair[2:])
+    drawn = lines(show_correspondences(*pair, threshold=-1, alt="a pair"))
+    for location, line in enumerate(drawn):
+        place = int(found.gallery_location[location])
+        assert tuple(line.xy1) == (location % 2 + 0.5, location // 2 + 0.5)
+        assert tuple(line.xy2) == (place % 2 + 0.5, place // 2 + 0.5)
+
+
+def test_location_match_marks_the_best_cell(pair):
+    figure = show_location_match(*pair, [0, 5], alt="two locations")
+    found = find_correspondences(*pair[2:])
+    below = [axis for axis in figure.axes if axis.get_title().startswith("best")]
+    for axis, location in zip(below, [0, 5], strict=True):
+        place = int(found.gallery_location[location])
+        assert axis.patches[0].get_xy() == (place % 2, place // 2)
+        assert axis.get_title() == f"best: {found.similarity_to_gallery[location]:.2f}"
+
+
+def test_rank_list_tells_right_from_wrong_without_colour(pair):
+    kinds = ["match", "wrong", "distractor", "junk"]
+    figure = show_rank_list(pair[0], [pair[1]] * 4, kinds, [0.9, 0.8, 0.7, 0.6], alt="a list")
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "query" and len({title.split()[0] for title in titles}) == 5
+
+
+def test_every_figure_is_white_and_described(pair):
+    for figure in (
+        show_images([pair[0]] * 3, ["a", "b", "c"], columns=2, alt="three"),
+        show_correspondences(*pair, alt="three"),
+        show_location_match(*pair, [0], alt="three"),
+    ):
+        assert figure.get_label() == "three"
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_a_missing_description_is_refused(pair):
+    with pytest.raises(ValueError, match="alt is empty"):
+        show_images([pair[0]], alt=" ")
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="no images"):
+        show_images([], alt="nothing")
