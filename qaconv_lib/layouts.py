@@ -196,8 +196,9 @@ def read_msmt17(root: Path) -> Tables:
 
     The lists say which images belong where and who is on them; ``list_train.txt`` and
     ``list_val.txt`` together are the training set (32,621 images of 1,041 identities). Training
-    and test identities are both numbered from 0 and have nothing to do with each other:
-    ``all_images`` tells them apart. Time of day in the names is no clock.
+    and test identities are both numbered from 0 in the lists and have nothing to do with each
+    other: ``all_images`` tells them apart. Here they count from 1, because evaluation takes 0 for
+    a distractor. Time of day in the names is no clock.
     """
     tables, present = {}, {}
     for split, (folder, lists) in _MSMT17_LISTS.items():
@@ -245,7 +246,8 @@ def _list_rows(root: Path, folder: str, list_name: str, present: set[str]) -> li
         example = "0000_000_01_0303morning_0008_0.jpg"
         fields = _parse(name.rpartition("/")[2], _MSMT17, root / folder, example)
         fields["camera"] -= 1
-        rows.append({**fields, "identity": int(label), "path": str(root / folder / name)})
+        person = int(label) + 1
+        rows.append({**fields, "identity": person, "path": str(root / folder / name)})
     if not rows:
         raise ValueError(
             f"{list_path} is empty; lines with an image path and an identity are expected"

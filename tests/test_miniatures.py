@@ -205,7 +205,7 @@ def test_msmt17_lists() -> None:
     training = (data.root / "list_train.txt").read_text().splitlines()
     assert 0.05 < len(validation) / len(training) < 0.1
     assert len(data.train) == len(validation) + len(training)
-    assert sorted(data.train["identity"].unique()) == list(range(300))
+    assert sorted(data.train["identity"].unique()) == list(range(1, 301))
     assert data.num_cameras == 15 and not data.has_time
 
 
