@@ -4,7 +4,7 @@ python book/refresh.py                        all notebooks, in place
 python book/refresh.py book/05_*.ipynb        some of them
 python book/refresh.py --output _build/book   a copy of the book
 python book/refresh.py --check                name what is not executed or normalised
-python book/refresh.py --headline             write the headline table of the records into README.md
+python book/refresh.py --headline             renew the table and the picture of README.md
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+FRONT_PERSON = 207  # identity in mini-market
 HEADLINE = ("<!-- headline:start -->", "<!-- headline:end -->")
 CELL_TIMEOUT_SECONDS = 900
 
@@ -246,6 +247,25 @@ def fill_headline() -> None:
     write_whole(readme, f"{before}{start}\n{table}\n{end}{after}")
 
 
+def draw_front_picture() -> None:
+    """Draws the README's picture: a person of mini-market, matched by the model of mini-duke."""
+    import pandas as pd
+
+    from qaconv_lib import load_dataset, load_image, load_model
+    from qaconv_lib.experiments import checkpoint_path
+    from qaconv_lib.visualize import show_correspondences
+
+    data = load_dataset("mini-market")
+    query = data.query[data.query["identity"] == FRONT_PERSON].iloc[0]
+    same = data.gallery[data.gallery["identity"] == FRONT_PERSON]
+    pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
+    maps = load_model(checkpoint_path("qaconv", "mini-duke")).extract(pair)
+    figure = show_correspondences(
+        *map(load_image, pair["path"]), *maps, threshold=0.5, mutual=True, alt="the front picture"
+    )
+    figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python book/refresh.py",
@@ -257,7 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="FOLDER", help="work on a copy of the book in this folder"
     )
     parser.add_argument("--check", action="store_true", help="execute nothing, only look")
-    parser.add_argument("--headline", action="store_true", help="only write README.md's table")
+    parser.add_argument(
+        "--headline", action="store_true", help="only renew README.md's table and picture"
+    )
     parser.add_argument(
         "--jobs",
         type=int,
@@ -269,6 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
     if options.headline:
         fill_headline()
+        draw_front_picture()
         return 0
 
     paths = options.notebooks or sorted(BOOK.glob("*.ipynb"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
 from qaconv_lib.models import TrainingConfig, load_model, save_model
+from qaconv_lib.profiles import get_profile
 from qaconv_lib.training import Trainer
 
 TINY = TrainingConfig(
@@ -116,6 +117,18 @@ def test_an_interrupted_write_leaves_the_last_whole_state(table, tmp_path, monke
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
     assert Trainer(TINY, table, run_folder=tmp_path).epoch == 1
+
+
+@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+def test_the_papers_model_takes_a_step(table, loss):
+    config = get_profile("paper").config(loss, "market1501", batch_size=4, pretrained=False)
+    trainer = Trainer(dataclasses.replace(config, workers=0), table)
+    images, labels = torch.rand(4, 3, 384, 128), torch.tensor([0, 1, 2, 0])
+    for _ in range(2):
+        value, _ = trainer.train_step(images, labels)
+    assert value > 0
+    if loss == "qaconv":
+        assert trainer.model.criterion.memory.features.shape == (3, 128, 24, 8)
 
 
 def test_too_few_images_for_a_batch(table):
