@@ -56,6 +56,8 @@ def _rates(new: float, trunk: float, **more) -> dict:
 # The paper's rates first. The pooled baseline may also take the layer that QAConv takes.
 _TRIED = [_rates(0.01, 0.001), _rates(0.02, 0.02), _rates(0.05, 0.01)]
 _TRIED_POOLED = [*_TRIED, _rates(0.05, 0.01, final_layer="layer3")]
+# What the search found best, for either loss and on either source.
+_CHOSEN = {"learning_rate": 0.02, "backbone_learning_rate": 0.02}
 PROFILES = {
     "smoke": Profile(
         "smoke",
@@ -70,6 +72,12 @@ PROFILES = {
         "laptop",
         _LAPTOP,
         {"softmax": _POOLED},
+        searched={
+            ("qaconv", "mini-market"): _CHOSEN,
+            ("qaconv", "mini-duke"): _CHOSEN,
+            ("softmax", "mini-market"): _CHOSEN,
+            ("softmax", "mini-duke"): _CHOSEN,
+        },
         tried={"qaconv": _TRIED, "softmax": _TRIED_POOLED},
     ),
     "paper": Profile(
