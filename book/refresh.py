@@ -36,7 +36,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-FRONT_PERSON = 207  # identity in mini-market
+FRONT_PERSON = 203  # identity in mini-market
 HEADLINE = ("<!-- headline:start -->", "<!-- headline:end -->")
 CELL_TIMEOUT_SECONDS = 900
 
@@ -261,7 +261,7 @@ def draw_front_picture() -> None:
     pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
     maps = load_model(checkpoint_path("qaconv", "mini-duke")).extract(pair)
     figure = show_correspondences(
-        *map(load_image, pair["path"]), *maps, threshold=0.5, mutual=True, alt="the front picture"
+        *map(load_image, pair["path"]), *maps, threshold=0.6, mutual=True, alt="the front picture"
     )
     figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
 
