@@ -14,7 +14,7 @@ def headline_table(profile: str = "laptop") -> str:
     records = [r for r in read_records("cross_domain") if r["profile"] == profile]
     if not records:
         return f"No cross-domain records at the {profile} profile yet."
-    directions = list(dict.fromkeys((r["source"], r["target"]) for r in records))
+    directions = sorted({(r["source"], r["target"]) for r in records}, reverse=True)
     rows = [
         "| method | " + " | ".join(f"{s} → {t}<br>rank-1 / mAP" for s, t in directions) + " |",
         "|---|" + "---|" * len(directions),
@@ -30,7 +30,7 @@ def headline_table(profile: str = "laptop") -> str:
                     and stage in r["stages"]
                 ]
                 cells.append(_percent(found))
-            name = label if stage == "alone" else f"{label} {stage.replace('+', '+ ')}"
+            name = label if stage == "alone" else f"{label}{stage.replace('+', ' + ')}"
             rows.append(f"| {name} | " + " | ".join(cells) + " |")
     seeds = sorted({r["seed"] for r in records})
     devices = ", ".join(sorted({r["device"] for r in records}))
