@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"qaconv_lib: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

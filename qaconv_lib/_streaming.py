@@ -36,9 +36,9 @@ def _score_blocks(
     query_maps: Tensor, gallery_maps: Tensor, kernel_size: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (index, similarities of all queries with that gallery image), (q, h*w, h*w) each."""
-    queries, _, height, width = query_maps.shape
+    queries, channels, height, width = query_maps.shape
     locations = height * width
-    rows = query_maps.flatten(2).transpose(1, 2).reshape(queries * locations, -1)  # (q*h*w, d)
+    rows = query_maps.flatten(2).transpose(1, 2).reshape(queries * locations, channels)
     columns = gallery_maps.flatten(2)  # (g, d, h*w)
     for index in range(len(columns)):
         block = (rows @ columns[index]).view(queries, locations, locations)
@@ -77,7 +77,7 @@ class BestMatches(torch.autograd.Function):
     def forward(ctx, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
         if not any(ctx.needs_input_grad):
             return pool_blocks(query_maps, gallery_maps, kernel_size)
-        shape = (len(query_maps), len(gallery_maps), 2, query_maps[0, 0].numel())
+        shape = (len(query_maps), len(gallery_maps), 2, query_maps.shape[-2] * query_maps.shape[-1])
         matches = query_maps.new_empty(shape)
         places = torch.empty(shape, dtype=torch.int32, device=query_maps.device)
         for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):

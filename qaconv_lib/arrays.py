@@ -21,7 +21,7 @@ def _plain(values: Any) -> np.ndarray:
             values = values.float()
         return values.cpu().numpy()
     if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
-        values = [v.item() if isinstance(v, torch.Tensor) else v for v in values]
+        values = [_plain(v) for v in values]
     return np.asarray(values)
 
 

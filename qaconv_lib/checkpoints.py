@@ -34,7 +34,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        found = "a folder, not a checkpoint," if path.is_dir() else "no checkpoint"
+        raise FileNotFoundError(f"{found} at {path}")
     try:
         with safe_open(path, framework="pt") as stream:
             details = json.loads((stream.metadata() or {})[_DETAILS])
@@ -48,6 +49,18 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, details
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder that files will be written to.
+
+    Raises:
+        ValueError: something that is no folder is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} should be a folder, but a file is in the way") from error
+
+
 def _write(path: str | Path, content: bytes) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     write_whole(path, content)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from qaconv_lib.archives import cache_folder, write_whole
+from qaconv_lib.checkpoints import make_folder
 from qaconv_lib.datasets import ReidDataset, load_dataset, validation_split
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
 from qaconv_lib.models import load_model, save_model
@@ -62,6 +64,8 @@ def train_model(
     chosen = get_profile(profile)
     config = chosen.config(loss, source, seed)
     table = _first_identities(load_dataset(source).train, chosen.identities)
+    path = checkpoint_path(loss, source, profile, seed)
+    make_folder(path.parent)  # now, and not after the training
     trainer = Trainer(config, table, device=device, run_folder=run_folder)
     start = time.perf_counter()
     model = trainer.train(progress=progress)
@@ -79,7 +83,6 @@ def train_model(
         "seconds": round(seconds, 1),
         **provenance(trainer.device),
     }
-    path = checkpoint_path(loss, source, profile, seed)
     save_model(path, model)
     write_record("train", run_name(loss, source, profile, seed), record)
     return path
@@ -103,13 +106,16 @@ def pair_similarities(
     key.update("\n".join(map(str, images)).encode())  # the folder's name holds the archive's hash
     kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
     if kept.is_file():
-        with np.load(kept) as stored:
-            return dict(stored)
+        try:
+            with np.load(kept) as stored:
+                return dict(stored)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            pass  # damaged: compute it again
     model = load_model(path)
     queries, gallery = model.extract(dataset.query), model.extract(dataset.gallery)
     temperature = 10.0 if loss == "qaconv" else 1.0
     found = {
-        name: model.similarity(a, b, temperature=temperature).numpy()
+        name: model.similarity(a, b, temperature=temperature).numpy(force=True)
         for name, a, b in (
             ("query_gallery", queries, gallery),
             ("query_query", queries, queries),
@@ -183,6 +189,7 @@ def evaluate_model(
     loss: str, source: str, target: str, *, profile: str = "laptop", seed: int = 0
 ) -> dict:
     """Test a trained model on another dataset, after every stage; write the record."""
+    get_profile(profile).config(loss, source, seed)  # refuses what does not exist
     dataset = load_dataset(target)
     calibration = None
     if loss != "qaconv":
@@ -252,7 +259,8 @@ def search(
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start
-            similarity = model.similarity(model.extract(query), model.extract(gallery)).numpy()
+            similarity = model.similarity(model.extract(query), model.extract(gallery))
+            similarity = similarity.numpy(force=True)
             done[name] = {
                 "experiment": "search",
                 "loss": loss,

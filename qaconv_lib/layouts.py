@@ -182,7 +182,7 @@ def read_cuhk03(root: Path, boxes: str) -> Tables:
 
 
 _MSMT17 = re.compile(
-    r"\d+_\d+_(?P<camera>\d+)_[0-9]*[a-z]*_(?P<frame>\d+)_\d+" + _SUFFIX_PATTERN, re.I
+    r"\d+_\d+_(?P<camera>\d+)_[0-9]*[a-z]*_(?P<frame>\d+)_\d+(?:_ex)?" + _SUFFIX_PATTERN, re.I
 )
 _MSMT17_LISTS = {
     "train": ("train", ("list_train.txt", "list_val.txt")),
@@ -230,11 +230,11 @@ def _list_rows(root: Path, folder: str, list_name: str, present: set[str]) -> li
             f"no list {list_path}; MSMT17 keeps its list_*.txt files beside the image folders"
         )
     rows = []
-    for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(list_path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdigit():
+        if not name or not label.isdecimal():
             raise ValueError(
                 f"{list_path}, line {number}: {line!r}; "
                 "an image path, a space and an identity are expected"

@@ -7,6 +7,8 @@ trainer treats all of them alike.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,17 +39,23 @@ def focal_loss(
     Raises:
         ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
     """
-    if logits.dim() != 2 or not len(logits):
-        raise ValueError(f"logits must have shape (b, c) with b > 0, got {tuple(logits.shape)}")
+    if logits.dim() != 2 or 0 in logits.shape:
+        raise ValueError(
+            f"logits must have shape (b, c) with b > 0 and c > 0, got {tuple(logits.shape)}"
+        )
     if targets.shape != logits.shape[:1]:
         raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
     if valid is not None and valid.shape != logits.shape[1:]:
         raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
+    if valid is not None and valid.dtype != torch.bool:
+        raise ValueError(f"valid must be bool, got {valid.dtype}")
+    if targets.dtype.is_floating_point or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
     if targets.min() < 0 or targets.max() >= logits.shape[1]:
         raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
-    if gamma < 0:
-        raise ValueError(f"gamma must not be negative, got {gamma}")
-    positive = F.one_hot(targets, logits.shape[1]).bool()
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must not be negative, and finite, got {gamma}")
+    positive = F.one_hot(targets.long(), logits.shape[1]).bool()
     if valid is not None:
         logits, positive = logits[:, valid], positive[:, valid]
     signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
@@ -152,10 +160,12 @@ class SoftmaxLoss(nn.Module):
         self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
     ) -> Tensor:
         """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]; `temperature` divides the cosine."""
-        was_training = self.training
+        if not temperature >= 1:
+            raise ValueError(f"temperature must be at least 1 for cosines, got {temperature}")
+        was_training, device = self.training, self.classifier.weight.device
         self.eval()
-        queries = F.normalize(self.embed(query_maps), dim=1)
-        gallery = F.normalize(self.embed(gallery_maps), dim=1)
+        queries = F.normalize(self.embed(query_maps.to(device)), dim=1)
+        gallery = F.normalize(self.embed(gallery_maps.to(device)), dim=1)
         self.train(was_training)
         return (1 + queries @ gallery.T / temperature) / 2
 

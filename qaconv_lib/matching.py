@@ -7,6 +7,7 @@ for the number of gallery images and `s` for the kernel size. Locations are numb
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -178,7 +179,7 @@ class QAConv(nn.Module):
                 f"{2 * self.height * self.width} matches a pair, got {matches.shape[-1]}"
             )
         pairs = matches.shape[:-1]
-        normalised = self.bn(matches.reshape(-1, 1, 1))
+        normalised = self.bn(matches.to(self.fc.weight.dtype).reshape(-1, 1, 1))
         logits = self.fc(normalised.view(-1, self.fc.in_features))
         if self.tied:
             logits = logits.view(-1, 2).sum(dim=1, keepdim=True)
@@ -197,7 +198,16 @@ class QAConv(nn.Module):
         Raises:
             ValueError: maps of another size than this QAConv's, or of different channels.
         """
+        self.check_size(query_maps)
         return self.head(best_matches(query_maps, gallery_maps, self.kernel_size))
+
+    def check_size(self, maps: Tensor) -> None:
+        """Raise ValueError unless the maps have this QAConv's height and width."""
+        if tuple(maps.shape[-2:]) != (self.height, self.width):
+            raise ValueError(
+                f"this QAConv compares maps of {self.height} x {self.width} locations, "
+                f"got maps of shape {tuple(maps.shape)}"
+            )
 
 
 @torch.no_grad()
@@ -231,15 +241,18 @@ def match_gallery(
     Raises:
         ValueError: temperature not positive, or maps that do not fit each other or the matcher.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    _check_maps(query_maps, gallery_maps)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
+    _check_maps(query_maps, gallery_maps, same_place=False)
+    matcher.check_size(query_maps)
     device = next(matcher.parameters()).device
     dtype = dtype or query_maps.dtype
     locations = query_maps.shape[-2] * query_maps.shape[-1]
     query_block = max(1, _BLOCK_ELEMENTS // locations**2)
     similarity = torch.empty(len(query_maps), len(gallery_maps), device=device)
-    was_training = matcher.training
+    modes = {module: module.training for module in matcher.modules()}
     matcher.eval()
     try:
         blocks = query_maps.split(query_block)
@@ -254,21 +267,30 @@ def match_gallery(
                     row[:, start : start + 256] = torch.sigmoid(logits / temperature)
                     bar.update(logits.numel())
     finally:
-        matcher.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
     return similarity
 
 
 def _check_kernel_size(kernel_size: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size}")
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size!r}")
 
 
-def _check_maps(query_maps: Tensor, gallery_maps: Tensor) -> None:
+def _check_maps(query_maps: Tensor, gallery_maps: Tensor, same_place: bool = True) -> None:
     for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
-        if maps.dim() != 4:
+        if not isinstance(maps, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(maps).__name__}")
+        if maps.dim() != 4 or 0 in maps.shape[1:]:
             raise ValueError(f"{name} must have shape (n, d, h, w), got {tuple(maps.shape)}")
     if query_maps.shape[1:] != gallery_maps.shape[1:]:
         raise ValueError(
             "query_maps and gallery_maps must agree in channels, height and width: "
             f"{tuple(query_maps.shape[1:])} against {tuple(gallery_maps.shape[1:])}"
+        )
+    query, gallery = ((maps.dtype, maps.device) for maps in (query_maps, gallery_maps))
+    if same_place and query != gallery:
+        raise ValueError(
+            "query_maps and gallery_maps must agree in type and device: "
+            f"{query[0]} on {query[1]} against {gallery[0]} on {gallery[1]}"
         )

@@ -77,6 +77,8 @@ class ClassMemory(nn.Module):
                 f"maps must have shape (b, {', '.join(map(str, self.features.shape[1:]))}), "
                 f"got {tuple(maps.shape)}"
             )
+        if labels.dtype.is_floating_point or labels.dtype in (torch.bool, torch.complex64):
+            raise ValueError(f"labels must be integers, got {labels.dtype}")
         if labels.shape != (len(maps),):
             raise ValueError(f"labels must have shape ({len(maps)},), got {tuple(labels.shape)}")
         outside = labels[(labels < 0) | (labels >= num_classes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +55,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        for name in ("height", "width", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
+        for name, minimum in (least | {"workers": 0, "seed": 0}).items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not minimum <= value < 2**31:
+                raise ValueError(f"{name} must be a whole number from {minimum}, got {value!r}")
+        for name in ("learning_rate", "backbone_learning_rate", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @classmethod
     def from_dict(cls, values: dict) -> TrainingConfig:
@@ -108,6 +114,8 @@ class ReidModel(nn.Module):
         self, table: pd.DataFrame, *, batch_size: int = 64, progress: bool = False
     ) -> Tensor:
         """Feature maps of the images of a table, in its order: shape (n, d, h, w), on the CPU."""
+        if not len(table):
+            raise ValueError("the table has no images to extract features from")
         images = ReidImages(table, self.config.height, self.config.width, keep_in_memory=False)
         loader = DataLoader(images, batch_size, num_workers=self.config.workers)
         device = next(self.parameters()).device
@@ -145,7 +153,10 @@ def save_model(path: str | Path, model: ReidModel, **details) -> None:
         if not _training_only(key)
     }
     about = {"config": dataclasses.asdict(model.config), "num_classes": model.num_classes}
-    write_checkpoint(path, tensors, about | details)
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{key} cannot be saved: it is not finite in half precision")
+    write_checkpoint(path, tensors, details | about)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidModel:

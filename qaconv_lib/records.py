@@ -14,6 +14,7 @@ import torch
 from qaconv_lib.archives import data_folders
 from qaconv_lib.checkpoints import write_json
 
+_EVERYWHERE = {"experiment", "loss", "source", "profile", "seed", "device"}
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow")
 
 
@@ -70,9 +71,13 @@ def read_records(folder: str) -> list[dict]:
     records = []
     for path in sorted((results_folder() / folder).glob("*.json")):
         try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
+            record = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a record: {error}") from error
+        missing = _EVERYWHERE - set(record) if isinstance(record, dict) else _EVERYWHERE
+        if missing:
+            raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
+        records.append(record)
     return records
 
 

@@ -77,8 +77,8 @@ def k_reciprocal_rerank(
     Raises:
         TypeError: if the distances are no real numbers.
         ValueError: if shapes do not fit together, there are no queries or no gallery images, a
-            distance is negative (beyond rounding: -1e-5 of the largest), NaN or infinite, or a
-            parameter is out of its range.
+            distance is negative (beyond rounding: -1e-5 of the largest, which counts as 0), NaN,
+            infinite or too large for float32, or a parameter is out of its range.
     """
     check_whole_numbers(k1=k1, k2=k2)
     if not 0 <= lambda_value <= 1:
@@ -125,8 +125,16 @@ class _Distances:
                     f"{name} is negative ({part.min():.4g}) at row {row}, column {column}; it must "
                     "hold distances (for similarities from 0 to 1: 1 - similarity)"
                 )
+        limit = float(np.finfo(np.float32).max) ** (0.5 if squared else 1.0)
+        for name, part in parts.items():
+            if part.max() >= limit:
+                row, column = np.unravel_index(part.argmax(), part.shape)
+                raise ValueError(
+                    f"{name} is {part.max():.4g} at row {row}, column {column}; in single "
+                    f"precision distances must stay below {limit:.3g}"
+                )
         self.squared = squared
-        parts = {name: part.astype(np.float32, copy=False) for name, part in parts.items()}
+        parts = {name: part.clip(0).astype(np.float32, copy=False) for name, part in parts.items()}
         self.query_gallery = parts["query_gallery"]
         self.query_query = parts["query_query"]
         self.gallery_gallery = parts["gallery_gallery"]

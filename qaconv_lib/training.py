@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.checkpoints import make_folder, read_checkpoint, write_checkpoint
 from qaconv_lib.models import ReidModel, TrainingConfig, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
@@ -37,7 +38,8 @@ class Trainer:
             file is there already, training goes on from it.
 
     Raises:
-        ValueError: fewer images than a batch, or a run folder that holds a run with other settings.
+        ValueError: fewer images than a batch, an unknown device, or a run folder that holds a run
+            with other settings or on other images.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Trainer:
                 f"{len(table)} training images do not fill one batch of {config.batch_size}"
             )
         self.config = config
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
+        self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
             table,
@@ -73,6 +76,8 @@ class Trainer:
         )
         self.epoch, self.history = 0, []
         self.checkpoint = None if run_folder is None else Path(run_folder) / "last.safetensors"
+        if self.checkpoint is not None:
+            make_folder(self.checkpoint.parent)  # now, and not after the first epoch
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume()
 
@@ -170,6 +175,7 @@ class Trainer:
         details = {
             "config": dataclasses.asdict(self.config),
             "num_classes": self.model.num_classes,
+            "images": self.images_hash,
             "epoch": self.epoch,
             "history": self.history,
         }
@@ -177,12 +183,18 @@ class Trainer:
 
     def _resume(self) -> None:
         tensors, details = read_checkpoint(self.checkpoint)
-        if details["config"] != dataclasses.asdict(self.config):
-            mine = dataclasses.asdict(self.config)
-            other = [key for key, value in details["config"].items() if mine.get(key) != value]
+        mine, theirs = dataclasses.asdict(self.config), details.get("config", {})
+        if theirs != mine:
+            keys = sorted({*mine, *theirs})
+            other = [key for key in keys if mine.get(key) != theirs.get(key)]
             raise ValueError(
                 f"{self.checkpoint} belongs to a run with other settings ({', '.join(other)}); "
                 "give another run folder, or remove this one"
+            )
+        if details.get("images") != self.images_hash:
+            raise ValueError(
+                f"{self.checkpoint} belongs to a run on other images; give another run folder, or "
+                "remove this one"
             )
         load_weights(self.model, _part(tensors, "model."), str(self.checkpoint))
         state = self.optimizer.state_dict()
@@ -192,6 +204,26 @@ class Trainer:
         }
         self.optimizer.load_state_dict(state)
         self.epoch, self.history = details["epoch"], details["history"]
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device must be cpu, or cuda on a machine with a GPU, got {name!r}"
+        ) from error
+    return device
+
+
+def _fingerprint(table: pd.DataFrame) -> str:
+    """Names and identities of the images, not their folder: data that moved may be taken up."""
+    rows = zip(table["path"], table["identity"], strict=True)
+    lines = "\n".join(f"{identity} {Path(path).name}" for path, identity in rows)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,8 +1,5 @@
 """Profiles, experiments, records and their commands, at the smoke profile."""
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
 
@@ -10,11 +7,9 @@ from qaconv_lib import experiments, records, tables
 from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import best_search, pair_similarities, probabilities, similarity_stages
-from qaconv_lib.profiles import PROFILES, get_profile
+from qaconv_lib.profiles import get_profile
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
-
-SOURCES = ("mini-market", "mini-duke")
 
 
 @pytest.fixture(scope="module")
@@ -108,30 +103,6 @@ def test_probabilities():
     np.testing.assert_allclose(shifted, 1 / (1 + np.exp([3.0, -3.0])), rtol=1e-5)
 
 
-class TestShipped:
-    """The checkpoints and records that come with the book."""
-
-    @pytest.mark.parametrize("source", SOURCES)
-    @pytest.mark.parametrize("loss", ["qaconv", "softmax"])
-    def test_settings_are_the_ones_the_search_found_best(self, loss, source):
-        best = best_search(loss, source, "laptop")["settings"]
-        rates = {k: v for k, v in best.items() if k not in ("epochs", "decay_epochs")}
-        assert PROFILES["laptop"].searched[loss, source] == rates
-
-    @pytest.mark.parametrize("source", SOURCES)
-    @pytest.mark.parametrize("loss", ["qaconv", "softmax"])
-    def test_records_have_the_profiles_settings(self, loss, source):
-        (record,) = (
-            r
-            for r in records.read_records("train")
-            if (r["loss"], r["source"], r["profile"], r["seed"]) == (loss, source, "laptop", 0)
-        )
-        config = get_profile("laptop").config(loss, source)
-        assert record["config"] == json.loads(json.dumps(dataclasses.asdict(config)))
-        model = experiments.load_model(experiments.checkpoint_path(loss, source))
-        assert model.config == config
-
-
 class TestBadInput:
     @pytest.mark.parametrize(
         "arguments, message",
@@ -144,6 +115,8 @@ class TestBadInput:
                 "no checkpoint at",
             ),
             (["tables", "--profile", "huge"], "unknown profile"),
+            (["train", "qaconv", "mini-market", "--device", "gpu"], "device must be cpu"),
+            (["evaluate", "qaconv", "mini-market", "mini-duke", "--profile", "zz"], "profile 'zz'"),
         ],
     )
     def test_one_sentence_and_status_2(self, workplace, capsys, arguments, message):
@@ -160,9 +133,10 @@ class TestBadInput:
     def test_a_damaged_record_is_named(self, workplace):
         path = workplace / "results" / "broken" / "x.json"
         path.parent.mkdir()
-        path.write_text("{")
-        with pytest.raises(ValueError, match=r"x\.json is not a record"):
-            records.read_records("broken")
+        for content in ("{", "[]", '{"profile": "laptop"}'):
+            path.write_text(content)
+            with pytest.raises(ValueError, match=r"x\.json is not a record"):
+                records.read_records("broken")
 
 
 def test_the_papers_settings():

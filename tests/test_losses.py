@@ -65,6 +65,9 @@ class TestFocalLoss:
             (torch.zeros(2, 3), torch.tensor([0, 3]), {}, "0..2"),
             (torch.zeros(2, 3), torch.tensor([0, 1]), {"gamma": -1}, "gamma"),
             (torch.zeros(1, 3), torch.tensor([0]), {"valid": torch.ones(2).bool()}, "valid"),
+            (torch.zeros(1, 3), torch.tensor([0]), {"valid": torch.tensor([1, 1, 0])}, "bool"),
+            (torch.zeros(1, 3), torch.tensor([0.0]), {}, "integers"),
+            (torch.zeros(1, 3), torch.tensor([0]), {"gamma": float("nan")}, "gamma"),
         ],
     )
     def test_bad_input_is_named(self, logits, targets, options, message):
@@ -117,6 +120,12 @@ class TestSoftmaxLoss:
         deviation = torch.sqrt(pooled.var(dim=0, unbiased=False) + criterion.bn.eps)
         logits = (pooled - pooled.mean(dim=0)) / deviation @ criterion.classifier.weight.T
         torch.testing.assert_close(loss, F.cross_entropy(logits, torch.arange(8) % 5))
+
+    def test_temperature_keeps_similarities_between_0_and_1(self):
+        with pytest.raises(ValueError, match="temperature"):
+            SoftmaxLoss(5, 6).similarity(
+                torch.ones(1, 6, 4, 2), torch.ones(1, 6, 4, 2), temperature=0
+            )
 
     def test_similarity_is_a_shifted_cosine(self):
         criterion = SoftmaxLoss(5, 6).eval()

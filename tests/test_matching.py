@@ -307,3 +307,49 @@ class TestMatchGallery:
     def test_maps_of_another_size_are_refused(self):
         with pytest.raises(ValueError, match="4 x 3"):
             match_gallery(random_matcher(), unit_maps(1, 5, 3, 3), unit_maps(1, 5, 3, 3))
+
+
+class TestMoreBadInput:
+    @pytest.mark.parametrize("size", [(2, 4), (8, 1)])
+    def test_as_many_locations_in_another_shape_are_refused(self, size):
+        maps = unit_maps(2, 5, *size)
+        matcher = QAConv(4, 2)
+        for gallery in (maps, maps[:0]):
+            with pytest.raises(ValueError, match="4 x 2"):
+                matcher(maps, gallery)
+            with pytest.raises(ValueError, match="4 x 2"):
+                match_gallery(matcher, maps, gallery)
+
+    def test_no_queries_give_an_empty_result(self):
+        maps, none = unit_maps(3, 5, 4, 3), unit_maps(0, 5, 4, 3)
+        assert best_matches(none, maps).shape == (0, 3, 24)
+        assert best_matches(none.requires_grad_(), maps).shape == (0, 3, 24)
+        assert match_gallery(random_matcher(), none.detach(), maps).shape == (0, 3)
+
+    def test_types_must_agree(self):
+        maps = unit_maps(2, 5, 4, 3)
+        with pytest.raises(ValueError, match="type and device"):
+            best_matches(maps, maps.double())
+
+    def test_half_precision_maps_meet_a_single_precision_head(self):
+        maps = unit_maps(2, 5, 4, 3)
+        matcher = random_matcher().eval()
+        half = matcher(maps.bfloat16(), maps.bfloat16())
+        torch.testing.assert_close(half, matcher(maps, maps), atol=0.5, rtol=0.1)
+
+    @pytest.mark.parametrize("dtype", [torch.long, "bfloat16"])
+    def test_dtype_must_be_floating(self, dtype):
+        maps = unit_maps(2, 5, 4, 3)
+        with pytest.raises(ValueError, match="dtype must be a floating-point"):
+            match_gallery(random_matcher(), maps, maps, dtype=dtype)
+
+    def test_each_layer_keeps_its_mode(self):
+        matcher = random_matcher().train()
+        matcher.bn.eval()
+        match_gallery(matcher, unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3))
+        assert matcher.training and not matcher.bn.training and matcher.logit_bn.training
+
+    @pytest.mark.parametrize("kernel_size", [3.0, "3", None])
+    def test_kernel_size_must_be_a_whole_number(self, kernel_size):
+        with pytest.raises(ValueError, match="kernel_size must be odd"):
+            correlate(torch.randn(3, 4, 4), torch.randn(3, 4, 4), kernel_size)

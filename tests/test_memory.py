@@ -65,6 +65,8 @@ def test_is_saved_with_the_model():
         (torch.zeros(2, 3, 2, 2), torch.tensor([0]), r"\(2,\)"),
         (torch.zeros(2, 3, 2, 2), torch.tensor([0, 4]), "label 4"),
         (torch.zeros(2, 3, 2, 2), torch.tensor([-1, 0]), "label -1"),
+        (torch.zeros(2, 3, 2, 2), torch.tensor([True, False]), "labels must be integers"),
+        (torch.zeros(2, 3, 2, 2), torch.tensor([0.0, 1.0]), "labels must be integers"),
     ],
 )
 def test_bad_batches_are_refused_and_change_nothing(maps, labels, message):

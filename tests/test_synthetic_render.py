@@ -153,14 +153,36 @@ def test_a_print_shows_on_one_side_only(place, seen_from):
     person, camera = _cast()
     grey = (0.6, 0.6, 0.6)
     plain_pattern = replace(person.top.pattern, kind="plain")
-    emblem = replace(person.top.emblem, place=place, shape="lines", colour=(0.9, 0.05, 0.05),
-                     width=0.25, height=0.2, drop=0.2)
-    top = replace(person.top, kind="tshirt", colour=grey, collar="none", opening=0.0, sleeve=0.3,
-                  collar_colour=grey, pattern=plain_pattern, emblem=emblem, tucked=False)
-    person = replace(person, top=top, bag=replace(person.bag, kind="none", handheld="none"),
-                     headwear=replace(person.headwear, scarf=False))
-    camera = replace(camera, cast=(1.0, 1.0, 1.0), light_colour=(1.0, 1.0, 1.0), noise=0.0,
-                     blur=0.2, motion=0.0)
+    emblem = replace(
+        person.top.emblem,
+        place=place,
+        shape="lines",
+        colour=(0.9, 0.05, 0.05),
+        width=0.25,
+        height=0.2,
+        drop=0.2,
+    )
+    top = replace(
+        person.top,
+        kind="tshirt",
+        colour=grey,
+        collar="none",
+        opening=0.0,
+        sleeve=0.3,
+        collar_colour=grey,
+        pattern=plain_pattern,
+        emblem=emblem,
+        tucked=False,
+    )
+    person = replace(
+        person,
+        top=top,
+        bag=replace(person.bag, kind="none", handheld="none"),
+        headwear=replace(person.headwear, scarf=False),
+    )
+    camera = replace(
+        camera, cast=(1.0, 1.0, 1.0), light_colour=(1.0, 1.0, 1.0), noise=0.0, blur=0.2, motion=0.0
+    )
     assert _red_share(person, camera, seen_from) > 0.04
     assert _red_share(person, camera, seen_from + np.pi) < 0.01
 
@@ -183,8 +205,11 @@ def test_obstacles_and_company_have_their_own_labels():
         rng = np.random.default_rng
         occluded += _area(render_person(person, camera, blocked, rng(seed)), "occluder") > 0
         company += (
-            _area(render_person(person, camera, crowded, rng(seed), bystanders=[person]),
-                  "other person") > 0
+            _area(
+                render_person(person, camera, crowded, rng(seed), bystanders=[person]),
+                "other person",
+            )
+            > 0
         )
     assert occluded >= 4 and company >= 3
 
@@ -210,8 +235,16 @@ def test_other_sizes():
 def test_a_sphere_is_hit_where_its_equation_says():
     raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
     centre, radius = np.array([0.3, -0.2, -5.0]), 0.8
-    ball = Primitive(centre, centre, (radius, radius), np.eye(3), (1, 1, 1),
-                     plain((0.5, 0.5, 0.5)), 1, np.zeros(3))
+    ball = Primitive(
+        centre,
+        centre,
+        (radius, radius),
+        np.eye(3),
+        (1, 1, 1),
+        plain((0.5, 0.5, 0.5)),
+        1,
+        np.zeros(3),
+    )
     raster.draw(ball, np.eye(3), np.zeros(3))
     x, y = np.meshgrid(raster.slope_x, raster.slope_y)
     rays = np.stack([x, y, -np.ones_like(x)], axis=-1)
@@ -225,14 +258,27 @@ def test_a_sphere_is_hit_where_its_equation_says():
 def test_a_round_cone_is_the_union_of_its_spheres():
     start, end = np.array([-0.5, -0.4, -5.0]), np.array([0.6, 0.5, -5.6])
     raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
-    shape = Primitive(start, end, (0.5, 0.2), np.eye(3), (1, 1, 1), plain((0.5, 0.5, 0.5)), 1,
-                      np.zeros(3))
+    shape = Primitive(
+        start, end, (0.5, 0.2), np.eye(3), (1, 1, 1), plain((0.5, 0.5, 0.5)), 1, np.zeros(3)
+    )
     raster.draw(shape, np.eye(3), np.zeros(3))
     swept = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
     for share in np.linspace(0, 1, 200):
         centre, radius = start + share * (end - start), 0.5 - 0.3 * share
-        swept.draw(Primitive(centre, centre, (radius, radius), np.eye(3), (1, 1, 1),
-                             plain((0.5, 0.5, 0.5)), 1, np.zeros(3)), np.eye(3), np.zeros(3))
+        swept.draw(
+            Primitive(
+                centre,
+                centre,
+                (radius, radius),
+                np.eye(3),
+                (1, 1, 1),
+                plain((0.5, 0.5, 0.5)),
+                1,
+                np.zeros(3),
+            ),
+            np.eye(3),
+            np.zeros(3),
+        )
     both = (raster.depth < FAR) & (swept.depth < FAR)
     assert ((raster.depth < FAR) == (swept.depth < FAR)).mean() > 0.995
     np.testing.assert_allclose(raster.depth[both], swept.depth[both], atol=0.02)

@@ -104,6 +104,25 @@ def test_other_settings_in_the_run_folder_are_refused(table, tmp_path):
         Trainer(dataclasses.replace(TINY, learning_rate=0.5), table, run_folder=tmp_path)
 
 
+def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
+    Trainer(TINY, table, run_folder=tmp_path).train(epochs=1)
+    others = table.assign(identity=table["identity"] + 1)
+    with pytest.raises(ValueError, match="other images"):
+        Trainer(TINY, others, run_folder=tmp_path)
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_found_at_once(table, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(ValueError, match="run should be a folder"):
+        Trainer(TINY, table, run_folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_an_unknown_device_is_named(table, device):
+    with pytest.raises(ValueError, match=f"device must be cpu.*{device}"):
+        Trainer(TINY, table, device=device)
+
+
 def test_an_interrupted_write_leaves_the_last_whole_state(table, tmp_path, monkeypatch):
     trainer = Trainer(TINY, table, run_folder=tmp_path)
     trainer.train(epochs=1)
@@ -165,6 +184,17 @@ class TestModelFiles:
         model.extract(table)
         assert model.training
 
+    def test_values_that_half_precision_cannot_hold_are_not_saved(self, table, tmp_path):
+        model = Trainer(TINY, table).model
+        model.criterion.matcher.logit_bn.running_var.fill_(1e5)
+        with pytest.raises(ValueError, match="logit_bn.running_var cannot be saved"):
+            save_model(tmp_path / "m.safetensors", model)
+        assert not list(tmp_path.iterdir())
+
+    def test_an_empty_table_has_no_features(self, table):
+        with pytest.raises(ValueError, match="no images"):
+            Trainer(TINY, table).model.extract(table[:0])
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
             load_model(tmp_path / "none.safetensors")
@@ -213,7 +243,15 @@ class TestModelFiles:
 
 
 @pytest.mark.parametrize(
-    "change, message", [({"loss": "triplet"}, "loss"), ({"epochs": 0}, "epochs")]
+    "change, message",
+    [
+        ({"loss": "triplet"}, "loss"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"seed": 10**20}, "seed"),
+    ],
 )
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):

@@ -42,15 +42,34 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
     shapes = []
 
     def segment(y0: float, y1: float, r0: float, r1: float, sz: float = depth) -> None:
-        shapes.append(cone(place(0, y0, 0), place(0, y1, 0), (r0, r1), cloth, "torso", axes=axes,
-                           scale=(1, FLAT, sz), rest=np.array([0, y0, 0]), fold=fold))
+        shapes.append(
+            cone(
+                place(0, y0, 0),
+                place(0, y1, 0),
+                (r0, r1),
+                cloth,
+                "torso",
+                axes=axes,
+                scale=(1, FLAT, sz),
+                rest=np.array([0, y0, 0]),
+                fold=fold,
+            )
+        )
 
     pelvis = leg_paint(person, 0, hip_y)
     if top.kind == "dress":
         pelvis = cloth
-    shapes.append(cone([0, hip_y + 0.005 * h, 0], [0, hip_y + 0.05 * h, 0],
-                       (hips * 0.86, hips * 0.95), pelvis, "hips", scale=(1, FLAT, 0.74),
-                       fold=person.bottom.folds))
+    shapes.append(
+        cone(
+            [0, hip_y + 0.005 * h, 0],
+            [0, hip_y + 0.05 * h, 0],
+            (hips * 0.86, hips * 0.95),
+            pelvis,
+            "hips",
+            scale=(1, FLAT, 0.74),
+            fold=person.bottom.folds,
+        )
+    )
     legs = (0.50 * body.hips + 0.049 * body.limb) * h + person.bottom.ease
     hem = max(hips, legs) + ease + 0.006
     worn_out = top.kind != "dress" and not top.tucked
@@ -63,28 +82,79 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
     width = body.shoulder * h
     for side in (1, -1):
         start = np.array([0, 0.790 * h, 0])
-        shapes.append(cone(place(*start), place(side * width, 0.778 * h, 0),
-                           (0.044 * h + ease, 0.030 * h + ease), cloth, "torso", axes=axes,
-                           scale=(1, 1, 0.95), rest=start, fold=fold))
+        shapes.append(
+            cone(
+                place(*start),
+                place(side * width, 0.778 * h, 0),
+                (0.044 * h + ease, 0.030 * h + ease),
+                cloth,
+                "torso",
+                axes=axes,
+                scale=(1, 1, 0.95),
+                rest=start,
+                fold=fold,
+            )
+        )
         start = np.array([0.010 * h * side, 0.835 * h, -0.008 * h])
-        shapes.append(cone(place(*start), place(side * 0.95 * width, 0.788 * h, -0.004 * h),
-                           (0.027 * h, 0.024 * h + ease), cloth, "torso", axes=axes, rest=start,
-                           fold=fold))
+        shapes.append(
+            cone(
+                place(*start),
+                place(side * 0.95 * width, 0.788 * h, -0.004 * h),
+                (0.027 * h, 0.024 * h + ease),
+                cloth,
+                "torso",
+                axes=axes,
+                rest=start,
+                fold=fold,
+            )
+        )
         if body.female:
             start = np.array([side * 0.045 * h, 0.735 * h, 0.6 * depth * chest])
-            shapes.append(cone(place(*start), place(*start), (0.038 * h + ease,) * 2, cloth,
-                               "torso", axes=axes, rest=start, fold=0.5 * fold))
+            shapes.append(
+                cone(
+                    place(*start),
+                    place(*start),
+                    (0.038 * h + ease,) * 2,
+                    cloth,
+                    "torso",
+                    axes=axes,
+                    rest=start,
+                    fold=0.5 * fold,
+                )
+            )
     if body.weight > 0.3:
         start = np.array([0, 0.625 * h, 0.03 * h * body.weight])
-        shapes.append(cone(place(*start), place(*start), (waist * 0.95 + ease,) * 2, cloth,
-                           "torso", axes=axes, scale=(1, 0.9, depth), rest=start, fold=fold))
+        shapes.append(
+            cone(
+                place(*start),
+                place(*start),
+                (waist * 0.95 + ease,) * 2,
+                cloth,
+                "torso",
+                axes=axes,
+                scale=(1, 0.9, depth),
+                rest=start,
+                fold=fold,
+            )
+        )
     if worn_out:
         start = np.array([0, hip_y + 0.045 * h, 0])
         end = np.array([0, hip_y - top.hem, 0])
         swing = 0.5 * pose.stride * (top.hem > 0.12)
-        shapes.append(cone(place(*start), end, (hem * 0.97, hem * (1 + top.flare)), cloth, "torso",
-                           axes=axes, scale=(1, FLAT, 0.76 + swing), rest=start, fold=fold,
-                           open_end=True))
+        shapes.append(
+            cone(
+                place(*start),
+                end,
+                (hem * 0.97, hem * (1 + top.flare)),
+                cloth,
+                "torso",
+                axes=axes,
+                scale=(1, FLAT, 0.76 + swing),
+                rest=start,
+                fold=fold,
+                open_end=True,
+            )
+        )
     for side, name in ((1, "left"), (-1, "right")):
         one_arm, hand = arm(person, pose, side, name, place)
         shapes += one_arm
@@ -110,13 +180,26 @@ def _head(
     def ball(x: float, y: float, z: float, sx: float, sy: float, sz: float, paint: Paint):
         point = at(x, y, z)
         half = tuple(np.array([sx, sy, sz]) * h * size)
-        return cone(point, point, (1.0, 1.0), paint, "head", axes=axes, scale=half,
-                    rest=np.array([x, y, z]) * h * size)
+        return cone(
+            point,
+            point,
+            (1.0, 1.0),
+            paint,
+            "head",
+            axes=axes,
+            scale=half,
+            rest=np.array([x, y, z]) * h * size,
+        )
 
     neck = plain(body.skin, 0.0)
     shapes = [
-        cone(place(0, 0.80 * h, -0.006 * h), place(0, 0.885 * h, 0.008 * h),
-             (0.035 * h * body.limb, 0.029 * h * body.limb), neck, "head"),
+        cone(
+            place(0, 0.80 * h, -0.006 * h),
+            place(0, 0.885 * h, 0.008 * h),
+            (0.035 * h * body.limb, 0.029 * h * body.limb),
+            neck,
+            "head",
+        ),
         ball(0, 0.006, -0.004, 0.0445, 0.060, 0.054, face),
         ball(0, -0.028, 0.016, 0.036, 0.036, 0.036, face),
         ball(0, -0.012, 0.053, 0.008, 0.012, 0.008, plain(body.skin)),

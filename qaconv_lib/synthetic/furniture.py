@@ -22,8 +22,7 @@ def furnish(out: np.ndarray, camera: Camera, rng: np.random.Generator, power: fl
         "street": {"car": 5, "lamp": 2, "tree": 3, "post": 2, "bin": 1, "bush": 1},
         "corridor": {"bin": 2, "bench": 3, "sign": 2, "pillar": 2},
     }[camera.scene]
-    raster = Raster(FRAME, (-FRAME[1] / 2, -FRAME[0] / 2, FRAME[1] / 2, FRAME[0] / 2),
-                    camera.focal)
+    raster = Raster(FRAME, (-FRAME[1] / 2, -FRAME[0] / 2, FRAME[1] / 2, FRAME[0] / 2), camera.focal)
     near, far = camera.distance[1] + 0.5, camera.wall_distance - 0.4
     feet = []
     for _ in range(int(rng.integers(5, 11))):
@@ -82,8 +81,10 @@ def _bush(rng: np.random.Generator) -> list[Primitive]:
 
 def _lamp(rng: np.random.Generator) -> list[Primitive]:
     grey = rng.uniform(0.15, 0.6)
-    return [tube((0, 0, 0), (0, 6, 0), 0.06, plain((grey,) * 3)),
-            tube((0, 0, 0), (0, 0.6, 0), 0.1, plain((grey,) * 3))]
+    return [
+        tube((0, 0, 0), (0, 6, 0), 0.06, plain((grey,) * 3)),
+        tube((0, 0, 0), (0, 0.6, 0), 0.1, plain((grey,) * 3)),
+    ]
 
 
 def _post(rng: np.random.Generator) -> list[Primitive]:
@@ -93,22 +94,32 @@ def _post(rng: np.random.Generator) -> list[Primitive]:
 
 def _bin(rng: np.random.Generator) -> list[Primitive]:
     body = tuple(rng.uniform(0.15, 0.5, 3))
-    return [tube((0, 0.15, 0), (0, 0.8, 0), 0.24, plain(body)),
-            tube((0, 0.92, 0), (0, 0.94, 0), 0.25, plain((0.2, 0.2, 0.2)))]
+    return [
+        tube((0, 0.15, 0), (0, 0.8, 0), 0.24, plain(body)),
+        tube((0, 0.92, 0), (0, 0.94, 0), 0.25, plain((0.2, 0.2, 0.2))),
+    ]
 
 
 def _bench(rng: np.random.Generator) -> list[Primitive]:
     wood = plain((rng.uniform(0.35, 0.6), rng.uniform(0.3, 0.42), 0.26))
     iron = plain((0.15, 0.15, 0.16))
-    return [slab((0, 0.45, 0), (0.8, 0.03, 0.22), wood), slab((0, 0.75, -0.2), (0.8, 0.13, 0.02),
-            wood), slab((-0.65, 0.22, 0), (0.03, 0.22, 0.2), iron),
-            slab((0.65, 0.22, 0), (0.03, 0.22, 0.2), iron)]
+    return [
+        slab((0, 0.45, 0), (0.8, 0.03, 0.22), wood),
+        slab((0, 0.75, -0.2), (0.8, 0.13, 0.02), wood),
+        slab((-0.65, 0.22, 0), (0.03, 0.22, 0.2), iron),
+        slab((0.65, 0.22, 0), (0.03, 0.22, 0.2), iron),
+    ]
 
 
 def _sign(rng: np.random.Generator) -> list[Primitive]:
     face = plain(tuple(rng.uniform(0.3, 0.9, 3)))
-    return [slab((0, rng.uniform(0.6, 1.0), 0), (rng.uniform(0.25, 0.5), rng.uniform(0.4, 0.7),
-                                                 0.04), face)]
+    return [
+        slab(
+            (0, rng.uniform(0.6, 1.0), 0),
+            (rng.uniform(0.25, 0.5), rng.uniform(0.4, 0.7), 0.04),
+            face,
+        )
+    ]
 
 
 def _pillar(rng: np.random.Generator) -> list[Primitive]:
@@ -116,6 +127,15 @@ def _pillar(rng: np.random.Generator) -> list[Primitive]:
     return [slab((0, 2.5, 0), (0.28, 2.5, 0.28), plain((grey, grey, 0.97 * grey)))]
 
 
-_MAKERS = {"tree": _tree, "bush": _bush, "lamp": _lamp, "post": _post, "bin": _bin,
-           "bench": _bench, "sign": _sign, "pillar": _pillar, "car": parked_car,
-           "bicycle": parked_bicycle}
+_MAKERS = {
+    "tree": _tree,
+    "bush": _bush,
+    "lamp": _lamp,
+    "post": _post,
+    "bin": _bin,
+    "bench": _bench,
+    "sign": _sign,
+    "pillar": _pillar,
+    "car": parked_car,
+    "bicycle": parked_bicycle,
+}

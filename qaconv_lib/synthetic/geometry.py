@@ -79,8 +79,8 @@ class Raster:
         self.shape = shape
         rows, columns = shape
         left, top, right, bottom = window
-        self.slope_x = ((left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal)
-        self.slope_y = (-(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal)
+        self.slope_x = (left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal
+        self.slope_y = -(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal
         self.slope_x = self.slope_x.astype(np.float32)
         self.slope_y = self.slope_y.astype(np.float32)
         self.step = (self.slope_x[1] - self.slope_x[0], self.slope_y[0] - self.slope_y[1])
@@ -232,8 +232,9 @@ def _cast_box(
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2],
-                     a[0] * b[1] - a[1] * b[0]])
+    return np.array(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    )
 
 
 def rotation_x(angle: float) -> np.ndarray:

@@ -32,8 +32,18 @@ def cone(
 ) -> Primitive:
     """A round cone; see :class:`~qaconv_lib.synthetic.geometry.Primitive`."""
     start, end = np.asarray(start, float), np.asarray(end, float)
-    return Primitive(start, end, radii, axes, scale, paint, PART[label],
-                     start if rest is None else np.asarray(rest, float), fold, open_end)
+    return Primitive(
+        start,
+        end,
+        radii,
+        axes,
+        scale,
+        paint,
+        PART[label],
+        start if rest is None else np.asarray(rest, float),
+        fold,
+        open_end,
+    )
 
 
 def legs(person: Person, pose: Pose) -> tuple[list[Primitive], float]:
@@ -95,20 +105,51 @@ def _one_leg(
         share = min(bottom.length / 0.505, 1.0)
         end = hip + share * (knee - hip)
         wide = r0 + share * (r1 - r0) + 1.5 * ease + 0.004
-        shapes.append(cone(hip, end, (r0 + ease, wide), cloth, thigh, axes=upper, rest=rest_hip,
-                           fold=fold, open_end=share < 1))
+        shapes.append(
+            cone(
+                hip,
+                end,
+                (r0 + ease, wide),
+                cloth,
+                thigh,
+                axes=upper,
+                rest=rest_hip,
+                fold=fold,
+                open_end=share < 1,
+            )
+        )
         if bottom.length > 0.505:
             end = knee + 0.12 * (ankle - knee)
-            shapes.append(cone(knee, end, (r1 + 1.5 * ease, r1 + 1.6 * ease + 0.005), cloth, thigh,
-                               axes=lower, rest=rest_knee, fold=fold, open_end=True))
+            shapes.append(
+                cone(
+                    knee,
+                    end,
+                    (r1 + 1.5 * ease, r1 + 1.6 * ease + 0.005),
+                    cloth,
+                    thigh,
+                    axes=lower,
+                    rest=rest_knee,
+                    fold=fold,
+                    open_end=True,
+                )
+            )
         return shapes
     share = min((bottom.length - 0.505) / 0.495, 1.0)
     end = knee + share * (ankle - knee)
     hem = r2 + share * (r3 - r2) + ease * 1.3 + bottom.flare + 0.003
     shapes += [
         cone(hip, knee, (r0 + ease, r1 + ease), cloth, thigh, axes=upper, rest=rest_hip, fold=fold),
-        cone(knee, end, (r1 + ease, max(hem, r3 + 0.004)), cloth, shin, axes=lower, rest=rest_knee,
-             fold=fold, open_end=True),
+        cone(
+            knee,
+            end,
+            (r1 + ease, max(hem, r3 + 0.004)),
+            cloth,
+            shin,
+            axes=lower,
+            rest=rest_knee,
+            fold=fold,
+            open_end=True,
+        ),
     ]
     return shapes
 
@@ -132,8 +173,15 @@ def _foot(
     shapes = [
         cone(heel, toe, (0.023 * h, 0.020 * h), upper, label, axes=axes, scale=width),
         cone(ankle, heel + 0.3 * (toe - heel), (0.0195 * h, 0.021 * h), upper, label),
-        cone(heel - 0.013 * h * up, toe - 0.010 * h * up, (0.024 * h, 0.022 * h), sole, label,
-             axes=axes, scale=(1.0, 1.0, 0.55)),
+        cone(
+            heel - 0.013 * h * up,
+            toe - 0.010 * h * up,
+            (0.024 * h, 0.022 * h),
+            sole,
+            label,
+            axes=axes,
+            scale=(1.0, 1.0, 0.55),
+        ),
     ]
     if sandals:
         middle = heel + 0.65 * (toe - heel) + 0.004 * h * up
@@ -142,8 +190,15 @@ def _foot(
     if shaft > 0 and not sandals:
         boots = shoes.kind == "boots"
         top = ankle + shaft * (knee - ankle) / np.linalg.norm(knee - ankle)
-        shapes.append(cone(ankle, top, (0.0195 * h, 0.0195 * h + 0.05 * shaft),
-                           plain(shoes.colour if boots else shoes.sock), label))
+        shapes.append(
+            cone(
+                ankle,
+                top,
+                (0.0195 * h, 0.0195 * h + 0.05 * shaft),
+                plain(shoes.colour if boots else shoes.sock),
+                label,
+            )
+        )
     return shapes
 
 
@@ -163,8 +218,17 @@ def _skirt(person: Person, hip_y: float, pose: Pose) -> Primitive:
         paint = torso_paint(person, 0.82 * h, waist, 0.0)
     else:
         paint = leg_paint(person, 0, hip_y)
-    return cone(start, end, (radius, wide), paint, "hips", scale=(1, FLAT, min(depth, 1.0)),
-                rest=start, fold=1.4, open_end=True)
+    return cone(
+        start,
+        end,
+        (radius, wide),
+        paint,
+        "hips",
+        scale=(1, FLAT, min(depth, 1.0)),
+        rest=start,
+        fold=1.4,
+        open_end=True,
+    )
 
 
 def _arm_angles(person: Person, pose: Pose, side: int) -> tuple[float, float, float, float]:
@@ -206,8 +270,15 @@ def arm(
     up, down = f"{name} upper arm", f"{name} forearm"
     shapes = [
         cone(wrist, hand, (0.0165 * h, 0.019 * h), skin, down, axes=lower, scale=(0.75, 1, 1)),
-        cone(hand, hand + 0.035 * h * fore, (0.018 * h, 0.011 * h), skin, down, axes=lower,
-             scale=(0.7, 1, 1)),
+        cone(
+            hand,
+            hand + 0.035 * h * fore,
+            (0.018 * h, 0.011 * h),
+            skin,
+            down,
+            axes=lower,
+            scale=(0.7, 1, 1),
+        ),
     ]
     share, ease = top.sleeve, top.ease + 0.003
     if share < 0.53:
@@ -218,14 +289,32 @@ def arm(
         return shapes, hand
     part = min(share / 0.53, 1.0)
     end = shoulder + part * (elbow - shoulder)
-    shapes.append(cone(shoulder, end, (r0 + ease, r0 + part * (r1 - r0) + 1.15 * ease),
-                       sleeve_paint(person, side, 0.0, 0.53 * part), up, axes=upper,
-                       fold=top.folds, open_end=part < 1))
+    shapes.append(
+        cone(
+            shoulder,
+            end,
+            (r0 + ease, r0 + part * (r1 - r0) + 1.15 * ease),
+            sleeve_paint(person, side, 0.0, 0.53 * part),
+            up,
+            axes=upper,
+            fold=top.folds,
+            open_end=part < 1,
+        )
+    )
     if share > 0.53:
         part = min((share - 0.53) / 0.44, 1.0)
         end = elbow + part * (wrist - elbow)
         hem = r1 + part * (r2 - r1) + 0.9 * ease + 0.003
-        shapes.append(cone(elbow, end, (r1 + 1.15 * ease, hem),
-                           sleeve_paint(person, side, 0.53, 0.53 + 0.44 * part), down, axes=lower,
-                           fold=top.folds, open_end=True))
+        shapes.append(
+            cone(
+                elbow,
+                end,
+                (r1 + 1.15 * ease, hem),
+                sleeve_paint(person, side, 0.53, 0.53 + 0.44 * part),
+                down,
+                axes=lower,
+                fold=top.folds,
+                open_end=True,
+            )
+        )
     return shapes, hand

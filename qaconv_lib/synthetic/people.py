@@ -23,12 +23,19 @@ from .wardrobe import (
 )
 
 _SKINS: tuple[Colour, ...] = (
-    (0.91, 0.74, 0.64), (0.82, 0.64, 0.52), (0.69, 0.50, 0.38), (0.50, 0.34, 0.25),
+    (0.91, 0.74, 0.64),
+    (0.82, 0.64, 0.52),
+    (0.69, 0.50, 0.38),
+    (0.50, 0.34, 0.25),
     (0.35, 0.23, 0.17),
 )
 _HAIR_COLOURS: dict[Colour, float] = {
-    (0.10, 0.085, 0.08): 0.45, (0.15, 0.10, 0.08): 0.25, (0.30, 0.20, 0.13): 0.13,
-    (0.55, 0.42, 0.26): 0.08, (0.46, 0.45, 0.44): 0.035, (0.40, 0.18, 0.10): 0.03,
+    (0.10, 0.085, 0.08): 0.45,
+    (0.15, 0.10, 0.08): 0.25,
+    (0.30, 0.20, 0.13): 0.13,
+    (0.55, 0.42, 0.26): 0.08,
+    (0.46, 0.45, 0.44): 0.035,
+    (0.40, 0.18, 0.10): 0.03,
 }
 
 
@@ -90,8 +97,10 @@ class Person:
 
 def _hair_style(female: bool, rng: np.random.Generator) -> str:
     if female:
-        return choose(rng, {"long": 0.42, "ponytail": 0.28, "bob": 0.15, "bun": 0.08,
-                            "short": 0.05, "afro": 0.02})
+        return choose(
+            rng,
+            {"long": 0.42, "ponytail": 0.28, "bob": 0.15, "bun": 0.08, "short": 0.05, "afro": 0.02},
+        )
     return choose(rng, {"short": 0.62, "crop": 0.26, "bald": 0.04, "afro": 0.03, "bob": 0.03})
 
 
@@ -201,8 +210,12 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
         elif part == "sleeves" and top.kind not in ("jacket", "coat", "tank"):
             top = replace(top, sleeve=float(rng.choice([0.25, 0.4, 0.6, 0.97])))
         else:
-            top = replace(top, pattern=replace(top.pattern, period=float(rng.uniform(0.03, 0.13))),
-                          collar_colour=draw_colour(rng, "accents"), cuff=not top.cuff)
+            top = replace(
+                top,
+                pattern=replace(top.pattern, period=float(rng.uniform(0.03, 0.13))),
+                collar_colour=draw_colour(rng, "accents"),
+                cuff=not top.cuff,
+            )
     return Person(
         body=_sample_body(domain, rng, female),
         hair=hair,

@@ -126,8 +126,12 @@ def _inside_frame(window: Window) -> Window:
     left, top, right, bottom = window
     shift_x = max(0.0, -half_w - left) - max(0.0, right - half_w)
     shift_y = max(0.0, -half_h - top) - max(0.0, bottom - half_h)
-    return (max(left + shift_x, -half_w), max(top + shift_y, -half_h),
-            min(right + shift_x, half_w), min(bottom + shift_y, half_h))
+    return (
+        max(left + shift_x, -half_w),
+        max(top + shift_y, -half_h),
+        min(right + shift_x, half_w),
+        min(bottom + shift_y, half_h),
+    )
 
 
 def _expose(
@@ -224,15 +228,17 @@ def render_person(
     position = _spot(camera, place_rng)
     habit = camera.headings[int(place_rng.integers(len(camera.headings)))]
     habit += camera.heading_spread * place_rng.normal()
-    placed = [_place(person, domain, position, habit if heading is None else heading, None,
-                     pose_rng)]
+    placed = [
+        _place(person, domain, position, habit if heading is None else heading, None, pose_rng)
+    ]
     window = _tight_window(placed[0], camera)
     if company_rng.random() < domain.occlusion:
         if bystanders and company_rng.random() < 0.35:
             placed.append(_companion(domain, position, bystanders, True, company_rng))
         else:
-            placed.append(_Placed(sample_obstacle(company_rng), np.eye(3),
-                                  position, PART["occluder"]))
+            placed.append(
+                _Placed(sample_obstacle(company_rng), np.eye(3), position, PART["occluder"])
+            )
     if bystanders and company_rng.random() < domain.company:
         placed.append(_companion(domain, position, bystanders, False, company_rng))
     if not labelled_box:
@@ -271,6 +277,14 @@ def render_background(
         person = bystanders[int(company_rng.integers(len(bystanders)))]
         aside = company_rng.choice([-1, 1]) * company_rng.uniform(0.45, 0.65)
         spot = position + np.array([aside, 0.0, 0.0])
-        placed.append(_place(person, domain, spot, company_rng.uniform(-np.pi, np.pi),
-                             PART["other person"], company_rng))
+        placed.append(
+            _place(
+                person,
+                domain,
+                spot,
+                company_rng.uniform(-np.pi, np.pi),
+                PART["other person"],
+                company_rng,
+            )
+        )
     return _expose(camera, _inside_frame(window), placed, size, light_rng)

@@ -86,8 +86,10 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
     cos, sin = float(np.cos(turn)), float(np.sin(turn))
     u, v = x * cos - z * sin, x * sin + z * cos
     covers = {
-        "plaza": ["tiles", "pavers", "slabs"], "campus": ["slabs", "pavers", "tiles", "asphalt"],
-        "shops": ["tiles", "slabs", "pavers"], "street": ["asphalt", "slabs"],
+        "plaza": ["tiles", "pavers", "slabs"],
+        "campus": ["slabs", "pavers", "tiles", "asphalt"],
+        "shops": ["tiles", "slabs", "pavers"],
+        "street": ["asphalt", "slabs"],
         "corridor": ["tiles", "tiles", "lino"],
     }[camera.scene]
     out = _cover(rng, str(rng.choice(covers)), u, v, camera.indoors)
@@ -157,8 +159,10 @@ def _shade_patches(camera: Camera, rng: np.random.Generator, x: Field, z: Field)
 def _facade(camera: Camera, rng: np.random.Generator, x: Field, y: Field) -> Field:
     """Albedo of a wall at ``x`` along it and height ``y``, metres."""
     kinds = {
-        "plaza": ["brick", "panels", "glass", "hedge"], "campus": ["brick", "hedge", "trees"],
-        "shops": ["shops", "shops", "glass"], "street": ["brick", "panels", "shops", "trees"],
+        "plaza": ["brick", "panels", "glass", "hedge"],
+        "campus": ["brick", "hedge", "trees"],
+        "shops": ["shops", "shops", "glass"],
+        "street": ["brick", "panels", "shops", "trees"],
         "corridor": ["doors", "panels", "glass", "doors"],
     }[camera.scene]
     kind = str(rng.choice(kinds))

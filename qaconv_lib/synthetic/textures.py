@@ -236,8 +236,11 @@ def leg_paint(person: Person, side: int, hip_y: float) -> Paint:
         if bottom.turn_up:
             _mix(out, np.abs(share - bottom.length) < 0.05, linear(bottom.colour) * 1.35 + 0.03)
         if side == 0:
-            _mix(out, np.abs(down + 0.10 * person.body.height) < 0.012,
-                 linear(bottom.belt_colour) if bottom.belt else linear(bottom.colour) * 0.7)
+            _mix(
+                out,
+                np.abs(down + 0.10 * person.body.height) < 0.012,
+                linear(bottom.belt_colour) if bottom.belt else linear(bottom.colour) * 0.7,
+            )
         return out
 
     return paint
@@ -259,8 +262,14 @@ def face_paint(person: Person, scale: float) -> Paint:
         _mix(out, brows, 0.65 * skin + 0.35 * hair)
         _mix(out, front & (np.abs(x) < 0.013) & (np.abs(y + 0.038) < 0.004), lips)
         if person.headwear.glasses:
-            _mix(out, front & (np.abs(y - 0.001) < 0.009) & (np.abs(np.abs(x) - 0.02) > 0.008)
-                 & (np.abs(np.abs(x) - 0.02) < 0.016), 0.2 * skin)
+            _mix(
+                out,
+                front
+                & (np.abs(y - 0.001) < 0.009)
+                & (np.abs(np.abs(x) - 0.02) > 0.008)
+                & (np.abs(np.abs(x) - 0.02) < 0.016),
+                0.2 * skin,
+            )
         if person.hair.beard:
             _mix(out, (z > -0.01) & (y < -0.026) & ~(front & (np.abs(y + 0.038) < 0.004)), hair)
         if person.headwear.mask:

@@ -135,8 +135,14 @@ def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pa
 
 def sample_emblem(rng: np.random.Generator, kind: str) -> Emblem:
     """A print on one side of a garment, or none."""
-    weights = {"none": 0.45, "front": 0.27, "chest": 0.11, "back": 0.12, "left arm": 0.025,
-               "right arm": 0.025}
+    weights = {
+        "none": 0.45,
+        "front": 0.27,
+        "chest": 0.11,
+        "back": 0.12,
+        "left arm": 0.025,
+        "right arm": 0.025,
+    }
     if kind in ("shirt", "coat", "dress"):
         weights = {**weights, "front": 0.03, "back": 0.02, "none": 0.75}
     place = choose(rng, weights)
@@ -161,19 +167,29 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
     palette = season_palette(domain, "tops", rng)
     colour = draw_colour(rng, palette)
     sleeve = {
-        "tshirt": rng.uniform(0.22, 0.42), "polo": rng.uniform(0.25, 0.4), "tank": 0.0,
-        "dress": rng.choice([0.0, 0.2, 0.3, 0.95]), "shirt": rng.choice([0.3, 0.55, 0.95, 0.95]),
+        "tshirt": rng.uniform(0.22, 0.42),
+        "polo": rng.uniform(0.25, 0.4),
+        "tank": 0.0,
+        "dress": rng.choice([0.0, 0.2, 0.3, 0.95]),
+        "shirt": rng.choice([0.3, 0.55, 0.95, 0.95]),
     }.get(kind, 0.97)
     outer = kind in ("jacket", "coat")
     hem = {
-        "coat": rng.uniform(0.12, 0.42), "dress": rng.uniform(0.22, 0.5),
-        "jacket": rng.uniform(-0.03, 0.12), "hoodie": rng.uniform(0.0, 0.07),
+        "coat": rng.uniform(0.12, 0.42),
+        "dress": rng.uniform(0.22, 0.5),
+        "jacket": rng.uniform(-0.03, 0.12),
+        "hoodie": rng.uniform(0.0, 0.07),
     }.get(kind, rng.uniform(-0.02, 0.09))
     open_front = rng.random() < {"jacket": 0.45, "coat": 0.4, "hoodie": 0.3, "shirt": 0.2}.get(
-        kind, 0.0)
+        kind, 0.0
+    )
     collar = {
-        "tshirt": choose(rng, {"round": 0.7, "v": 0.3}), "polo": "shirt", "shirt": "shirt",
-        "tank": "v", "dress": choose(rng, {"round": 0.5, "v": 0.5}), "hoodie": "hood",
+        "tshirt": choose(rng, {"round": 0.7, "v": 0.3}),
+        "polo": "shirt",
+        "shirt": "shirt",
+        "tank": "v",
+        "dress": choose(rng, {"round": 0.5, "v": 0.5}),
+        "hoodie": "hood",
         "sweater": choose(rng, {"round": 0.7, "v": 0.3}),
         "jacket": choose(rng, {"none": 0.25, "hood": 0.4, "shirt": 0.25, "fur": 0.1}),
         "coat": choose(rng, {"shirt": 0.5, "hood": 0.3, "fur": 0.2}),
@@ -189,16 +205,21 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
         cuff=bool(rng.random() < 0.15),
         hem=float(hem),
         flare=float(rng.uniform(0.02, 0.12) if kind in ("dress", "coat") else rng.uniform(0, 0.02)),
-        ease=float(rng.uniform(0.014, 0.030) if outer else
-                   rng.uniform(0.010, 0.022) if kind in ("hoodie", "sweater") else
-                   rng.uniform(0.002, 0.016)),
+        ease=float(
+            rng.uniform(0.014, 0.030)
+            if outer
+            else rng.uniform(0.010, 0.022)
+            if kind in ("hoodie", "sweater")
+            else rng.uniform(0.002, 0.016)
+        ),
         opening=float(rng.uniform(0.035, 0.10)) if open_front else 0.0,
         inner=draw_colour(rng, "summer tops"),
         inner_hem=float(rng.uniform(-0.02, 0.06)),
         zip=bool(rng.random() < (0.6 if kind in ("jacket", "hoodie") else 0.0)),
         collar=collar,
-        collar_colour=jitter(rng, colour, 0.06) if rng.random() < 0.6 else
-        draw_colour(rng, palette),
+        collar_colour=jitter(rng, colour, 0.06)
+        if rng.random() < 0.6
+        else draw_colour(rng, palette),
         tucked=bool(kind in ("shirt", "polo", "tshirt", "tank") and rng.random() < 0.22),
         belt=bool(kind in ("coat", "dress") and rng.random() < 0.3),
         puffy=float(rng.uniform(0.4, 1.0)) if kind == "jacket" and rng.random() < 0.3 else 0.0,
@@ -220,8 +241,9 @@ def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bot
     if kind == "skirt" and rng.random() < 0.4:
         colour = draw_colour(rng, "summer tops")
     length = {
-        "shorts": rng.uniform(0.22, 0.36) if female and rng.random() < 0.6 else
-        rng.uniform(0.38, 0.56),
+        "shorts": rng.uniform(0.22, 0.36)
+        if female and rng.random() < 0.6
+        else rng.uniform(0.38, 0.56),
         "skirt": rng.choice([rng.uniform(0.22, 0.42), rng.uniform(0.45, 0.85)]),
         "leggings": rng.choice([0.72, 0.97, 0.97]),
         "jeans": rng.choice([0.92, 0.98, 0.98]),
@@ -230,8 +252,11 @@ def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bot
     if rng.random() < (0.3 if kind == "skirt" else 0.85):
         pattern = replace(pattern, kind="plain")
     slim = female or rng.random() < 0.35
-    ease = {"leggings": 0.001, "jeans": rng.uniform(0.003, 0.012 if slim else 0.022),
-            "shorts": rng.uniform(0.006, 0.03)}.get(kind, rng.uniform(0.008, 0.028))
+    ease = {
+        "leggings": 0.001,
+        "jeans": rng.uniform(0.003, 0.012 if slim else 0.022),
+        "shorts": rng.uniform(0.006, 0.03),
+    }.get(kind, rng.uniform(0.008, 0.028))
     return Bottom(
         kind=kind,
         colour=colour,
