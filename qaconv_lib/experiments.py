@@ -18,7 +18,7 @@ from qaconv_lib.archives import cache_folder, write_whole
 from qaconv_lib.checkpoints import make_folder
 from qaconv_lib.datasets import ReidDataset, load_dataset, validation_split
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.models import load_model, save_model
+from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, read_records, results_folder, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -111,7 +111,7 @@ def pair_similarities(
                 return dict(stored)
         except (ValueError, EOFError, zipfile.BadZipFile):
             pass  # damaged: compute it again
-    model = load_model(path)
+    model = load_model(path, default_device())
     queries, gallery = model.extract(dataset.query), model.extract(dataset.gallery)
     temperature = 10.0 if loss == "qaconv" else 1.0
     found = {
@@ -212,7 +212,7 @@ def evaluate_model(
             for name, value in stages.items()
         },
         "seconds": round(time.perf_counter() - start, 1),
-        **provenance("cpu"),
+        **provenance(default_device()),
     }
     write_record("cross_domain", f"{run_name(loss, source, profile, seed)}-on-{target}", record)
     return record

@@ -137,6 +137,11 @@ class ReidModel(nn.Module):
         )
 
 
+def default_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def save_model(path: str | Path, model: ReidModel, **details) -> None:
     """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from qaconv_lib.checkpoints import make_folder, read_checkpoint, write_checkpoint
-from qaconv_lib.models import ReidModel, TrainingConfig, load_weights
+from qaconv_lib.models import ReidModel, TrainingConfig, default_device, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
 
@@ -208,7 +208,7 @@ class Trainer:
 
 def _device(name: str | torch.device | None) -> torch.device:
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return default_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
