@@ -183,6 +183,7 @@ def execute(notebook: NotebookNode, folder: Path = BOOK) -> NotebookNode:
         kernel_manager_class=CurrentKernelManager,
         extra_arguments=["--log-level=ERROR"],
         timeout=CELL_TIMEOUT_SECONDS,
+        startup_timeout=300,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )

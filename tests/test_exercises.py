@@ -50,7 +50,7 @@ def exercises():
                 yield pytest.param(source, solutions[0], id=f"{path.stem[:2]}-{name}")
 
 
-@pytest.mark.parametrize("check_source, solution", exercises())
+@pytest.mark.parametrize("check_source, solution", list(exercises()))
 def test_printed_solution_passes_its_check(check_source, solution, capsys):
     namespace: dict = {}
     exec("import numpy as np\nimport torch\nimport torch.nn.functional as F", namespace)
