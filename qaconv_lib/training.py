@@ -75,6 +75,7 @@ class Trainer:
             nesterov=config.momentum > 0,
         )
         self.epoch, self.history = 0, []
+        self._set_rates()
         self.checkpoint = None if run_folder is None else Path(run_folder) / "last.safetensors"
         if self.checkpoint is not None:
             make_folder(self.checkpoint.parent)  # now, and not after the first epoch

@@ -130,9 +130,10 @@ class TestBadInput:
         ):
             best_search("softmax", "mini-duke", "paper")
 
-    def test_a_damaged_record_is_named(self, workplace):
-        path = workplace / "results" / "broken" / "x.json"
-        path.parent.mkdir()
+    def test_a_damaged_record_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+        path = tmp_path / "results" / "broken" / "x.json"
+        path.parent.mkdir(parents=True)
         for content in ("{", "[]", '{"profile": "laptop"}'):
             path.write_text(content)
             with pytest.raises(ValueError, match=r"x\.json is not a record"):
