@@ -253,7 +253,7 @@ def draw_front_picture() -> None:
     import pandas as pd
 
     from qaconv_lib import load_dataset, load_image, load_model
-    from qaconv_lib.experiments import checkpoint_path
+    from qaconv_lib.runs import checkpoint_path
     from qaconv_lib.visualize import show_correspondences
 
     data = load_dataset("mini-market")

@@ -75,7 +75,6 @@ def add_train(subparsers: Subparsers) -> None:
         "train", help="train a model on a dataset", description="Train a model on a dataset."
     )
     _add_run_options(parser)
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
     parser.add_argument(
         "--run-folder",
         type=Path,
@@ -87,13 +86,12 @@ def add_train(subparsers: Subparsers) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, and say where the checkpoint is."""
-    from qaconv_lib.experiments import train_model
+    from qaconv_lib.runs import Run, checkpoint_path, train_run
 
-    path = train_model(
-        options.loss,
-        options.source,
-        profile=options.profile,
-        seed=options.seed,
+    key = options.loss, options.source, options.profile, options.seed
+    path = train_run(
+        Run(*key),
+        checkpoint=checkpoint_path(*key),
         device=options.device,
         run_folder=options.run_folder,
         progress=not options.quiet,
@@ -115,12 +113,12 @@ def add_evaluate(subparsers: Subparsers) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate on every target and print rank-1 and mAP of each stage."""
-    from qaconv_lib.experiments import evaluate_model
+    from qaconv_lib.experiments import Trial, evaluate_trial
+    from qaconv_lib.runs import Run
 
+    run = Run(options.loss, options.source, options.profile, options.seed)
     for target in options.targets:
-        record = evaluate_model(
-            options.loss, options.source, target, profile=options.profile, seed=options.seed
-        )
+        record = evaluate_trial(Trial(run, target, post=True), device=options.device)
         for stage, scores in record["stages"].items():
             print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
@@ -133,46 +131,92 @@ def add_search(subparsers: Subparsers) -> None:
         description="Try the profile's candidate settings on a validation split of the source. "
         "Candidates that have a record are not run again.",
     )
-    _add_run_options(parser)
+    _add_run_options(parser, seed=False)
     parser.set_defaults(run=run_search)
 
 
 def run_search(options: argparse.Namespace) -> None:
     """Search, and print every candidate with its validation scores."""
-    from qaconv_lib.experiments import search
+    from qaconv_lib.search import search
 
     found = search(
-        options.loss, options.source, profile=options.profile, progress=not options.quiet
+        options.loss,
+        options.source,
+        profile=options.profile,
+        device=options.device,
+        progress=not options.quiet,
     )
     for record in found:
         scores = record["scores"]
         print(f"{record['settings']}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
 
+def add_run(subparsers: Subparsers) -> None:
+    """``run``: run a named experiment."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run an experiment of the paper by name",
+        description="Run what an experiment still lacks: train, test, write records. What has a "
+        "record is not run again; a run that was interrupted goes on after its last epoch.",
+    )
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="an experiment (without it: list them)"
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.add_argument("--seeds", type=int, default=None, help="how many (default: see the list)")
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default: 1)")
+    parser.set_defaults(run=run_run)
+
+
+def run_run(options: argparse.Namespace) -> None:
+    """Run an experiment and report on stderr."""
+    from qaconv_lib.experiments import EXPERIMENTS, run_experiment
+
+    if options.name is None:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name:16}{experiment.title}; {experiment.seeds} seeds")
+        return
+    records = run_experiment(
+        options.name,
+        profile=options.profile,
+        seeds=options.seeds,
+        device=options.device,
+        jobs=options.jobs,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
+
+
 def add_tables(subparsers: Subparsers) -> None:
-    """``tables``: print the headline table from the records."""
+    """``tables``: print the tables that there are records for."""
     parser = subparsers.add_parser(
         "tables",
-        help="print the headline table from the records",
-        description="Print the cross-domain table from the records, as Markdown.",
+        help="print the tables from the records",
+        description="Print tables from the records, as Markdown.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="experiments (default: all that have records)"
     )
     parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
     parser.set_defaults(run=run_tables)
 
 
 def run_tables(options: argparse.Namespace) -> None:
-    """Print the table."""
+    """Print the tables."""
     from qaconv_lib.profiles import get_profile
-    from qaconv_lib.tables import headline_table
+    from qaconv_lib.tables import all_tables
 
-    print(headline_table(get_profile(options.profile).name))
+    print(all_tables(get_profile(options.profile).name, options.names))
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("loss", help="qaconv or softmax")
+def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
+    parser.add_argument("loss", help="qaconv, softmax, arc, center or class-memory")
     parser.add_argument("source", help="dataset to train on, e.g. mini-market")
     parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -182,6 +226,7 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     add_train,
     add_evaluate,
     add_search,
+    add_run,
     add_tables,
 ]
 

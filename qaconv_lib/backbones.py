@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from qaconv_lib.archives import data_folders
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-BACKBONES = (*RESNETS, "efficientnet_lite0")
-# How many of the seven stages of EfficientNet-Lite0 reach the stride of a ResNet's layer.
-_LITE0_STAGES = {"layer2": 3, "layer3": 5, "layer4": 7}
-_LITE0_CHANNELS = {"layer2": 40, "layer3": 112, "layer4": 320}
-_LITE0_WEIGHTS = Path("weights", "efficientnet_lite0_imagenet.safetensors")
+LITES = ("efficientnet_lite0", "efficientnet_lite2")
+BACKBONES = (*RESNETS, *LITES)
+# How many of the seven groups of an EfficientNet-Lite reach the stride of a ResNet's layer.
+_LITE_GROUPS = {"layer2": 3, "layer3": 5, "layer4": 7}
 # The pixel statistics with which each family's ImageNet weights were trained.
 _PIXELS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -114,8 +113,9 @@ def make_backbone(
 
     Args:
         name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision), or
-            efficientnet_lite0 (timm), the small network of the laptop profile.
-        pretrained: start from ImageNet weights. Those of efficientnet_lite0 lie in the `data`
+            efficientnet_lite0 and efficientnet_lite2 (timm), the small networks of the laptop
+            profile.
+        pretrained: start from ImageNet weights. Those of the EfficientNets lie in the `data`
             folder; those of the ResNets come from torchvision's registry, over the network.
         final_layer: layer2, layer3 or layer4: a stride of 8, 16 or 32 pixels.
         neck_channels: channels `d` of the maps; None leaves the neck out.
@@ -130,12 +130,12 @@ def make_backbone(
     Raises:
         ValueError: an unknown name, layer or pixel statistic, a neck of an impossible size, or
             more frozen stages than there are.
-        FileNotFoundError: the weights of efficientnet_lite0 are not in the data folder.
+        FileNotFoundError: the weights of an EfficientNet are not in the data folder.
         ConnectionError: torchvision could not fetch the weights of a ResNet.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}")
-    if final_layer not in _LITE0_STAGES:
+    if final_layer not in _LITE_GROUPS:
         raise ValueError(f"final_layer must be layer2, layer3 or layer4, got {final_layer!r}")
     if neck_channels is not None and neck_channels < 1:
         raise ValueError(f"neck_channels must be at least 1 or None, got {neck_channels}")
@@ -144,7 +144,7 @@ def make_backbone(
     pixels = pixels or ("imagenet" if name in RESNETS else "half")
     if pixels not in _PIXELS:
         raise ValueError(f"pixels must be one of {', '.join(_PIXELS)}, got {pixels!r}")
-    build = _resnet if name in RESNETS else _efficientnet_lite0
+    build = _resnet if name in RESNETS else _efficientnet_lite
     trunk, channels = build(name, pretrained, final_layer)
     return Backbone(
         trunk,
@@ -188,27 +188,27 @@ def _resnet(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequentia
     return nn.Sequential(parts), last_convolution.out_channels
 
 
-def _efficientnet_lite0(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequential, int]:
+def _efficientnet_lite(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequential, int]:
     import timm  # here, because importing it takes longer than everything else together
 
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network = timm.create_model(f"tf_{name}", pretrained=False)
     trunk = nn.Sequential(
         OrderedDict(
             conv_stem=network.conv_stem,
             bn1=network.bn1,
-            blocks=network.blocks[: _LITE0_STAGES[final_layer]],
+            blocks=network.blocks[: _LITE_GROUPS[final_layer]],
         )
     )
     if pretrained:
-        weights = load_file(_lite0_weights())
+        weights = load_file(_lite_weights(name))
         trunk.load_state_dict({key: weights[key].float() for key in trunk.state_dict()})
-    return trunk, _LITE0_CHANNELS[final_layer]
+    return trunk, trunk.blocks[-1][-1].conv_pwl.out_channels
 
 
-def _lite0_weights() -> Path:
-    places = [folder / _LITE0_WEIGHTS for folder in data_folders()]
+def _lite_weights(name: str) -> Path:
+    places = [folder / "weights" / f"{name}_imagenet.safetensors" for folder in data_folders()]
     for place in places:
         if place.is_file():
             return place
     looked = ", ".join(map(str, places)) or "a data folder (none found; set QACONV_DATA)"
-    raise FileNotFoundError(f"ImageNet weights of efficientnet_lite0 not found in {looked}")
+    raise FileNotFoundError(f"ImageNet weights of {name} not found in {looked}")

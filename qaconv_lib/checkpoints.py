@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,11 +13,14 @@ from torch import Tensor
 from qaconv_lib.archives import write_whole
 
 _DETAILS = "qaconv_lib"  # the metadata entry that holds everything but the tensors
+_NUMBERS = re.compile(r"\[\n\s*(-?\d[^\[\]{}\"]*?)\n\s*\]")  # a list of numbers, as json indents it
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write a record as readable JSON, whole or not at all."""
-    _write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    """Write a record as readable JSON, a list of numbers on one line, whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    _write(path, (text + "\n").encode())
 
 
 def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict) -> None:

@@ -1,330 +1,299 @@
-"""Experiments that write records (chapters 7 to 10, `python -m qaconv_lib`)."""
+"""The experiments of the paper by name, and how they are run (chapters 11 to 13).
+
+An experiment is a list of trials: a training run and a dataset it is tested on. Trials that two
+experiments share are run once. What has a record with the same settings is not run again, so an
+experiment that was interrupted goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
+import json
+import multiprocessing
+import os
 import time
-import zipfile
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
+import torch
 
-from qaconv_lib.archives import cache_folder, write_whole
-from qaconv_lib.checkpoints import make_folder
-from qaconv_lib.datasets import ReidDataset, load_dataset, validation_split
-from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.models import default_device, load_model, save_model
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.records import provenance, read_records, results_folder, write_record
-from qaconv_lib.reranking import k_reciprocal_rerank
-from qaconv_lib.temporal import tlift
-from qaconv_lib.training import Trainer
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.losses import LOSSES
+from qaconv_lib.models import default_device
+from qaconv_lib.postprocessing import tfusion_record, tlift_record
+from qaconv_lib.profiles import Profile, get_profile
+from qaconv_lib.records import provenance, read_records, write_record
+from qaconv_lib.runs import Run, pair_similarities, score, similarity_stages, summary, train_run
+from qaconv_lib.search import calibration_of
+
+DIRECTIONS = (("market", "duke"), ("duke", "market"))
+
+#: Ablations: by name, the loss and the settings compared. The first is the one used elsewhere.
+ABLATIONS: dict[str, tuple[str, list[dict]]] = {
+    "occlusion": (
+        "qaconv",
+        [{}, {"occlusion": "erasing"}, {"occlusion": "cutout"}, {"occlusion": "none"}],
+    ),
+    "occlusion-size": ("qaconv", [{}, {"occlusion_share": 0.4}, {"occlusion_share": 1.0}]),
+    "memory": ("qaconv", [{}, {"memory_update": "ema"}]),
+    "focal": ("qaconv", [{}, {"gamma": 0.0}]),
+    "head": ("qaconv", [{}, {"tied": True}]),
+    "kernel": ("qaconv", [{}, {"kernel_size": 3}]),
+    "start": ("qaconv", [{}, {"warm_start": 2}, {"pretrained": False, "frozen_stages": 0}]),
+    "source-size": ("qaconv", [{}, {"identities": 100}, {"identities": 50}, {"identities": 25}]),
+    "image-size": ("qaconv", [{}, {"height": 96, "width": 48}, {"height": 192, "width": 96}]),
+    "layer": ("qaconv", [{}, {"final_layer": "layer4"}, {"final_layer": "layer2"}]),
+    "pooled-layer": ("softmax", [{}, {"final_layer": "layer3"}]),
+}
 
 
-def run_name(loss: str, source: str, profile: str, seed: int) -> str:
-    """Name of a run's files."""
-    return f"{loss}-{source}-{profile}-seed{seed}"
+@dataclass(frozen=True)
+class Trial:
+    """A training run and a dataset its model is tested on.
 
-
-def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
-    """Where a trained model lies: `data/checkpoints/<run>.safetensors`."""
-    folder = results_folder().parent / "checkpoints"
-    return folder / f"{run_name(loss, source, profile, seed)}.safetensors"
-
-
-def train_model(
-    loss: str,
-    source: str,
-    *,
-    profile: str = "laptop",
-    seed: int = 0,
-    device: str | None = None,
-    run_folder: str | Path | None = None,
-    progress: bool = False,
-) -> Path:
-    """Train on a dataset's training images; write the checkpoint and the record of the run.
-
-    Args:
-        loss: "qaconv" or "softmax".
-        source: name of the dataset to train on.
-        profile: smoke, laptop or paper.
-        seed: decides initial weights, shuffling and augmentation.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: where to keep the state after every epoch, to go on from after an interruption.
-        progress: show progress bars.
-
-    Returns:
-        The checkpoint.
+    Attributes:
+        run: the training run.
+        target: dataset whose query and gallery images are used.
+        post: test re-ranking and TLift too.
     """
-    chosen = get_profile(profile)
-    config = chosen.config(loss, source, seed)
-    table = _first_identities(load_dataset(source).train, chosen.identities)
-    path = checkpoint_path(loss, source, profile, seed)
-    make_folder(path.parent)  # now, and not after the training
-    trainer = Trainer(config, table, device=device, run_folder=run_folder)
-    start = time.perf_counter()
-    model = trainer.train(progress=progress)
-    seconds = time.perf_counter() - start
-    record = {
-        "experiment": "train",
-        "loss": loss,
-        "source": source,
-        "profile": profile,
-        "seed": seed,
-        "config": dataclasses.asdict(config),
-        "images": len(table),
-        "identities": model.num_classes,
-        "history": trainer.history,
-        "seconds": round(seconds, 1),
-        **provenance(trainer.device),
-    }
-    save_model(path, model)
-    write_record("train", run_name(loss, source, profile, seed), record)
-    return path
+
+    run: Run
+    target: str
+    post: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's record."""
+        return f"{self.run.name}-on-{self.target}"
 
 
-def pair_similarities(
-    loss: str, source: str, target: str, *, profile: str = "laptop", seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Similarities of a trained model on a dataset's query and gallery images, all pairs.
+@dataclass(frozen=True)
+class Experiment:
+    """A named experiment.
 
-    Those of QAConv are at temperature 10, as the released code hands them to re-ranking;
-    `probabilities` takes them back to temperature 1. They are computed at the first call and kept
-    in the cache folder under the contents of checkpoint and dataset.
-
-    Returns:
-        "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
+    Attributes:
+        title: what it asks.
+        seeds: how many seeds it takes unless told otherwise.
+        trials: the trials of one seed, at a profile.
+        after: what is done with a trial's similarities across domains where the target has times,
+            and the folder of its records.
     """
-    path, dataset = checkpoint_path(loss, source, profile, seed), load_dataset(target)
-    images = pd.concat([dataset.query, dataset.gallery])["path"]
-    key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
-    key.update("\n".join(map(str, images)).encode())  # the folder's name holds the archive's hash
-    kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
-    if kept.is_file():
-        try:
-            with np.load(kept) as stored:
-                return dict(stored)
-        except (ValueError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: compute it again
-    model = load_model(path, default_device())
-    queries, gallery = model.extract(dataset.query), model.extract(dataset.gallery)
-    temperature = 10.0 if loss == "qaconv" else 1.0
-    found = {
-        name: model.similarity(a, b, temperature=temperature).numpy(force=True)
-        for name, a, b in (
-            ("query_gallery", queries, gallery),
-            ("query_query", queries, queries),
-            ("gallery_gallery", gallery, gallery),
-        )
-    }
-    content = io.BytesIO()
-    np.savez(content, **found)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(kept, content.getvalue())
-    return found
+
+    title: str
+    seeds: int
+    trials: Callable[[Profile, int], Iterator[Trial]]
+    after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
-def probabilities(
-    similarity: np.ndarray, loss: str, calibration: tuple[float, float] | None = None
-) -> np.ndarray:
-    """What TLift wants: probabilities of "same person" from `pair_similarities`.
-
-    Args:
-        similarity: any shape.
-        loss: for "qaconv" the logits are taken from temperature 10 to 1.
-        calibration: for a pooled model, slope and offset that make a logit of its similarity.
-    """
-    if loss == "qaconv":
-        clipped = np.clip(similarity.astype(np.float64), 1e-12, 1 - 1e-12)
-        return expit(10 * logit(clipped)).astype(np.float32)
-    slope, offset = calibration or (1.0, 0.0)
-    return expit(slope * similarity + offset).astype(np.float32)
+def _losses(profile: Profile, seed: int, losses: Sequence[str] = tuple(LOSSES)) -> Iterator[Trial]:
+    for loss in losses:
+        for source, target in DIRECTIONS:
+            run = Run(loss, profile.datasets[source], profile.name, seed)
+            yield Trial(run, profile.datasets[target], post=True)
+            yield Trial(run, profile.datasets[source], post=loss == "qaconv")
 
 
-def similarity_stages(
-    pairs: dict[str, np.ndarray],
-    dataset: ReidDataset,
-    loss: str,
-    calibration: tuple[float, float] | None = None,
-) -> dict[str, np.ndarray]:
-    """Similarities of the query with the gallery after each stage of post-processing (Table 2).
-
-    Re-ranking takes one minus the similarity; TLift takes probabilities, and after re-ranking one
-    minus the distance.
-
-    Args:
-        pairs: what `pair_similarities` returns.
-        dataset: the dataset they belong to.
-        loss: what the model was trained with.
-        calibration: see `probabilities`.
-
-    Returns:
-        By name of the stage; those with TLift only where the dataset has times.
-    """
-    reranked = 1 - k_reciprocal_rerank(
-        1 - pairs["query_gallery"], 1 - pairs["query_query"], 1 - pairs["gallery_gallery"]
-    )
-    stages = {"alone": pairs["query_gallery"], "+RR": reranked}
-    if dataset.has_time:
-        query, gallery = dataset.query, dataset.gallery
-        moments = query["camera"], query["seconds"], gallery["camera"], gallery["seconds"]
-        stages["+TLift"] = tlift(probabilities(pairs["query_gallery"], loss, calibration), *moments)
-        stages["+RR+TLift"] = tlift(reranked, *moments)
-    return stages
+def _backbones(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[Trial]:
+    for settings in profile.backbones.values():
+        for source in ("market", "duke", "msmt17"):
+            images = profile.datasets[source] + ("-all" if source == "msmt17" else "")
+            run = Run("qaconv", images, profile.name, seed, settings)
+            for target in targets:
+                if target != source:
+                    yield Trial(run, profile.datasets[target], post=True)
 
 
-def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) -> RankingScores:
-    """Evaluate similarities (q, g) of the images of two tables."""
-    return evaluate_ranking(
-        similarity, query["identity"], gallery["identity"], query["camera"], gallery["camera"]
-    )
+def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
+    loss, variants = ABLATIONS[name]
+
+    def trials(profile: Profile, seed: int) -> Iterator[Trial]:
+        source, target = (profile.datasets[role] for role in DIRECTIONS[0])
+        for settings in variants:
+            yield Trial(Run(loss, source, profile.name, seed, settings), target)
+
+    return trials
 
 
-def evaluate_model(
-    loss: str, source: str, target: str, *, profile: str = "laptop", seed: int = 0
-) -> dict:
-    """Test a trained model on another dataset, after every stage; write the record."""
-    get_profile(profile).config(loss, source, seed)  # refuses what does not exist
-    dataset = load_dataset(target)
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment("What the loss contributes (Table 1)", 5, _losses),
+    "table2": Experiment(
+        "QAConv, re-ranking, TLift and TFusion (Table 2)",
+        5,
+        lambda profile, seed: _losses(profile, seed, ("qaconv",)),
+        ("tfusion", tfusion_record),
+    ),
+    "tlift": Experiment(
+        "Parameters and variants of TLift (appendix)",
+        5,
+        lambda profile, seed: _losses(profile, seed, ("qaconv",)),
+        ("tlift", tlift_record),
+    ),
+    "table3": Experiment(
+        "Two backbones, three sources, on Duke and Market (Table 3)",
+        3,
+        lambda profile, seed: _backbones(profile, seed, ("duke", "market")),
+    ),
+    "table4": Experiment(
+        "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)",
+        3,
+        lambda profile, seed: _backbones(profile, seed, ("cuhk03", "msmt17")),
+    ),
+    **{name: Experiment(f"Ablation: {name}", 3, _ablation(name)) for name in ABLATIONS},
+}
+
+
+def get_experiment(name: str) -> Experiment:
+    """An experiment by name; ValueError lists the known ones."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) -> list[Trial]:
+    """The trials of an experiment, seed by seed."""
+    experiment, chosen = get_experiment(name), get_profile(profile)
+    count = experiment.seeds if seeds is None else seeds
+    return [trial for seed in range(count) for trial in experiment.trials(chosen, seed)]
+
+
+def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
+    """The record of a trial that was run with these very settings, if there is one."""
+    for record in read_records(folder):
+        if record["target"] == trial.target and _is_of(record, trial.run):
+            lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
+            return None if lacking else record
+    return None
+
+
+def _is_of(record: dict, run: Run) -> bool:
+    """Whether a record belongs to a run as its settings are now."""
+    about = json.loads(json.dumps({**run.about, "config": dataclasses.asdict(run.config())}))
+    return all(record.get(key) == value for key, value in about.items())
+
+
+def evaluate_trial(trial: Trial, *, device: str | None = None) -> dict:
+    """Test a trained model on a dataset, with all post-processing if asked; write the record."""
+    run, dataset = trial.run, load_dataset(trial.target)
     calibration = None
-    if loss != "qaconv":
-        calibration = best_search(loss, source, profile)["calibration"]
+    if trial.post and dataset.has_time:
+        calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
-    pairs = pair_similarities(loss, source, target, profile=profile, seed=seed)
-    stages = similarity_stages(pairs, dataset, loss, calibration)
+    pairs = pair_similarities(run, trial.target, device=device, keep=not run.settings)
+    stages = {"alone": pairs["query_gallery"]}
+    if trial.post:
+        stages = similarity_stages(pairs, dataset, run.loss, calibration)
     record = {
-        "experiment": "cross_domain",
-        "loss": loss,
-        "source": source,
-        "target": target,
-        "profile": profile,
-        "seed": seed,
+        "experiment": "evaluate",
+        **run.about,
+        "target": trial.target,
+        "config": dataclasses.asdict(run.config()),
         "calibration": calibration,
         "queries": len(dataset.query),
         "gallery": len(dataset.gallery),
         "stages": {
-            name: _summary(score(value, dataset.query, dataset.gallery))
+            name: summary(score(value, dataset.query, dataset.gallery))
             for name, value in stages.items()
         },
         "seconds": round(time.perf_counter() - start, 1),
-        **provenance(default_device()),
+        **provenance(device or default_device()),
     }
-    write_record("cross_domain", f"{run_name(loss, source, profile, seed)}-on-{target}", record)
+    write_record("evaluate", trial.name, record)
     return record
 
 
-def search(
-    loss: str,
-    source: str,
+def run_experiment(
+    name: str,
     *,
     profile: str = "laptop",
-    identities: float = 0.25,
-    progress: bool = False,
+    seeds: int | None = None,
+    device: str | None = None,
+    jobs: int = 1,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
-    """Try settings on a validation split of the source, never on a target; write the records.
-
-    The split holds out training identities; a model trained on the others ranks them, one query an
-    identity and camera. Candidates that have a record already are not run again. A pooled model's
-    calibration for TLift (a logistic regression of "same person" on the similarity) is fitted
-    on the same pairs.
+    """Run what an experiment still lacks, and return the records of all its trials.
 
     Args:
-        loss: "qaconv" or "softmax".
-        source: name of the dataset to train on.
-        profile: its `tried` lists the candidates.
-        identities: share of the training identities that is held out.
-        progress: show progress bars.
+        name: one of `EXPERIMENTS`.
+        profile: smoke, laptop or paper.
+        seeds: seeds 0 to seeds - 1; None takes the experiment's own number.
+        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+        jobs: processes that work side by side, the processor's cores shared between them.
+        report: called with a line of text whenever a run is done.
 
-    Returns:
-        The records, in the order of the candidates.
+    Raises:
+        ValueError: an unknown name or profile, or a number below 1.
+        FileNotFoundError: a dataset is not there, or a loss has not been searched.
     """
-    chosen = get_profile(profile)
-    chosen.config(loss, source)  # refuses an unknown loss
-    table = _first_identities(load_dataset(source).train, chosen.identities)
-    train, query, gallery = validation_split(table, identities, seed=0)
-    done = {
-        _settings_name(record["settings"]): record for record in _searches(loss, source, profile)
-    }
-    records = []
-    for settings in chosen.tried[loss]:
-        name = _settings_name(settings)
-        if name not in done:
-            config = chosen.config(loss, source, **settings)
-            trainer = Trainer(config, train)
-            start = time.perf_counter()
-            model = trainer.train(progress=progress).eval()
-            seconds = time.perf_counter() - start
-            similarity = model.similarity(model.extract(query), model.extract(gallery))
-            similarity = similarity.numpy(force=True)
-            done[name] = {
-                "experiment": "search",
-                "loss": loss,
-                "source": source,
-                "profile": profile,
-                "seed": 0,
-                "settings": settings,
-                "held_out_identities": int(query["identity"].nunique()),
-                "scores": _summary(score(similarity, query, gallery)),
-                "calibration": _calibrate(similarity, query, gallery),
-                "history": trainer.history,
-                "seconds": round(seconds, 1),
-                **provenance(trainer.device),
-            }
-            write_record("search", f"{loss}-{source}-{profile}-{name}", done[name])
-        records.append(done[name])
+    for argument, value in (("seeds", seeds), ("jobs", jobs)):
+        if value is not None and value < 1:
+            raise ValueError(f"{argument} must be at least 1, got {value}")
+    trials = list_trials(name, profile, seeds)
+    waiting: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if find_record(trial) is None:
+            waiting.setdefault(trial.run.name, []).append(trial)
+    done, start = len({t.run.name for t in trials}) - len(waiting), time.perf_counter()
+    report(f"{name}: {done} of {done + len(waiting)} runs have their records")
+    for number, line in enumerate(_execute_all(list(waiting.values()), device, jobs), start=1):
+        left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
+        report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
+    records = [record for trial in trials if (record := find_record(trial)) is not None]
+    if after := get_experiment(name).after:
+        records += _after_all(trials, *after, device, report)
     return records
 
 
-def best_search(loss: str, source: str, profile: str) -> dict:
-    """The record of the settings that did best on the validation split.
-
-    Raises:
-        FileNotFoundError: no search has been run.
-    """
-    records = _searches(loss, source, profile)
-    if not records:
-        raise FileNotFoundError(
-            f"no search of {loss} on {source} at the {profile} profile in {results_folder()}; run "
-            f"`python -m qaconv_lib search {loss} {source} --profile {profile}`"
-        )
-    return max(records, key=lambda record: record["scores"]["mean_ap"])
-
-
-def _summary(scores: RankingScores) -> dict:
-    return {
-        "rank1": round(float(scores.rank(1)), 5),
-        "rank5": round(float(scores.rank(5)), 5),
-        "rank10": round(float(scores.rank(10)), 5),
-        "mean_ap": round(float(scores.mean_ap), 5),
-        "mean_ap_trapezoid": round(float(scores.mean_ap_trapezoid), 5),
-        "mean_inp": round(float(scores.mean_inp), 5),
-    }
+def _after_all(
+    trials: list[Trial],
+    folder: str,
+    act: Callable[[Run, str, str | None], dict],
+    device: str | None,
+    report: Callable[[str], None],
+) -> list[dict]:
+    records = []
+    for trial in trials:
+        if trial.target != trial.run.source and load_dataset(trial.target).has_time:
+            record = find_record(trial, folder)
+            if record is None:
+                record = act(trial.run, trial.target, device)
+                report(f"{folder}: {trial.name}")
+            records.append(record)
+    return records
 
 
-def _calibrate(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) -> list[float]:
-    """Slope and offset of the logit of "same person", from pairs of different cameras."""
-    other = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
-    same = query["identity"].to_numpy()[:, None] == gallery["identity"].to_numpy()
-    fit = LogisticRegression(C=1e6, max_iter=1000).fit(similarity[other][:, None], same[other])
-    return [round(float(fit.coef_[0, 0]), 4), round(float(fit.intercept_[0]), 4)]
+def _execute_all(groups: list[list[Trial]], device: str | None, jobs: int) -> Iterator[str]:
+    if jobs == 1:
+        yield from (_execute(group, device, None) for group in groups)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [pool.submit(_execute, group, device, threads) for group in groups]
+        try:
+            yield from (future.result() for future in futures)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _searches(loss: str, source: str, profile: str) -> list[dict]:
-    key = (loss, source, profile)
-    return [r for r in read_records("search") if (r["loss"], r["source"], r["profile"]) == key]
+def _execute(trials: list[Trial], device: str | None, threads: int | None) -> str:
+    """Train a run unless its model is there, test it, and say what came out."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = trials[0].run
+    if not _has_model(run):
+        train_run(run, device=device, run_folder=run.folder())
+        (run.folder() / "last.safetensors").unlink(missing_ok=True)
+    found = []
+    for trial in trials:
+        scores = evaluate_trial(trial, device=device)["stages"]["alone"]
+        found.append(f"{trial.target} {scores['rank1']:.1%} / {scores['mean_ap']:.1%}")
+    return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 
 
-def _settings_name(settings: dict) -> str:
-    return "-".join(f"{key}={value}" for key, value in sorted(settings.items())) or "default"
-
-
-def _first_identities(table: pd.DataFrame, count: int | None) -> pd.DataFrame:
-    if count is None:
-        return table
-    kept = sorted(table["identity"].unique())[:count]
-    return table[table["identity"].isin(kept)].reset_index(drop=True)
+def _has_model(run: Run) -> bool:
+    """Whether the run's model is there, trained with the settings the run has now."""
+    if not run.trained(run.checkpoint()):
+        return False
+    return any(_is_of(record, run) for record in read_records("train"))

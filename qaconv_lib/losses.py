@@ -124,36 +124,27 @@ class QAConvLoss(nn.Module):
         )
 
 
-class SoftmaxLoss(nn.Module):
-    """Softmax cross-entropy on pooled features: the usual baseline (section 5.3, Table 1).
+class PooledLoss(nn.Module):
+    """What the pooled baselines share: one vector an image, compared by the cosine (section 5.3).
 
-    Maps are averaged over their locations, normalised by a BN layer (whose shift is held at zero)
-    and classified by a linear layer without bias. Images are compared by the cosine of the
-    normalised vectors.
+    Maps are averaged over their locations and normalised by a BN layer whose shift is held at zero.
+    A subclass gives `forward`, which returns the loss and which images it got right.
 
     Args:
-        num_classes: training identities `c`.
         channels: channels `d` of the maps.
     """
 
-    def __init__(self, num_classes: int, channels: int):
+    def __init__(self, channels: int):
         super().__init__()
         self.bn = nn.BatchNorm1d(channels)
         self.bn.bias.requires_grad_(False)
-        self.classifier = nn.Linear(channels, num_classes, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
 
     def embed(self, maps: Tensor) -> Tensor:
         """Pool and normalise maps (b, d, h, w) to vectors (b, d)."""
         return self.bn(maps.mean(dim=(2, 3)))
 
-    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (a scalar) and right answers (bool, shape (b,))."""
-        logits = self.classifier(self.embed(maps))
-        return F.cross_entropy(logits, labels), logits.argmax(dim=1) == labels
-
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
-        """Nothing: this loss keeps no memory."""
+        """Nothing, unless a loss keeps a memory."""
 
     @torch.no_grad()
     def similarity(
@@ -162,7 +153,7 @@ class SoftmaxLoss(nn.Module):
         """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]; `temperature` divides the cosine."""
         if not temperature >= 1:
             raise ValueError(f"temperature must be at least 1 for cosines, got {temperature}")
-        was_training, device = self.training, self.classifier.weight.device
+        was_training, device = self.training, self.bn.weight.device
         self.eval()
         queries = F.normalize(self.embed(query_maps.to(device)), dim=1)
         gallery = F.normalize(self.embed(gallery_maps.to(device)), dim=1)
@@ -170,4 +161,156 @@ class SoftmaxLoss(nn.Module):
         return (1 + queries @ gallery.T / temperature) / 2
 
 
-LOSSES = {"qaconv": QAConvLoss, "softmax": SoftmaxLoss}
+class SoftmaxLoss(PooledLoss):
+    """Softmax cross-entropy: a linear layer without bias classifies the pooled vectors.
+
+    The usual baseline (section 5.3, Table 1).
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+    """
+
+    def __init__(self, num_classes: int, channels: int):
+        super().__init__(channels)
+        self.classifier = nn.Linear(channels, num_classes, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,))."""
+        logits = self.classifier(self.embed(maps))
+        return F.cross_entropy(logits, labels), logits.argmax(dim=1) == labels
+
+
+class ArcLoss(PooledLoss):
+    """Arc loss: softmax cross-entropy of angles, the true class handicapped by a margin (Table 1).
+
+    With theta the angle between a vector and a class's weights, the logit of a class is
+    scale * cos(theta), that of the true class scale * cos(theta + margin) (ArcFace, Deng et al.,
+    CVPR 2019, Eq. 3). Beyond theta = pi - margin, where cos(theta + margin) would rise again, the
+    true class gets scale * (cos(theta) - margin * sin(margin)), as its authors' code has it.
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+        margin: added angle, radians.
+        scale: inverse temperature of the softmax.
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int, *, margin: float = 0.5, scale: float = 30.0
+    ):
+        super().__init__(channels)
+        if not 0 <= margin < math.pi / 2:
+            raise ValueError(f"margin must lie in [0, pi/2) radians, got {margin}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive, got {scale}")
+        self.margin, self.scale = margin, scale
+        self.classifier = nn.Linear(channels, num_classes, bias=False)
+        nn.init.xavier_normal_(self.classifier.weight)
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,)), which know no margin."""
+        vectors = F.normalize(self.embed(maps), dim=1)
+        cosine = vectors @ F.normalize(self.classifier.weight, dim=1).T
+        true = cosine.gather(1, labels[:, None])
+        sine = (1 - true.square()).clamp(min=1e-8).sqrt()
+        moved = true * math.cos(self.margin) - sine * math.sin(self.margin)  # cos(theta + margin)
+        beyond = true <= -math.cos(self.margin)
+        moved = torch.where(beyond, true - self.margin * math.sin(self.margin), moved)
+        logits = self.scale * cosine.scatter(1, labels[:, None], moved)
+        return F.cross_entropy(logits, labels), cosine.argmax(dim=1) == labels
+
+
+class CenterLoss(SoftmaxLoss):
+    """Softmax cross-entropy, and half the squared distance to the centre of the class (Table 1).
+
+    The centres are no parameters: after every step each moves towards the vectors of its class, by
+    rate * (sum of the differences) / (1 + how many) (Wen et al., ECCV 2016, Eq. 4).
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+        weight: of the distance in the loss; the distance is averaged over the mini-batch.
+        rate: how far a centre moves.
+    """
+
+    centers: Tensor
+
+    def __init__(
+        self, num_classes: int, channels: int, *, weight: float = 0.0005, rate: float = 0.5
+    ):
+        super().__init__(num_classes, channels)
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight must not be negative, got {weight}")
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must lie in (0, 1], got {rate}")
+        self.weight, self.rate = weight, rate
+        self.register_buffer("centers", torch.zeros(num_classes, channels))
+        self._vectors: Tensor | None = None
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,))."""
+        vectors = self.embed(maps)
+        self._vectors = vectors.detach()
+        logits = self.classifier(vectors)
+        distance = (vectors - self.centers[labels]).square().sum(dim=1).mean() / 2
+        loss = F.cross_entropy(logits, labels) + self.weight * distance
+        return loss, logits.argmax(dim=1) == labels
+
+    @torch.no_grad()
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Move the centres towards the vectors that the loss has just seen."""
+        difference = torch.zeros_like(self.centers)
+        difference.index_add_(0, labels, self._vectors - self.centers[labels])
+        counts = torch.bincount(labels, minlength=len(self.centers))[:, None]
+        self.centers += self.rate * difference / (1 + counts)
+
+
+class ClassMemoryLoss(PooledLoss):
+    """QAConv's memory and focal loss with cosines of pooled vectors instead of QAConv (Table 1).
+
+    What is left of QAConv when the matching is taken out: the cosine with each vector in the class
+    memory passes one BN layer (the same one-channel layer, started alike) and enters Eq. (1).
+
+    Args:
+        num_classes: training identities `c`.
+        channels: channels `d` of the maps.
+        gamma: focusing parameter of the focal loss.
+        update: how the memory is refreshed, "replace" or "ema".
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int, *, gamma: float = 2.0, update: str = "replace"
+    ):
+        super().__init__(channels)
+        self.memory = ClassMemory(num_classes, channels, 1, 1, update)
+        self.logit_bn = nn.BatchNorm1d(1)
+        nn.init.constant_(self.logit_bn.bias, -4.0)
+        self.gamma = gamma
+        self._vectors: Tensor | None = None
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,)); 0 while the memory is empty."""
+        vectors = F.normalize(self.embed(maps), dim=1)
+        self._vectors = vectors.detach()
+        valid = self.memory.valid
+        if not valid.any():
+            return vectors.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
+        cosine = vectors @ self.memory.features[valid].flatten(1).T
+        logits = cosine.new_full((len(maps), len(valid)), -torch.inf)
+        logits[:, valid] = self.logit_bn(cosine.reshape(-1, 1)).view_as(cosine)
+        return focal_loss(logits, labels, self.gamma, valid), logits.argmax(dim=1) == labels
+
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Refresh the memory with the vectors that the loss has just seen."""
+        self.memory.update(self._vectors[:, :, None, None], labels)
+
+
+LOSSES = {
+    "qaconv": QAConvLoss,
+    "softmax": SoftmaxLoss,
+    "arc": ArcLoss,
+    "center": CenterLoss,
+    "class-memory": ClassMemoryLoss,
+}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from qaconv_lib.backbones import make_backbone
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
-from qaconv_lib.losses import LOSSES, QAConvLoss, SoftmaxLoss
+from qaconv_lib.losses import LOSSES, PooledLoss, QAConvLoss
 from qaconv_lib.transforms import ReidImages
 
 
@@ -27,7 +27,7 @@ class TrainingConfig:
     Nesterov are those of its released code.
     """
 
-    loss: str = "qaconv"  # or "softmax"
+    loss: str = "qaconv"  # or another of `LOSSES`
     backbone: str = "resnet50"
     pretrained: bool = True  # start from ImageNet weights
     final_layer: str = "layer3"
@@ -38,6 +38,7 @@ class TrainingConfig:
     height: int = 384  # pixels
     width: int = 128
     occlusion: str = "occlusion"
+    occlusion_share: float = 0.8  # of the width; only for "occlusion"
     batch_size: int = 32
     epochs: int = 60
     decay_epochs: int = 40  # both rates are divided by 10 after this many epochs
@@ -45,10 +46,14 @@ class TrainingConfig:
     backbone_learning_rate: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    kernel_size: int = 1  # QAConv only, as are the next three
+    warm_start: int = 0  # epochs of softmax training before the first one, in the same way
+    kernel_size: int = 1  # QAConv only, as is the next
     tied: bool = False
-    gamma: float = 2.0
+    gamma: float = 2.0  # QAConv and class memory, as is the next
     memory_update: str = "replace"
+    margin: float = 0.5  # Arc loss only, as is the next; radians
+    scale: float = 30.0
+    center_weight: float = 0.0005  # center loss only
     workers: int = 0  # processes that load images
     seed: int = 0
 
@@ -56,7 +61,7 @@ class TrainingConfig:
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
-        for name, minimum in (least | {"workers": 0, "seed": 0}).items():
+        for name, minimum in (least | {"workers": 0, "seed": 0, "warm_start": 0}).items():
             value = getattr(self, name)
             if not isinstance(value, int) or not minimum <= value < 2**31:
                 raise ValueError(f"{name} must be a whole number from {minimum}, got {value!r}")
@@ -94,20 +99,17 @@ class ReidModel(nn.Module):
             pixels=config.pixels,
             frozen_stages=config.frozen_stages,
         )
-        channels = self.backbone.channels
-        self.criterion: QAConvLoss | SoftmaxLoss
+        sizes = [num_classes, self.backbone.channels]
         if config.loss == "qaconv":
-            self.criterion = QAConvLoss(
-                num_classes,
-                channels,
-                *self.backbone.map_size(config.height, config.width),
-                kernel_size=config.kernel_size,
-                tied=config.tied,
-                gamma=config.gamma,
-                update=config.memory_update,
-            )
-        else:
-            self.criterion = SoftmaxLoss(num_classes, channels)
+            sizes += self.backbone.map_size(config.height, config.width)
+        own = {
+            "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
+            "arc": {"margin": config.margin, "scale": config.scale},
+            "center": {"weight": config.center_weight},
+        }.get(config.loss, {})
+        if config.loss in ("qaconv", "class-memory"):
+            own |= {"gamma": config.gamma, "update": config.memory_update}
+        self.criterion: QAConvLoss | PooledLoss = LOSSES[config.loss](*sizes, **own)
 
     @torch.no_grad()
     def extract(
@@ -145,7 +147,7 @@ def default_device() -> torch.device:
 def save_model(path: str | Path, model: ReidModel, **details) -> None:
     """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
 
-    The class memory and a softmax model's classifier serve training only and are left out.
+    Class memory, classifier and centres serve training only and are left out.
 
     Args:
         path: the file; it is replaced whole or not at all.
@@ -201,4 +203,4 @@ def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> N
 
 
 def _training_only(key: str) -> bool:
-    return key.startswith(("criterion.memory.", "criterion.classifier."))
+    return key.startswith(("criterion.memory.", "criterion.classifier.", "criterion.centers"))

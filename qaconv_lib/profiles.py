@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import TrainingConfig
 
 
@@ -15,76 +16,100 @@ class Profile:
     Attributes:
         name: smoke, laptop or paper.
         base: settings that all losses share.
+        datasets: the dataset that stands for each of "market", "duke", "cuhk03" and "msmt17".
+        backbones: settings of the "small" and the "large" backbone.
         changes: settings that replace the shared ones, by loss.
-        searched: settings chosen on a validation split, by loss and source; see `search`.
+        searched: settings chosen on validation splits, by loss; see `search`.
         tried: the settings that `search` tries, by loss.
         identities: training identities used; None for all.
     """
 
     name: str
     base: TrainingConfig
+    datasets: dict[str, str]
+    backbones: dict[str, dict]
     changes: dict[str, dict] = field(default_factory=dict)
-    searched: dict[tuple[str, str], dict] = field(default_factory=dict)
+    searched: dict[str, dict] = field(default_factory=dict)
     tried: dict[str, list[dict]] = field(default_factory=dict)
     identities: int | None = None
 
-    def config(self, loss: str, source: str, seed: int = 0, **more) -> TrainingConfig:
+    def config(self, loss: str, seed: int = 0, **more) -> TrainingConfig:
         """Settings of one run."""
-        changes = self.changes.get(loss, {}) | self.searched.get((loss, source), {}) | more
+        changes = self.changes.get(loss, {}) | self.searched.get(loss, {}) | more
         return dataclasses.replace(self.base, loss=loss, seed=seed, **changes)
 
 
 # The pooled baselines of the paper use layer4, without the neck.
 _POOLED = {"final_layer": "layer4", "neck_channels": None}
+_BASELINES = {loss: _POOLED for loss in LOSSES if loss != "qaconv"}
 _LAPTOP = TrainingConfig(
     backbone="efficientnet_lite0",
     neck_channels=64,
     frozen_stages=3,
     height=128,
     width=64,
-    epochs=10,
-    decay_epochs=7,
+    epochs=5,
+    decay_epochs=4,
 )
+_MINIATURES = {name: f"mini-{name}" for name in ("market", "duke", "cuhk03", "msmt17")}
+_LITES = {
+    "small": {"backbone": "efficientnet_lite0"},
+    "large": {"backbone": "efficientnet_lite2"},
+}
 
 
 def _rates(new: float, trunk: float, **more) -> dict:
-    """A candidate of the search: half the epochs, these learning rates."""
-    rates = {"learning_rate": new, "backbone_learning_rate": trunk}
-    return rates | {"epochs": 5, "decay_epochs": 4} | more
+    return {"learning_rate": new, "backbone_learning_rate": trunk} | more
 
 
-# The paper's rates first. The pooled baseline may also take the layer that QAConv takes.
-_TRIED = [_rates(0.01, 0.001), _rates(0.02, 0.02), _rates(0.05, 0.01)]
-_TRIED_POOLED = [*_TRIED, _rates(0.05, 0.01, final_layer="layer3")]
-# What the search found best, for either loss and on either source.
-_CHOSEN = {"learning_rate": 0.02, "backbone_learning_rate": 0.02}
+# The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
+_RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
+_LARGE = [_rates(0.05, 0.05), _rates(0.1, 0.1)]
+_TRIED = {
+    "qaconv": [_rates(*pair) for pair in _RATES],
+    # The pooled baseline may also take the layer that QAConv takes.
+    "softmax": [_rates(*pair) for pair in _RATES]
+    + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:4]],
+    # The others: what they have of their own, at the rates that softmax and QAConv do best with.
+    "arc": [_LARGE[1] | {"margin": margin} for margin in (0.2, 0.5)],
+    "center": [_LARGE[1] | {"center_weight": weight} for weight in (0.0005, 0.005)],
+    "class-memory": _LARGE,
+}
+_DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
+
 PROFILES = {
     "smoke": Profile(
         "smoke",
         dataclasses.replace(
             _LAPTOP, height=64, width=32, neck_channels=16, batch_size=16, epochs=1, decay_epochs=1
         ),
-        {"softmax": _POOLED},
-        tried={"qaconv": [{}], "softmax": [{}]},
+        _MINIATURES,
+        _LITES,
+        _BASELINES,
+        tried=_DEFAULT_ONLY,
         identities=20,
     ),
     "laptop": Profile(
         "laptop",
         _LAPTOP,
-        {"softmax": _POOLED},
-        searched={
-            ("qaconv", "mini-market"): _CHOSEN,
-            ("qaconv", "mini-duke"): _CHOSEN,
-            ("softmax", "mini-market"): _CHOSEN,
-            ("softmax", "mini-duke"): _CHOSEN,
-        },
-        tried={"qaconv": _TRIED, "softmax": _TRIED_POOLED},
+        _MINIATURES,
+        _LITES,
+        _BASELINES,
+        searched=dict.fromkeys(LOSSES, _rates(0.1, 0.1)),
+        tried=_TRIED,
     ),
     "paper": Profile(
         "paper",
         TrainingConfig(workers=4),
-        {"softmax": _POOLED},
-        tried={"qaconv": [{}], "softmax": [{}]},
+        {
+            "market": "market1501",
+            "duke": "dukemtmc",
+            "cuhk03": "cuhk03-np-detected",
+            "msmt17": "msmt17",
+        },
+        {"small": {"backbone": "resnet50"}, "large": {"backbone": "resnet152"}},
+        _BASELINES,
+        tried=_DEFAULT_ONLY,
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -70,15 +71,21 @@ def read_records(folder: str) -> list[dict]:
     """
     records = []
     for path in sorted((results_folder() / folder).glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a record: {error}") from error
-        missing = _EVERYWHERE - set(record) if isinstance(record, dict) else _EVERYWHERE
-        if missing:
-            raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
-        records.append(record)
+        records.append(_read_record(path, path.stat().st_mtime_ns))
     return records
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_record(path: Path, changed: int) -> dict:
+    """One record; `changed` makes a file that was written anew be read again."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a record: {error}") from error
+    missing = _EVERYWHERE - set(record) if isinstance(record, dict) else _EVERYWHERE
+    if missing:
+        raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
+    return record
 
 
 def _package_versions() -> dict[str, str]:

@@ -1,45 +1,269 @@
-"""Tables of the book and the README, drawn from records."""
+"""Tables of the book and the README, drawn from records; no number is typed in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 
+from qaconv_lib.experiments import (
+    ABLATIONS,
+    DIRECTIONS,
+    EXPERIMENTS,
+    Trial,
+    find_record,
+    get_experiment,
+)
+from qaconv_lib.losses import LOSSES
+from qaconv_lib.profiles import get_profile
+from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import read_records
+from qaconv_lib.runs import STAGES, Run
+from qaconv_lib.statistics import Difference, mean_and_deviation, paired_bootstrap
 
-STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
+LABELS = {
+    "softmax": "softmax",
+    "arc": "Arc loss",
+    "center": "center loss",
+    "class-memory": "class memory, pooled",
+    "qaconv": "QAConv",
+}
+_ARROW = "{} → {}"
 
 
-def headline_table(profile: str = "laptop") -> str:
-    """Markdown table of the cross-domain records, in the form of the paper's Table 2."""
-    records = [r for r in read_records("cross_domain") if r["profile"] == profile]
-    if not records:
-        return f"No cross-domain records at the {profile} profile yet."
-    directions = sorted({(r["source"], r["target"]) for r in records}, reverse=True)
-    rows = [
-        "| method | " + " | ".join(f"{s} → {t}<br>rank-1 / mAP" for s, t in directions) + " |",
-        "|---|" + "---|" * len(directions),
-    ]
-    for loss, label in (("softmax", "softmax, pooled"), ("qaconv", "QAConv")):
+def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) -> list[dict]:
+    """Scores of a run and its twins with other seeds on a target, by seed; those there are.
+
+    Args:
+        run: its seed does not count.
+        target: name of the dataset.
+        stage: one of `STAGES`; "+RR+TFusion" and "+RR+TFusion (best)" are TFusion after re-ranking,
+            its error rates chosen on the source, and on the target.
+        seeds: seeds looked for, from 0.
+    """
+    found = []
+    for seed in range(seeds):
+        trial = Trial(Run(run.loss, run.source, run.profile, seed, run.settings), target)
+        if stage.startswith("+RR+TFusion"):
+            record = find_record(trial, "tfusion")
+            part = (
+                {} if record is None else {stage: record["best" if "best" in stage else "chosen"]}
+            )
+        else:
+            record = find_record(trial)
+            part = {} if record is None else record["stages"]
+        if stage in part:
+            found.append(part[stage])
+    return found
+
+
+def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
+    """Difference of two methods and its interval over queries, in percent; None without records.
+
+    A query's score is averaged over the seeds of each method first.
+
+    Args:
+        ours: scores of one method, one a seed, as `find_scores` gives them.
+        theirs: scores of the other, on the same queries.
+        key: "mean_ap" or "rank1".
+    """
+    if not ours or not theirs:
+        return None
+    values = []
+    for scores in (ours, theirs):
+        if key == "mean_ap":
+            values.append(np.mean([s["average_precision"] for s in scores], axis=0))
+        elif key == "rank1":
+            first = [np.asarray(s["first_match_rank"]) == 1 for s in scores]
+            values.append(np.mean(first, axis=0))
+        else:
+            raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
+    return paired_bootstrap(100 * (values[0] - values[1]))
+
+
+def headline_table(profile: str = "laptop") -> pd.DataFrame:
+    """Softmax and QAConv across domains, after every stage: Tables 1 and 2 in short."""
+    rows = {}
+    for loss in ("softmax", "qaconv"):
         for stage in STAGES:
-            cells = []
-            for direction in directions:
-                found = [
-                    r["stages"][stage]
-                    for r in records
-                    if (r["loss"], r["source"], r["target"]) == (loss, *direction)
-                    and stage in r["stages"]
-                ]
-                cells.append(_percent(found))
-            name = label if stage == "alone" else f"{label}{stage.replace('+', ' + ')}"
-            rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    seeds = sorted({r["seed"] for r in records})
-    devices = ", ".join(sorted({r["device"] for r in records}))
-    rows += ["", f"In percent, seed {', '.join(map(str, seeds))}; {profile} profile, on {devices}."]
-    return "\n".join(rows)
+            name = LABELS[loss] if stage == "alone" else LABELS[loss] + stage.replace("+", " + ")
+            rows[name] = {
+                _direction(profile, source, target): _cell(
+                    find_scores(_run(loss, source, profile), _name(profile, target), stage)
+                )
+                for source, target in DIRECTIONS
+            }
+    return pd.DataFrame(rows).T
 
 
-def _percent(found: list[dict]) -> str:
+def table1(profile: str = "laptop") -> pd.DataFrame:
+    """What the loss contributes: every loss in both directions, and how far QAConv is ahead."""
+    rows = {}
+    for loss in LOSSES:
+        row = {}
+        for source, target in DIRECTIONS:
+            name, direction = _name(profile, target), _direction(profile, source, target)
+            found = find_scores(_run(loss, source, profile), name)
+            row[direction] = _cell(found)
+            ahead = compare(find_scores(_run("qaconv", source, profile), name), found)
+            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else _interval(ahead)
+            row[f"published, {_ARROW.format(source, target)}"] = _published(
+                TABLE1[loss][source, target]
+            )
+        rows[LABELS[loss]] = row
+    return _ordered(rows)
+
+
+def table2(profile: str = "laptop") -> pd.DataFrame:
+    """QAConv after each kind of post-processing, and what that adds to QAConv alone."""
+    stages = [*STAGES[:3], "+RR+TFusion", "+RR+TFusion (best)", "+RR+TLift"]
+    rows = {}
+    for stage in stages:
+        row = {}
+        for source, target in DIRECTIONS:
+            run, name = _run("qaconv", source, profile), _name(profile, target)
+            direction = _direction(profile, source, target)
+            found, alone = find_scores(run, name, stage), find_scores(run, name)
+            row[direction] = _cell(found)
+            gain = "–" if stage == "alone" else _interval(compare(found, alone))
+            row[f"gain, mAP, {direction}"] = gain
+            row[f"published, {_ARROW.format(source, target)}"] = _published(
+                TABLE2.get(stage, {}).get((source, target))
+            )
+        rows["QAConv" + ("" if stage == "alone" else stage.replace("+", " + "))] = row
+    return _ordered(rows)
+
+
+def table3(profile: str = "laptop") -> pd.DataFrame:
+    """Two backbones and three sources, tested on Duke and Market."""
+    return _backbones(profile, ("duke", "market"), ("alone", "+RR", "+RR+TLift"))
+
+
+def table4(profile: str = "laptop") -> pd.DataFrame:
+    """Two backbones and three sources, tested on CUHK03 and MSMT17, which have no times."""
+    return _backbones(profile, ("cuhk03", "msmt17"), ("alone", "+RR"))
+
+
+def _backbones(profile: str, targets: Sequence[str], stages: Sequence[str]) -> pd.DataFrame:
+    chosen, rows = get_profile(profile), []
+    for source in ("market", "duke", "msmt17"):
+        for size, settings in chosen.backbones.items():
+            images = chosen.datasets[source] + ("-all" if source == "msmt17" else "")
+            run = Run("qaconv", images, profile, 0, settings)
+            for stage in stages:
+                row = {"source": images, "backbone": run.config().backbone, "stage": stage}
+                for target in targets:
+                    name = chosen.datasets[target]
+                    if target == source:
+                        row[f"→ {name}"] = row[f"published, → {target}"] = ""
+                        continue
+                    row[f"→ {name}"] = _cell(find_scores(run, name, stage))
+                    row[f"published, → {target}"] = _published(
+                        TABLES34.get((size, stage, source, target))
+                    )
+                rows.append(row)
+    return pd.DataFrame(rows).set_index(["source", "backbone", "stage"])
+
+
+def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
+    """One ablation: each variant, and its difference from the first with its interval."""
+    if name not in ABLATIONS:
+        raise ValueError(f"unknown ablation {name!r}; known are {', '.join(ABLATIONS)}")
+    loss, variants = ABLATIONS[name]
+    seeds = EXPERIMENTS[name].seeds  # Table 1 may have run more of the first variant
+    rows, first = {}, None
+    for settings in variants:
+        source, target = DIRECTIONS[0]
+        run = Run(loss, _name(profile, source), profile, 0, settings)
+        found = find_scores(run, _name(profile, target), seeds=seeds)
+        first = found if first is None else first
+        rows[variant_label(name, settings, run)] = {
+            "rank-1 / mAP": _cell(found),
+            "mAP against the first": "–" if found is first else _interval(compare(found, first)),
+        }
+    return pd.DataFrame(rows).T
+
+
+def variant_label(name: str, settings: dict, run: Run) -> str:
+    """What a variant of an ablation is called: the values of the settings that vary in it."""
+    keys = dict.fromkeys(key for variant in ABLATIONS[name][1] for key in variant)
+    config = run.config()
+    parts = []
+    for key in keys:
+        value = settings.get(key, getattr(config, key, "all"))
+        parts.append(f"{key.replace('_', ' ')} {value}")
+    return ", ".join(parts)
+
+
+def all_tables(profile: str, names: Sequence[str] = ()) -> str:
+    """Tables as Markdown: the named experiments, or the headline and all that have records."""
+    tables = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}
+    parts = []
+    for name in names:
+        get_experiment(name)
+        table = tables[name](profile) if name in tables else ablation_table(name, profile)
+        parts.append(f"{get_experiment(name).title}\n\n{to_markdown(table)}")
+    if not names:
+        if not _devices(profile):
+            return f"No records at the {profile} profile yet."
+        parts.append(to_markdown(headline_table(profile)))
+    return "\n\n".join([*parts, footnote(profile)])
+
+
+def footnote(profile: str = "laptop") -> str:
+    """What the cells are, and the device that they come from."""
+    return (
+        "Rank-1 / mAP in percent, mean over the seeds in brackets ± standard deviation; "
+        f"{profile} profile, on {', '.join(_devices(profile)) or 'no device yet'}."
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown, its index as the first columns."""
+    table = table.reset_index() if table.index.nlevels > 1 else table.rename_axis("").reset_index()
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _devices(profile: str) -> list[str]:
+    return sorted({r["device"] for r in read_records("evaluate") if r["profile"] == profile})
+
+
+def _run(loss: str, source: str, profile: str) -> Run:
+    return Run(loss, _name(profile, source), profile)
+
+
+def _name(profile: str, role: str) -> str:
+    return get_profile(profile).datasets[role]
+
+
+def _direction(profile: str, source: str, target: str) -> str:
+    return _ARROW.format(_name(profile, source), _name(profile, target))
+
+
+def _cell(found: list[dict]) -> str:
     if not found:
         return "–"
-    rank, mean_ap = (100 * np.mean([f[key] for f in found]) for key in ("rank1", "mean_ap"))
-    return f"{rank:.1f} / {mean_ap:.1f}"
+    parts = []
+    for key in ("rank1", "mean_ap"):
+        mean, deviation = mean_and_deviation([100 * scores[key] for scores in found])
+        parts.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else ""))
+    return f"{' / '.join(parts)} ({len(found)})"
+
+
+def _interval(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+
+
+def _published(pair: tuple[float, float | None] | None) -> str:
+    return "–" if pair is None else " / ".join("–" if v is None else f"{v:.1f}" for v in pair)
+
+
+def _ordered(rows: dict[str, dict]) -> pd.DataFrame:
+    """Columns of one kind side by side: ours, the differences, the published ones."""
+    table = pd.DataFrame(rows).T
+    kinds = [lambda c: "→" in c and "," not in c, lambda c: "mAP" in c, lambda c: "pub" in c]
+    return table[[column for kind in kinds for column in table.columns if kind(column)]]

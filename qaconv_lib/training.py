@@ -54,7 +54,7 @@ class Trainer:
             raise ValueError(
                 f"{len(table)} training images do not fill one batch of {config.batch_size}"
             )
-        self.config = config
+        self.config, self.table = config, table
         self.device = _device(device)
         self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
@@ -62,7 +62,7 @@ class Trainer:
             table,
             config.height,
             config.width,
-            make_augmentation(config.occlusion),
+            make_augmentation(config.occlusion, occlusion_share=config.occlusion_share),
             keep_in_memory=config.workers == 0,
         )
         self.model = ReidModel(config, len(self.images.identities)).to(self.device)
@@ -116,6 +116,8 @@ class Trainer:
             after_epoch: called after every epoch, e.g. to measure or to print.
         """
         last = self.config.epochs if epochs is None else min(epochs, self.config.epochs)
+        if self.config.warm_start and not self.epoch:
+            self._warm_start(progress)
         while self.epoch < last:
             self.history.append(self._train_epoch(progress))
             self.epoch += 1
@@ -124,6 +126,15 @@ class Trainer:
             if after_epoch is not None:
                 after_epoch(self)
         return self.model
+
+    def _warm_start(self, progress: bool) -> None:
+        """Take over the trunk of a softmax model trained for `warm_start` epochs."""
+        first = dataclasses.replace(
+            self.config, loss="softmax", epochs=self.config.warm_start, warm_start=0
+        )
+        trainer = Trainer(first, self.table, device=self.device)
+        trained = trainer.train(progress=progress).backbone.trunk
+        self.model.backbone.trunk.load_state_dict(trained.state_dict())
 
     def _train_epoch(self, progress: bool) -> dict:
         factor = self._set_rates()

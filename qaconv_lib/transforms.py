@@ -73,19 +73,22 @@ class Cutout(nn.Module):
         return image
 
 
-def make_augmentation(occlusion: str = "occlusion", flip: bool = True) -> nn.Module:
+def make_augmentation(
+    occlusion: str = "occlusion", flip: bool = True, occlusion_share: float = 0.8
+) -> nn.Module:
     """Augmentation of one training image (3, H, W) in [0, 1]: a flip, then something hidden.
 
     Args:
         occlusion: "occlusion" as in the paper, "erasing" (Zhong et al., 2020), "cutout" (DeVries
             and Taylor, 2017) or "none".
         flip: mirror every second image from left to right.
+        occlusion_share: largest side of the paper's square, as a share of the width.
 
     Raises:
-        ValueError: an unknown kind of occlusion.
+        ValueError: an unknown kind of occlusion, or a share outside (0, 1].
     """
     hide: dict[str, Callable[[], nn.Module]] = {
-        "occlusion": RandomOcclusion,
+        "occlusion": lambda: RandomOcclusion(occlusion_share),
         "erasing": lambda: v2.RandomErasing(p=0.5),
         "cutout": Cutout,
         "none": nn.Identity,
