@@ -36,7 +36,7 @@ book: $(INSTALLED)
 	$(PY) book/refresh.py --output _build/book
 	$(BIN)/jupyter-book build --all --quiet --path-output . _build/book $(SPHINX_STRICT)
 	@echo
-	@$(PY) -m qaconv_lib tables
+	@$(PY) -m qaconv_lib tables headline
 	@echo
 	@echo "The book is built: open $(CURDIR)/_build/html/index.html"
 

@@ -37,7 +37,11 @@ LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
-HEADLINE = ("<!-- headline:start -->", "<!-- headline:end -->")
+# What `python -m qaconv_lib COMMAND` prints stands between two marks of a page.
+FILLED = [
+    (ROOT / "README.md", "headline", ["tables", "headline"]),
+    (BOOK / "claims.md", "claims", ["claims"]),
+]
 CELL_TIMEOUT_SECONDS = 900
 
 
@@ -234,18 +238,29 @@ def copy_book(output: Path) -> Path:
     return output / "book"
 
 
-def fill_headline() -> None:
-    """Writes what `python -m qaconv_lib tables` prints between the marks in README.md."""
-    command = [sys.executable, "-m", "qaconv_lib", "tables"]
-    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    readme = ROOT / "README.md"
-    start, end = HEADLINE
-    text = readme.read_text(encoding="utf-8")
+def printed(command: Sequence[str]) -> str:
+    """What `python -m qaconv_lib` prints for a command."""
+    whole = [sys.executable, "-m", "qaconv_lib", *command]
+    run = subprocess.run(whole, check=True, capture_output=True, text=True, cwd=ROOT)
+    return run.stdout.strip()
+
+
+def parts_around(path: Path, mark: str) -> tuple[str, str, str]:
+    """A page's text before, between and after its two marks, which stay with the outer parts."""
+    start, end = f"<!-- {mark}:start -->\n", f"<!-- {mark}:end -->"
+    text = path.read_text(encoding="utf-8")
     if text.count(start) != 1 or text.count(end) != 1:
-        raise SystemExit(f"refresh: README.md must have {start} and {end} once each")
+        raise SystemExit(f"refresh: {path.name} must have {start.strip()} and {end} once each")
     before, rest = text.split(start)
-    after = rest.split(end)[1]
-    write_whole(readme, f"{before}{start}\n{table}\n{end}{after}")
+    between, after = rest.split(end)
+    return before + start, between, end + after
+
+
+def fill_pages() -> None:
+    """Writes what the commands of FILLED print between the marks of their pages."""
+    for path, mark, command in FILLED:
+        before, _, after = parts_around(path, mark)
+        write_whole(path, f"{before}{printed(command)}\n{after}")
 
 
 def draw_front_picture() -> None:
@@ -279,7 +294,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="execute nothing, only look")
     parser.add_argument(
-        "--headline", action="store_true", help="only renew README.md's table and picture"
+        "--headline",
+        action="store_true",
+        help="only renew the tables of README.md and the claims, and README.md's picture",
     )
     parser.add_argument(
         "--jobs",
@@ -291,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
     if options.headline:
-        fill_headline()
+        fill_pages()
         draw_front_picture()
         return 0
 

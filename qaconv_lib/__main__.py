@@ -196,7 +196,10 @@ def add_tables(subparsers: Subparsers) -> None:
         description="Print tables from the records, as Markdown.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="experiments (default: all that have records)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="headline, or an experiment (default: all that have records)",
     )
     parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
     parser.set_defaults(run=run_tables)
@@ -208,6 +211,25 @@ def run_tables(options: argparse.Namespace) -> None:
     from qaconv_lib.tables import all_tables
 
     print(all_tables(get_profile(options.profile).name, options.names))
+
+
+def add_claims(subparsers: Subparsers) -> None:
+    """``claims``: print the ledger of the paper's claims."""
+    parser = subparsers.add_parser(
+        "claims",
+        help="print what the records say about the paper's claims",
+        description="Print the paper's claims, their tests and verdicts, as Markdown.",
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.set_defaults(run=run_claims)
+
+
+def run_claims(options: argparse.Namespace) -> None:
+    """Print the ledger."""
+    from qaconv_lib.claims import ledger
+    from qaconv_lib.profiles import get_profile
+
+    print(ledger(get_profile(options.profile).name))
 
 
 def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
@@ -228,6 +250,7 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     add_search,
     add_run,
     add_tables,
+    add_claims,
 ]
 
 

@@ -159,17 +159,17 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
 
 def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
     """The record of a trial that was run with these very settings, if there is one."""
+    wanted = {**_about(trial.run), "target": trial.target}
     for record in read_records(folder):
-        if record["target"] == trial.target and _is_of(record, trial.run):
+        if all(record.get(key) == value for key, value in wanted.items()):
             lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
             return None if lacking else record
     return None
 
 
-def _is_of(record: dict, run: Run) -> bool:
-    """Whether a record belongs to a run as its settings are now."""
-    about = json.loads(json.dumps({**run.about, "config": dataclasses.asdict(run.config())}))
-    return all(record.get(key) == value for key, value in about.items())
+def _about(run: Run) -> dict:
+    """What every record of a run says, as it reads when it comes back from its file."""
+    return json.loads(json.dumps({**run.about, "config": dataclasses.asdict(run.config())}))
 
 
 def evaluate_trial(trial: Trial, *, device: str | None = None) -> dict:
@@ -296,4 +296,6 @@ def _has_model(run: Run) -> bool:
     """Whether the run's model is there, trained with the settings the run has now."""
     if not run.trained(run.checkpoint()):
         return False
-    return any(_is_of(record, run) for record in read_records("train"))
+    about = _about(run)
+    trained = read_records("train")
+    return any(all(r.get(key) == value for key, value in about.items()) for r in trained)

@@ -70,8 +70,11 @@ _TRIED = {
     # The pooled baseline may also take the layer that QAConv takes.
     "softmax": [_rates(*pair) for pair in _RATES]
     + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:4]],
-    # The others: what they have of their own, at the rates that softmax and QAConv do best with.
-    "arc": [_LARGE[1] | {"margin": margin} for margin in (0.2, 0.5)],
+    # The others: what they have of their own, first at the rates that softmax and QAConv do best
+    # with. Arc loss has a steeper gradient, and was tried at lower ones too.
+    "arc": [_LARGE[1] | {"margin": margin} for margin in (0.2, 0.5)]
+    + [_rates(0.05, 0.05, margin=0.2)]
+    + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)],
     "center": [_LARGE[1] | {"center_weight": weight} for weight in (0.0005, 0.005)],
     "class-memory": _LARGE,
 }
@@ -95,7 +98,13 @@ PROFILES = {
         _MINIATURES,
         _LITES,
         _BASELINES,
-        searched=dict.fromkeys(LOSSES, _rates(0.1, 0.1)),
+        searched={
+            "qaconv": _rates(0.1, 0.1),
+            "softmax": _rates(0.1, 0.1),
+            "arc": _rates(0.02, 0.02, margin=0.5),
+            "center": _rates(0.1, 0.1, center_weight=0.005),
+            "class-memory": _rates(0.1, 0.1),
+        },
         tried=_TRIED,
     ),
     "paper": Profile(

@@ -14,6 +14,7 @@ from qaconv_lib.experiments import (
     Trial,
     find_record,
     get_experiment,
+    list_trials,
 )
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.profiles import get_profile
@@ -38,8 +39,9 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
     Args:
         run: its seed does not count.
         target: name of the dataset.
-        stage: one of `STAGES`; "+RR+TFusion" and "+RR+TFusion (best)" are TFusion after re-ranking,
-            its error rates chosen on the source, and on the target.
+        stage: one of `STAGES`; "+RR+TFusion" is TFusion after re-ranking with parameters
+            chosen on the source, "+RR+TFusion (best)" on the target; "+RR+TFusion (labelled)" has
+            transition times from labelled images of the target.
         seeds: seeds looked for, from 0.
     """
     found = []
@@ -117,7 +119,8 @@ def table1(profile: str = "laptop") -> pd.DataFrame:
 
 def table2(profile: str = "laptop") -> pd.DataFrame:
     """QAConv after each kind of post-processing, and what that adds to QAConv alone."""
-    stages = [*STAGES[:3], "+RR+TFusion", "+RR+TFusion (best)", "+RR+TLift"]
+    stages = [*STAGES[:3], "+RR+TFusion", "+RR+TFusion (best)"]
+    stages += ["+RR+TFusion (labelled)", "+RR+TLift"]
     rows = {}
     for stage in stages:
         row = {}
@@ -185,6 +188,30 @@ def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def tlift_table(profile: str = "laptop") -> pd.DataFrame:
+    """TLift's variants, and each parameter at each value, on QAConv in both directions."""
+    rows: dict[str, dict] = {}
+    for source, target in DIRECTIONS:
+        run, name = _run("qaconv", source, profile), _name(profile, target)
+        seeds = range(EXPERIMENTS["tlift"].seeds)
+        trials = [Trial(Run(run.loss, run.source, run.profile, seed), name) for seed in seeds]
+        found = [record for trial in trials if (record := find_record(trial, "tlift"))]
+        labelled: dict[str, list[dict]] = {}
+        for record in found:
+            for variant, stages in record["variants"].items():
+                labelled.setdefault(variant, []).append(stages)
+            for row in record["sweeps"]:
+                label = f"{row['parameter']} = {row['value']:g}"
+                labelled.setdefault(label, []).append(row["stages"])
+        for label, stages in labelled.items():
+            for stage in ("+TLift", "+RR+TLift"):
+                column = (
+                    f"{_direction(profile, source, target)}, {stage.replace('+', '+ ').strip()}"
+                )
+                rows.setdefault(label, {})[column] = _cell([s[stage] for s in stages])
+    return pd.DataFrame(rows).T
+
+
 def variant_label(name: str, settings: dict, run: Run) -> str:
     """What a variant of an ablation is called: the values of the settings that vary in it."""
     keys = dict.fromkeys(key for variant in ABLATIONS[name][1] for key in variant)
@@ -197,17 +224,26 @@ def variant_label(name: str, settings: dict, run: Run) -> str:
 
 
 def all_tables(profile: str, names: Sequence[str] = ()) -> str:
-    """Tables as Markdown: the named experiments, or the headline and all that have records."""
-    tables = {"table1": table1, "table2": table2, "table3": table3, "table4": table4}
-    parts = []
+    """Tables as Markdown: the named ones, or all that have records.
+
+    Args:
+        profile: smoke, laptop or paper.
+        names: "headline" and names of experiments.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     for name in names:
-        get_experiment(name)
-        table = tables[name](profile) if name in tables else ablation_table(name, profile)
-        parts.append(f"{get_experiment(name).title}\n\n{to_markdown(table)}")
-    if not names:
-        if not _devices(profile):
-            return f"No records at the {profile} profile yet."
-        parts.append(to_markdown(headline_table(profile)))
+        if name != "headline":
+            get_experiment(name)
+    parts = []
+    for name in names or ("headline", *EXPERIMENTS):
+        title = "" if name == "headline" else get_experiment(name).title
+        if names or _started(name, profile):
+            table = _TABLES[name](profile) if name in _TABLES else ablation_table(name, profile)
+            parts.append(f"{title}\n\n{to_markdown(table)}".strip())
+    if not parts or not _devices(profile):
+        return f"No records at the {profile} profile yet."
     return "\n\n".join([*parts, footnote(profile)])
 
 
@@ -224,6 +260,26 @@ def to_markdown(table: pd.DataFrame) -> str:
     table = table.reset_index() if table.index.nlevels > 1 else table.rename_axis("").reset_index()
     lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _started(name: str, profile: str) -> bool:
+    """Whether there is a record of what an experiment adds to the runs of Table 1."""
+    if name in ("headline", "table1", "table2"):
+        return any(find_record(trial) for trial in list_trials("table1", profile, 1))
+    if name == "tlift":
+        return any(find_record(trial, "tlift") for trial in list_trials(name, profile))
+    own = (trial for trial in list_trials(name, profile) if trial.run.settings)
+    return any(find_record(trial) for trial in own)
+
+
+_TABLES = {
+    "headline": headline_table,
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
+    "tlift": tlift_table,
+}
 
 
 def _devices(profile: str) -> list[str]:

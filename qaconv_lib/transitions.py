@@ -6,11 +6,13 @@ from camera to camera, and asks whether a pair's time difference is usual.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from qaconv_lib.arrays import (
+    TimedScores,
     check_above_zero,
     check_timed_scores,
     check_whole_numbers,
@@ -164,21 +166,115 @@ def tfusion(
     random = times_of(drawn, np.ones(drawn.shape, dtype=bool))
     different = times_of(drawn, ~is_top)
 
+    def support(own: int, camera: int, seconds: np.ndarray) -> np.ndarray:
+        found = (1 - error_positive) * matched.probability(own, camera, seconds)
+        found -= error_negative * different.probability(own, camera, seconds)
+        return found / np.maximum(random.probability(own, camera, seconds), floor)
+
     offset = error_positive / (1 - error_positive - error_negative)
+    fused = _weighted(scene, query_sessions, gallery_sessions, support, offset)
+    return restore_kind(fused, similarity)
+
+
+def labelled_transitions(
+    similarity: Any,
+    query_cameras: Any,
+    query_seconds: Any,
+    gallery_cameras: Any,
+    gallery_seconds: Any,
+    *,
+    identities: Any,
+    cameras: Any,
+    seconds: Any,
+    query_sessions: Any = None,
+    gallery_sessions: Any = None,
+    sessions: Any = None,
+    window: float = 30.0,
+    floor: float = 2e-3,
+) -> Any:
+    r"""Fuse similarities with transition times learned from labelled images of the same cameras.
+
+    What :func:`tfusion` has to guess is known here, as in st-ReID (Wang et al., AAAI 2019), whose
+    histograms come from the training identities of the target: all pairs of one person's images
+    give :math:`P`, all pairs of images :math:`P_{rand}`, and the score is :math:`s \, P /
+    \max(P_{rand}, floor)`. It needs labels of the target, so it is a reference and no competitor.
+    Impossible pairs get s - 1, as in :func:`tfusion`.
+
+    Args:
+        similarity: as for :func:`tfusion`, and so are the next four.
+        query_cameras: num_query integers.
+        query_seconds: num_query times in seconds.
+        gallery_cameras: num_gallery integers.
+        gallery_seconds: num_gallery times in seconds.
+        identities: identities of the labelled images, n integers.
+        cameras: their cameras, n integers, in the numbering of ``query_cameras``.
+        seconds: their times, n numbers.
+        query_sessions: num_query integers, or None with the next two.
+        gallery_sessions: num_gallery integers.
+        sessions: sessions of the labelled images, n integers.
+        window: half width of the window around a time difference, seconds.
+        floor: smallest value used for :math:`P_{rand}`, above 0.
+
+    Returns:
+        Fused scores, (num_query, num_gallery), an array or tensor like ``similarity``.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: as for :func:`tfusion`, or no person has two labelled images.
+    """
+    check_above_zero(window=window, floor=floor)
+    scene = check_timed_scores(
+        similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds, highest=1
+    )
+    query_sessions, gallery_sessions = _check_sessions(
+        query_sessions, gallery_sessions, scene.scores.shape
+    )
+    count = len(identities)
+    identities = to_labels(identities, "identities", count, "themselves")
+    cameras = to_labels(cameras, "cameras", count, f"there are {count} identities")
+    seconds = np.asarray(seconds, dtype=np.float64)
+    if seconds.shape != (count,) or not np.isfinite(seconds).all():
+        raise ValueError(f"seconds must be {count} finite numbers, one for each identity")
+    sessions = np.zeros(count, dtype=np.int64) if sessions is None else np.asarray(sessions)
+    first, second = np.nonzero(sessions[:, None] == sessions)
+    other = first != second
+    first, second = first[other], second[other]
+    examples = cameras[first], cameras[second], seconds[second] - seconds[first]
+    same = identities[first] == identities[second]
+    if not same.any():
+        raise ValueError("no person has two labelled images in one session")
+    random = TransitionTimes(*examples, window)
+    matched = TransitionTimes(*(part[same] for part in examples), window)
+
+    def support(own: int, camera: int, seconds: np.ndarray) -> np.ndarray:
+        found = matched.probability(own, camera, seconds)
+        return found / np.maximum(random.probability(own, camera, seconds), floor)
+
+    fused = _weighted(scene, query_sessions, gallery_sessions, support, 0.0)
+    return restore_kind(fused, similarity)
+
+
+def _weighted(
+    scene: TimedScores,
+    query_sessions: np.ndarray,
+    gallery_sessions: np.ndarray,
+    support: Callable[[int, int, np.ndarray], np.ndarray],
+    offset: float,
+) -> np.ndarray:
+    """support * (similarity + offset) where that is above 0, else similarity - 1."""
     fused = scene.scores - 1
     for camera in np.unique(scene.gallery_cameras):
         columns = np.flatnonzero(scene.gallery_cameras == camera)
         columns = columns[np.argsort(scene.gallery_seconds[columns])]  # sorted look-ups are faster
         for query, own in enumerate(scene.query_cameras):
-            seconds = scene.gallery_seconds[columns] - scene.query_seconds[query]
-            support = (1 - error_positive) * matched.probability(own, camera, seconds)
-            support -= error_negative * different.probability(own, camera, seconds)
-            support /= np.maximum(random.probability(own, camera, seconds), floor)
-            support[gallery_sessions[columns] != query_sessions[query]] = 0
-            score = support * (scene.scores[query, columns] + offset)
+            weight = support(
+                own, camera, scene.gallery_seconds[columns] - scene.query_seconds[query]
+            )
+            weight[gallery_sessions[columns] != query_sessions[query]] = 0
+            score = weight * (scene.scores[query, columns] + offset)
             possible = score > 0
             fused[query, columns[possible]] = score[possible]
-    return restore_kind(fused, similarity)
+    return fused
 
 
 def _best_columns(scores: np.ndarray, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from qaconv_lib import backbones
 from qaconv_lib.backbones import make_backbone
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", *backbones.LITES])
 @pytest.mark.parametrize(
     "layer, size", [("layer2", (16, 8)), ("layer3", (8, 4)), ("layer4", (4, 2))]
 )
@@ -38,7 +38,8 @@ def test_resnet_trunk_is_torchvision_up_to_the_cut():
     torch.testing.assert_close(backbone.eval()(images), expected)
 
 
-def test_shipped_imagenet_weights_tell_a_photograph_from_its_shuffled_pixels():
+@pytest.mark.parametrize("name", backbones.LITES)
+def test_shipped_imagenet_weights_tell_a_photograph_from_its_shuffled_pixels(name):
     """The classifier is not shipped, so the check is on the features.
 
     ImageNet weights separate the two; random weights, to which both are texture, hardly do.
@@ -52,7 +53,7 @@ def test_shipped_imagenet_weights_tell_a_photograph_from_its_shuffled_pixels():
 
     def likeness(pretrained):
         options = dict(final_layer="layer4", neck_channels=None)
-        backbone = make_backbone("efficientnet_lite0", pretrained=pretrained, **options).eval()
+        backbone = make_backbone(name, pretrained=pretrained, **options).eval()
         with torch.no_grad():
             pooled = backbone(torch.cat([photograph, shuffled])).mean(dim=(2, 3))
         return torch.cosine_similarity(pooled[:1], pooled[1:]).item()

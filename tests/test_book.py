@@ -6,8 +6,6 @@ import ast
 import importlib
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -329,11 +327,7 @@ def test_the_example_in_the_readme_runs() -> None:
     assert tuple(names["similarity"].shape) == (2, 2)
 
 
-def test_headline_table_in_the_readme_is_current() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    start, end = refresh.HEADLINE
-    assert text.count(start) == text.count(end) == 1
-    stored = text.split(start)[1].split(end)[0].strip()
-    command = [sys.executable, "-m", "qaconv_lib", "tables"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    assert stored == printed.strip(), "run `python book/refresh.py --headline`"
+@pytest.mark.parametrize("path, mark, command", refresh.FILLED, ids=lambda part: str(part)[-20:])
+def test_tables_drawn_from_records_are_current(path: Path, mark: str, command: list[str]) -> None:
+    stored = refresh.parts_around(path, mark)[1].strip()
+    assert stored == refresh.printed(command), "run `python book/refresh.py --headline`"

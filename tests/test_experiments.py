@@ -1,15 +1,25 @@
-"""Profiles, experiments, records and their commands, at the smoke profile."""
+"""Runs, searches, named experiments, records and their commands, at the smoke profile."""
+
+import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qaconv_lib import experiments, records, tables
+from qaconv_lib import experiments, postprocessing, records, runs, search
 from qaconv_lib.__main__ import main
+from qaconv_lib.archives import cache_folder
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import best_search, pair_similarities, probabilities, similarity_stages
-from qaconv_lib.profiles import get_profile
+from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
+from qaconv_lib.profiles import PROFILES, get_profile
 from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.runs import STAGES, Run, pair_similarities, probabilities, similarity_stages
 from qaconv_lib.temporal import tlift
+from qaconv_lib.transitions import tfusion
+
+SMOKE = ["--profile", "smoke"]
+CACHE = cache_folder()
 
 
 @pytest.fixture(scope="module")
@@ -23,75 +33,221 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def smoke(workplace):
-    """Both losses searched, trained on mini-market and tested on mini-duke."""
+def own_runs(tmp_path_factory):
+    """A cache folder of their own for trained models, with the datasets that are unpacked already.
+
+    An environment variable, because processes that a test starts must see it too.
+    """
+    folder = tmp_path_factory.mktemp("cache")
+    for name in ("mini-market", "mini-duke", "mini-cuhk03"):
+        image = Path(load_dataset(name).train["path"][0])
+        unpacked = next(path for path in image.parents if path.parent == CACHE)
+        (folder / unpacked.name).symlink_to(unpacked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QACONV_CACHE", str(folder))
+        yield folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def smoke(workplace, own_runs):
+    """Both losses searched and trained on mini-market and tested on mini-duke; one ablation."""
+    assert main(["search", "softmax", "mini-market", *SMOKE, "--quiet"]) == 0
     for loss in ("softmax", "qaconv"):
-        options = [loss, "mini-market", "--profile", "smoke", "--quiet"]
-        assert main(["search", *options]) == 0
-        assert main(["train", *options]) == 0
-        assert main(["evaluate", *options, "mini-duke"]) == 0
+        assert main(["train", loss, "mini-market", *SMOKE, "--quiet"]) == 0
+        assert main(["evaluate", loss, "mini-market", "mini-duke", *SMOKE, "--quiet"]) == 0
+    assert main(["run", "memory", *SMOKE, "--seeds", "1"]) == 0
     return workplace
 
 
-def test_the_whole_path_leaves_checkpoints_and_records(smoke):
+def test_the_whole_path_leaves_checkpoints_and_records(smoke, own_runs):
     names = sorted(p.relative_to(smoke).as_posix() for p in smoke.rglob("*") if p.is_file())
-    runs = ["qaconv-mini-market-smoke-seed0", "softmax-mini-market-smoke-seed0"]
+    trained = ["qaconv-mini-market-smoke-seed0", "softmax-mini-market-smoke-seed0"]
+    ablated = "qaconv-mini-market-smoke-memory_update=ema-seed0"
     assert names == sorted(
-        [f"checkpoints/{run}.safetensors" for run in runs]
-        + [f"results/train/{run}.json" for run in runs]
-        + [f"results/cross_domain/{run}-on-mini-duke.json" for run in runs]
-        + [
-            f"results/search/{loss}-mini-market-smoke-default.json"
-            for loss in ("qaconv", "softmax")
-        ]
+        [f"checkpoints/{run}.safetensors" for run in trained]
+        + [f"results/train/{run}.json" for run in (*trained, ablated)]
+        + [f"results/evaluate/{run}-on-mini-duke.json" for run in (*trained, ablated)]
+        + ["results/search/softmax-mini-market-smoke-default.json"]
     )
+    # The state of the finished run is gone, and the shipped model was not trained again.
+    kept = [p.relative_to(own_runs).as_posix() for p in own_runs.rglob("*") if p.is_file()]
+    assert kept == [f"{ablated}/model.safetensors"]
 
 
 def test_records_say_what_made_them(smoke):
-    for record in records.read_records("train") + records.read_records("cross_domain"):
+    for record in records.read_records("train") + records.read_records("evaluate"):
         assert record["profile"] == "smoke" and record["seed"] == 0
         assert record["device"] and record["versions"]["torch"] and record["seconds"] >= 0
         assert "commit" in record and record["threads"] >= 1
+        config = get_profile("smoke").config(record["loss"], **record["settings"])
+        assert record["config"] == json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def test_scores_are_shares_and_beat_chance(smoke):
-    for record in records.read_records("cross_domain"):
-        assert set(record["stages"]) == set(tables.STAGES)
+    for record in records.read_records("evaluate"):
         for scores in record["stages"].values():
             assert 0.01 < scores["mean_ap"] < scores["rank10"] <= 1
             assert scores["rank1"] <= scores["rank5"] <= scores["rank10"]
+            # Means and lists were rounded one by one.
+            assert np.mean(scores["average_precision"]) == pytest.approx(
+                scores["mean_ap"], abs=1e-4
+            )
+            first = np.array(scores["first_match_rank"])
+            assert np.mean(first == 1) == pytest.approx(scores["rank1"], abs=1e-4)
+            assert np.mean(first <= 10) == pytest.approx(scores["rank10"], abs=1e-4)
 
 
-def test_the_table_is_drawn_from_the_records(smoke, capsys):
-    assert main(["tables", "--profile", "smoke"]) == 0
-    printed = capsys.readouterr().out
-    for record in records.read_records("cross_domain"):
-        for scores in record["stages"].values():
-            assert f"{100 * scores['rank1']:.1f} / {100 * scores['mean_ap']:.1f}" in printed
-    assert "mini-market → mini-duke" in printed and "CPU" in printed
+def test_what_has_a_record_is_not_run_again(smoke, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "_execute", None)  # would fail if a run were started
+    assert main(["run", "memory", *SMOKE, "--seeds", "1"]) == 0
+    assert "2 of 2 runs have their records" in capsys.readouterr().err
+
+
+def test_a_record_of_other_settings_does_not_count(smoke, monkeypatch):
+    trial = Trial(Run("qaconv", "mini-market", "smoke"), "mini-duke")
+    assert find_record(trial) is not None
+    base = dataclasses.replace(PROFILES["smoke"].base, learning_rate=0.123)
+    changed = dataclasses.replace(PROFILES["smoke"], base=base)
+    monkeypatch.setitem(PROFILES, "smoke", changed)
+    trial = Trial(Run("qaconv", "mini-market", "smoke"), "mini-duke")
+    assert find_record(trial) is None and not trial.run.trained(trial.run.checkpoint())
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(workplace, own_runs, monkeypatch):
+    run = Run("class-memory", "mini-market", "smoke", 3, {"epochs": 2, "identities": 8})
+    state = own_runs / "state"
+    whole = runs.train_run(run, checkpoint=own_runs / "whole.safetensors").read_bytes()
+    save = runs.Trainer._save
+
+    def stop(trainer):
+        save(trainer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Trainer, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train_run(run, run_folder=state)
+    again = runs.train_run(run, run_folder=state)
+    assert again.read_bytes() == whole
+    (record,) = (r for r in records.read_records("train") if r["loss"] == "class-memory")
+    assert record["num_identities"] == 8 and record["epochs_timed"] == 1
+    assert len(record["history"]) == 2
+
+
+def test_two_processes_do_what_one_does(smoke, own_runs):
+    trials = [
+        Trial(Run("arc", "mini-market", "smoke", seed, {"identities": 6}), "mini-cuhk03")
+        for seed in (0, 1)
+    ]
+    lines = list(experiments._execute_all([[trial] for trial in trials], "cpu", 2))
+    assert [line.split(":")[0] for line in lines] == [trial.run.name for trial in trials]
+    together = [find_record(trial)["stages"] for trial in trials]
+    assert together[0] != together[1]  # another seed, another model
+    alone = experiments.evaluate_trial(trials[1], device="cpu")["stages"]
+    assert alone == together[1]
 
 
 def test_a_search_is_not_run_twice(smoke, monkeypatch):
-    monkeypatch.setattr(experiments, "Trainer", None)  # would fail if a run were started
-    (record,) = experiments.search("qaconv", "mini-market", profile="smoke")
-    assert record == best_search("qaconv", "mini-market", "smoke")
+    monkeypatch.setattr(search, "Trainer", None)  # would fail if a run were started
+    (record,) = search.search("softmax", "mini-market", profile="smoke")
+    assert record["settings"] == search.best_settings("softmax", "smoke") == {}
     assert record["held_out_identities"] == 5
+    assert search.calibration_of("softmax", "mini-market", "smoke") == record["calibration"]
+    assert search.calibration_of("qaconv", "anywhere", "smoke") is None
+
+
+def test_the_best_settings_are_best_on_average(monkeypatch):
+    def record(source, settings, mean_ap):
+        about = {"loss": "arc", "profile": "laptop", "source": source}
+        return about | {"settings": settings, "scores": {"mean_ap": mean_ap}}
+
+    low, high, lone = {"margin": 0.2}, {"margin": 0.5}, {"margin": 0.9}
+    found = [record("a", low, 0.5), record("a", high, 0.6), record("a", lone, 0.99)]
+    found += [record("b", low, 0.7), record("b", high, 0.5)]
+    monkeypatch.setattr(search, "read_records", lambda folder: found)
+    assert search.best_settings("arc", "laptop") == low  # the lone one has no record on b
 
 
 def test_stages_are_the_functions_of_the_library(smoke, monkeypatch):
-    pairs = pair_similarities("qaconv", "mini-market", "mini-duke", profile="smoke")
+    run = Run("qaconv", "mini-market", "smoke")
+    pairs = pair_similarities(run, "mini-duke")
     duke = load_dataset("mini-duke")
     assert pairs["query_gallery"].shape == (len(duke.query), len(duke.gallery))
     stages = similarity_stages(pairs, duke, "qaconv")
+    assert set(stages) == set(STAGES)
     distances = [1 - pairs[k] for k in ("query_gallery", "query_query", "gallery_gallery")]
-    moments = [duke.query["camera"], duke.query["seconds"]]
-    moments += [duke.gallery["camera"], duke.gallery["seconds"]]
     reranked = 1 - k_reciprocal_rerank(*distances)
     np.testing.assert_allclose(stages["+RR"], reranked)
-    np.testing.assert_allclose(stages["+RR+TLift"], tlift(reranked, *moments))
-    monkeypatch.setattr(experiments, "load_model", None)  # the second call finds the first's result
-    again = pair_similarities("qaconv", "mini-market", "mini-duke", profile="smoke")
+    np.testing.assert_allclose(stages["+RR+TLift"], tlift(reranked, *runs.times(duke)))
+    monkeypatch.setattr(runs, "load_model", None)  # the second call finds the first's result
+    again = pair_similarities(run, "mini-duke")
     assert all(np.array_equal(again[key], pairs[key]) for key in pairs)
+
+
+def test_tfusion_is_chosen_on_the_source_and_tested_on_the_target(smoke, monkeypatch):
+    run, keys = (
+        Run("qaconv", "mini-market", "smoke"),
+        ("error_positive", "error_negative", "window"),
+    )
+    grid = [
+        dict(zip(keys, values, strict=True)) for values in ((0.0, 0.0, 300.0), (0.5, 0.25, 30.0))
+    ]
+    monkeypatch.setattr(postprocessing, "TFUSION_GRID", grid)
+    record = postprocessing.tfusion_record(run, "mini-duke")
+    assert find_record(Trial(run, "mini-duke"), "tfusion") == json.loads(json.dumps(record))
+    rows = record["grid"]
+    chosen = max(rows, key=lambda row: row["source_mean_ap"])
+    assert [record["chosen"][key] for key in keys] == [chosen[key] for key in keys]
+    assert record["chosen"]["mean_ap"] == chosen["target_mean_ap"]
+    assert record["best"]["mean_ap"] == max(row["target_mean_ap"] for row in rows)
+    duke = load_dataset("mini-duke")
+    reranked = runs.rerank(pair_similarities(run, "mini-duke"))
+    fused = tfusion(
+        np.clip(reranked, 0, 1),
+        *runs.times(duke),
+        query_sessions=duke.query["session"],
+        gallery_sessions=duke.gallery["session"],
+        **grid[1],
+        floor=2e-3,
+    )
+    expected = runs.score(fused, duke.query, duke.gallery).mean_ap
+    assert rows[1]["target_mean_ap"] == pytest.approx(expected, abs=1e-5)
+    assert record["labelled"]["window"] in (30.0, 300.0)
+    assert record["labelled"]["mean_ap"] > record["chosen"]["mean_ap"]  # it knows the times
+
+
+def test_tlift_is_swept_one_parameter_at_a_time(smoke, monkeypatch):
+    run = Run("qaconv", "mini-market", "smoke")
+    sweeps = {"tau": (50, 100), "alpha": (0.2,)}
+    monkeypatch.setattr(postprocessing, "TLIFT_SWEEPS", sweeps)
+    record = postprocessing.tlift_record(run, "mini-duke")
+    rows = record["sweeps"]
+    assert [(row["parameter"], row["value"]) for row in rows] == [
+        ("tau", 50),
+        ("tau", 100),
+        ("alpha", 0.2),
+    ]
+    # The defaults are among the values, and give what the evaluation gave.
+    stages = find_record(Trial(run, "mini-duke"))["stages"]
+    for stage in ("+TLift", "+RR+TLift"):
+        at_default = [rows[1]["stages"][stage], rows[2]["stages"][stage]]
+        at_default.append(record["variants"]["released"][stage])
+        for found in at_default:
+            assert found["mean_ap"] == pytest.approx(stages[stage]["mean_ap"], abs=1e-5)
+        assert rows[0]["stages"][stage]["mean_ap"] != at_default[0]["mean_ap"]
+
+
+def test_what_follows_the_trials_is_run_once_and_across_domains_only(smoke, monkeypatch):
+    seen = []
+
+    def after(run, target, device):
+        seen.append((run.name, target))
+        return {}
+
+    experiment = dataclasses.replace(EXPERIMENTS["memory"], after=("nothing", after))
+    monkeypatch.setitem(EXPERIMENTS, "memory", experiment)
+    experiments.run_experiment("memory", profile="smoke", seeds=1)
+    assert [target for _, target in seen] == ["mini-duke"] * 2
 
 
 def test_probabilities():
@@ -99,8 +255,65 @@ def test_probabilities():
     tempered = (1 / (1 + np.exp(-logits / 10))).astype(np.float32)
     expected = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(probabilities(tempered, "qaconv"), expected, rtol=1e-4)
-    shifted = probabilities(np.array([0.2, 0.8]), "softmax", (10.0, -5.0))
+    shifted = probabilities(np.array([0.2, 0.8]), "softmax", [10.0, -5.0])
     np.testing.assert_allclose(shifted, 1 / (1 + np.exp([3.0, -3.0])), rtol=1e-5)
+
+
+class TestRuns:
+    def test_settings_of_the_profile_leave_the_name_alone(self):
+        plain = Run("qaconv", "mini-market")
+        assert Run("qaconv", "mini-market", settings={"occlusion": "occlusion"}) == plain
+        assert plain.name == "qaconv-mini-market-laptop-seed0"
+        other = Run("qaconv", "mini-market", settings={"tied": True, "gamma": 0.0})
+        assert other.name == "qaconv-mini-market-laptop-gamma=0.0-tied=True-seed0"
+
+    def test_all_images_of_a_dataset(self):
+        table = runs.training_images("mini-cuhk03-all")
+        data = load_dataset("mini-cuhk03")
+        assert len(table) == len(data.train) + len(data.query) + len(data.gallery)
+
+    def test_the_first_identities(self):
+        run = Run("softmax", "mini-market", settings={"identities": 7})
+        whole = load_dataset("mini-market").train
+        assert run.table()["identity"].nunique() == 7
+        assert run.table()["identity"].max() == np.sort(whole["identity"].unique())[6]
+
+    @pytest.mark.parametrize("settings", [{"learning": 1}, {"epochs": 0}])
+    def test_unknown_settings_are_refused(self, settings):
+        with pytest.raises((TypeError, ValueError)):
+            Run("qaconv", "mini-market", settings=settings)
+
+
+class TestExperiments:
+    @pytest.mark.parametrize("profile", PROFILES)
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_every_experiment_can_be_listed(self, name, profile):
+        trials = list_trials(name, profile, seeds=2)
+        assert {trial.run.seed for trial in trials} == {0, 1}
+        assert len({trial.name for trial in trials}) == len(trials)
+
+    def test_table_1_has_every_loss_both_ways_and_within(self):
+        found = {(t.run.loss, t.run.source, t.target) for t in list_trials("table1", seeds=1)}
+        assert len(found) == 5 * 2 * 2
+
+    def test_tables_3_and_4_share_their_runs(self):
+        third, fourth = (
+            {trial.run.name for trial in list_trials(name, seeds=1)}
+            for name in ("table3", "table4")
+        )
+        assert third == fourth and len(third) == 6
+        assert sum("mini-msmt17-all" in name for name in third) == 2
+
+    def test_paper_profile_names_the_papers_networks_and_datasets(self):
+        trials = list_trials("table3", "paper", seeds=1)
+        assert {t.run.config().backbone for t in trials} == {"resnet50", "resnet152"}
+        assert {t.run.source for t in trials} == {"market1501", "dukemtmc", "msmt17-all"}
+
+    def test_an_ablation_starts_with_the_default_and_changes_something(self):
+        for loss, variants in ABLATIONS.values():
+            assert variants[0] == {}
+            names = [Run(loss, "mini-market", settings=v).name for v in variants]
+            assert len(set(names)) == len(names)
 
 
 class TestBadInput:
@@ -115,6 +328,10 @@ class TestBadInput:
                 "no checkpoint at",
             ),
             (["tables", "--profile", "huge"], "unknown profile"),
+            (["tables", "table9"], "unknown experiment 'table9'"),
+            (["run", "table9"], "unknown experiment 'table9'"),
+            (["run", "table1", "--seeds", "0"], "seeds must be at least 1"),
+            (["run", "table1", "--jobs", "0"], "jobs must be at least 1"),
             (["train", "qaconv", "mini-market", "--device", "gpu"], "device must be cpu"),
             (["evaluate", "qaconv", "mini-market", "mini-duke", "--profile", "zz"], "profile 'zz'"),
         ],
@@ -125,10 +342,10 @@ class TestBadInput:
         assert message in error and "Traceback" not in error
 
     def test_no_search_names_the_command(self, workplace):
-        with pytest.raises(
-            FileNotFoundError, match="python -m qaconv_lib search softmax mini-duke"
-        ):
-            best_search("softmax", "mini-duke", "paper")
+        with pytest.raises(FileNotFoundError, match="python -m qaconv_lib search softmax"):
+            search.best_settings("softmax", "paper")
+        with pytest.raises(FileNotFoundError, match="search softmax mini-duke --profile smoke"):
+            search.calibration_of("softmax", "mini-duke", "smoke")
 
     def test_a_damaged_record_is_named(self, tmp_path, monkeypatch):
         monkeypatch.setenv("QACONV_DATA", str(tmp_path))
@@ -140,10 +357,16 @@ class TestBadInput:
                 records.read_records("broken")
 
 
+def test_run_without_a_name_lists_the_experiments(capsys):
+    assert main(["run"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in EXPERIMENTS)
+
+
 def test_the_papers_settings():
-    config = get_profile("paper").config("qaconv", "market1501")
+    config = get_profile("paper").config("qaconv")
     assert (config.height, config.width, config.batch_size) == (384, 128, 32)
     assert (config.epochs, config.decay_epochs) == (60, 40)
     assert (config.learning_rate, config.backbone_learning_rate) == (0.01, 0.001)
     assert (config.final_layer, config.neck_channels, config.kernel_size) == ("layer3", 128, 1)
-    assert get_profile("paper").config("softmax", "market1501").final_layer == "layer4"
+    assert get_profile("paper").config("softmax").final_layer == "layer4"

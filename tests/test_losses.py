@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib.losses import QAConvLoss, SoftmaxLoss, focal_loss
+from qaconv_lib.losses import (
+    LOSSES,
+    ArcLoss,
+    CenterLoss,
+    ClassMemoryLoss,
+    QAConvLoss,
+    SoftmaxLoss,
+    focal_loss,
+)
 
 
 def focal_loss_by_definition(logits, targets, gamma, valid=None):
@@ -133,3 +141,129 @@ class TestSoftmaxLoss:
         a, b = criterion.embed(queries)[:, None], criterion.embed(gallery)[None]
         expected = (1 + F.cosine_similarity(a, b, dim=2)) / 2
         torch.testing.assert_close(criterion.similarity(queries, gallery), expected)
+
+
+class TestArcLoss:
+    def test_agrees_with_the_angle(self):
+        torch.manual_seed(0)
+        criterion = ArcLoss(5, 6, margin=0.3, scale=10.0)
+        maps, labels = torch.randn(8, 6, 4, 2), torch.arange(8) % 5
+        loss, right = criterion(maps, labels)
+        vectors = F.normalize(criterion.embed(maps), dim=1)
+        angles = torch.acos(vectors @ F.normalize(criterion.classifier.weight, dim=1).T)
+        moved = angles + 0.3 * F.one_hot(labels, 5)
+        assert (moved < math.pi).all()  # none beyond the turning point
+        torch.testing.assert_close(loss, F.cross_entropy(10 * torch.cos(moved), labels))
+        assert torch.equal(right, angles.argmin(dim=1) == labels)
+
+    def test_without_margin_it_is_cross_entropy_of_cosines(self):
+        criterion, maps, labels = (
+            ArcLoss(5, 6, margin=0.0),
+            torch.randn(8, 6, 4, 2),
+            torch.arange(8) % 5,
+        )
+        vectors = F.normalize(criterion.embed(maps), dim=1)
+        cosine = vectors @ F.normalize(criterion.classifier.weight, dim=1).T
+        loss, _ = criterion(maps, labels)
+        torch.testing.assert_close(loss, F.cross_entropy(30 * cosine, labels))
+
+    def test_the_worse_the_angle_the_higher_the_loss_even_beyond_pi(self):
+        criterion = ArcLoss(2, 2, margin=0.5, scale=5.0).eval()
+        criterion.bn.running_mean.zero_()
+        criterion.classifier.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        losses = []
+        for angle in torch.linspace(0, math.pi, 50):
+            maps = torch.stack([torch.cos(angle), -torch.sin(angle)]).view(1, 2, 1, 1)
+            losses.append(criterion(maps, torch.tensor([0]))[0].item())
+        turning = [b - a for a, b in zip(losses, losses[1:], strict=False)][-8:]
+        assert all(math.isfinite(value) for value in losses)
+        assert losses[-1] > losses[0]
+        assert min(turning) > -0.1  # the true logit falls on, only the other class's rises less
+
+    def test_gradients_are_finite_where_the_angle_is_zero(self):
+        criterion = ArcLoss(2, 2).eval()
+        criterion.classifier.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        maps = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).requires_grad_()
+        criterion(maps, torch.tensor([0]))[0].backward()
+        assert maps.grad.isfinite().all()
+
+    @pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": 2.0}, {"scale": 0.0}])
+    def test_bad_settings_are_named(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            ArcLoss(5, 6, **options)
+
+
+class TestCenterLoss:
+    def test_adds_half_the_squared_distance(self):
+        torch.manual_seed(0)
+        criterion, maps, labels = (
+            CenterLoss(3, 6, weight=0.1),
+            torch.randn(4, 6, 4, 2),
+            [0, 1, 1, 2],
+        )
+        criterion.centers.normal_()
+        loss, _ = criterion(maps, torch.tensor(labels))
+        vectors = criterion.embed(maps)
+        distance = sum(
+            ((v - criterion.centers[i]) ** 2).sum() / 2
+            for v, i in zip(vectors, labels, strict=True)
+        )
+        expected = F.cross_entropy(criterion.classifier(vectors), torch.tensor(labels))
+        torch.testing.assert_close(loss, expected + 0.1 * distance / 4)
+
+    def test_weight_zero_is_softmax(self):
+        torch.manual_seed(0)
+        center, softmax = CenterLoss(3, 6, weight=0.0), SoftmaxLoss(3, 6)
+        softmax.classifier.weight.data = center.classifier.weight.data.clone()
+        maps, labels = torch.randn(4, 6, 4, 2), torch.tensor([0, 1, 1, 2])
+        torch.testing.assert_close(center(maps, labels)[0], softmax(maps, labels)[0])
+
+    def test_centres_move_as_the_equation_says(self):
+        criterion, maps = CenterLoss(3, 6, rate=0.5), torch.randn(3, 6, 4, 2)
+        labels = torch.tensor([0, 2, 2])
+        criterion(maps, labels)
+        vectors = criterion.embed(maps).detach()
+        criterion.after_step(maps, labels)
+        # From zero: class 0 by half of one vector over 2, class 2 by half of two vectors over 3.
+        torch.testing.assert_close(criterion.centers[0], 0.5 * vectors[0] / 2)
+        torch.testing.assert_close(criterion.centers[2], 0.5 * (vectors[1] + vectors[2]) / 3)
+        assert not criterion.centers[1].any()
+
+    @pytest.mark.parametrize("options", [{"weight": -1.0}, {"rate": 0.0}, {"rate": 1.5}])
+    def test_bad_settings_are_named(self, options):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            CenterLoss(5, 6, **options)
+
+
+class TestClassMemoryLoss:
+    def test_is_the_focal_loss_of_normalised_cosines(self):
+        torch.manual_seed(0)
+        criterion, maps = ClassMemoryLoss(4, 6), torch.randn(3, 6, 4, 2)
+        first = torch.randn(2, 6, 4, 2)
+        criterion(first, torch.tensor([0, 3]))
+        stored = F.normalize(criterion.embed(first), dim=1).detach()
+        criterion.after_step(first, torch.tensor([0, 3]))
+        loss, _ = criterion(maps, torch.tensor([0, 3, 3]))
+        cosine = F.normalize(criterion.embed(maps), dim=1) @ stored.T
+        spread = torch.sqrt(cosine.var(unbiased=False) + criterion.logit_bn.eps)
+        logits = (cosine - cosine.mean()) / spread - 4
+        torch.testing.assert_close(
+            loss, focal_loss(logits, torch.tensor([0, 1, 1])), rtol=1e-4, atol=1e-5
+        )
+
+    def test_empty_memory_costs_nothing(self):
+        criterion, maps = ClassMemoryLoss(4, 6), torch.randn(3, 6, 4, 2, requires_grad=True)
+        loss, right = criterion(maps, torch.tensor([0, 1, 2]))
+        loss.backward()
+        assert loss.item() == 0 and not right.any()
+        assert int(criterion.logit_bn.num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"qaconv"}))
+def test_pooled_losses_share_embedding_and_similarity(name):
+    torch.manual_seed(0)
+    criterion, softmax = LOSSES[name](5, 6), SoftmaxLoss(5, 6)
+    maps = torch.randn(4, 6, 4, 2)
+    torch.testing.assert_close(criterion.embed(maps), softmax.embed(maps))
+    torch.testing.assert_close(criterion.similarity(maps, maps), softmax.similarity(maps, maps))
+    assert not criterion.bn.bias.requires_grad

@@ -178,18 +178,17 @@ def test_output_never_replaces_what_is_no_copy(
     assert (root / "mine" / "letter.txt").exists() and (root / "_toc.yml").exists()
 
 
-def test_headline_goes_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, end = refresh.HEADLINE
-    readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{start}\nold\n{end}\nbelow\n", encoding="utf-8")
-    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+def test_tables_go_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, start, end = tmp_path / "page.md", "<!-- table:start -->", "<!-- table:end -->"
+    page.write_text(f"above\n{start}\nold\n{end}\nbelow\n", encoding="utf-8")
+    monkeypatch.setattr(refresh, "FILLED", [(page, "table", ["tables"])])
 
     class Printed:
         stdout = "| new |\n"
 
     monkeypatch.setattr(refresh.subprocess, "run", lambda *a, **k: Printed)
-    refresh.fill_headline()
-    assert readme.read_text(encoding="utf-8") == f"above\n{start}\n| new |\n{end}\nbelow\n"
-    readme.write_text("no marks", encoding="utf-8")
-    with pytest.raises(SystemExit, match="headline"):
-        refresh.fill_headline()
+    refresh.fill_pages()
+    assert page.read_text(encoding="utf-8") == f"above\n{start}\n| new |\n{end}\nbelow\n"
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(SystemExit, match="table"):
+        refresh.fill_pages()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qaconv_lib import temporal
 from qaconv_lib.temporal import tfusion, tlift, tlift_pivots
+from qaconv_lib.transitions import labelled_transitions
 
 
 def pivots_by_definition(scene, query, camera, tau, k):
@@ -295,6 +296,68 @@ def test_tfusion_equals_the_definition(seed, sessions, ep, en):
     expected = tfusion_by_definition(scene, labels, ep, en, **options)
     assert (expected > 0).any() and (expected < 0).any()
     np.testing.assert_allclose(result, expected, atol=1e-12)
+
+
+def labelled_by_definition(scene, sessions, labelled, window, floor):
+    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
+    pairs = [
+        (a[1], b[1], b[2] - a[2], a[0] == b[0])
+        for i, a in enumerate(labelled)
+        for j, b in enumerate(labelled)
+        if i != j and a[3] == b[3]
+    ]
+
+    def probability(first, second, seconds, examples):
+        starts = [e for e in examples if e[0] == first]
+        near = [e for e in starts if e[1] == second and abs(e[2] - seconds) <= window]
+        return len(near) / len(starts) if starts else 0
+
+    fused = similarity - 1
+    for q, g in np.ndindex(similarity.shape):
+        key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
+        matched = probability(*key, [e for e in pairs if e[3]])
+        value = similarity[q, g] * matched / max(probability(*key, pairs), floor)
+        if value > 0 and sessions[0][q] == sessions[1][g]:
+            fused[q, g] = value
+    return fused
+
+
+@pytest.mark.parametrize("with_sessions", [False, True])
+def test_labelled_transitions_equal_the_definition(with_sessions):
+    scene, rng = random_scene(4, levels=50), np.random.default_rng(4)
+    cameras = np.unique(np.concatenate([scene[1], scene[3]]))
+    people, seconds = rng.integers(1, 6, 30), rng.uniform(0, 1000, 30)
+    labelled_cameras = rng.choice(cameras, 30)
+    sessions = [rng.integers(0, 2 if with_sessions else 1, n) for n in (14, 40, 30)]
+    given = dict(zip(("query_sessions", "gallery_sessions", "sessions"), sessions, strict=True))
+    found = labelled_transitions(
+        *scene,
+        identities=people,
+        cameras=labelled_cameras,
+        seconds=seconds,
+        window=90.0,
+        floor=0.05,
+        **(given if with_sessions else {}),
+    )
+    labelled = list(zip(people, labelled_cameras, seconds, sessions[2], strict=True))
+    expected = labelled_by_definition(scene, sessions, labelled, 90.0, 0.05)
+    assert (expected > 0).any() and (expected < 0).any()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"identities": [1, 2]}, "no person has two"),
+        ({"seconds": [1.0]}, "seconds must be 2 finite"),
+        ({"seconds": [1.0, np.nan]}, "seconds must be 2 finite"),
+        ({"window": 0.0}, "window"),
+    ],
+)
+def test_labelled_transitions_refuse_bad_labels(more, message):
+    labels = {"identities": [1, 1], "cameras": [0, 1], "seconds": [0.0, 5.0], **more}
+    with pytest.raises(ValueError, match=message):
+        labelled_transitions(**GOOD, **labels)
 
 
 def test_tfusion_learns_a_constant_walking_time():

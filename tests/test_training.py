@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import TrainingConfig, load_model, save_model
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.training import Trainer
@@ -45,7 +46,7 @@ def weights(trainer):
     return {key: value.clone() for key, value in trainer.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_training_lowers_the_loss(table, loss):
     config = dataclasses.replace(
         TINY, loss=loss, epochs=12, decay_epochs=10, occlusion="none", backbone_learning_rate=0.01
@@ -57,7 +58,7 @@ def test_training_lowers_the_loss(table, loss):
     assert trainer.history[-1]["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_resumed_run_equals_one_that_was_not_stopped(table, tmp_path, loss):
     config = dataclasses.replace(TINY, loss=loss)
     whole = Trainer(config, table)
@@ -140,7 +141,7 @@ def test_an_interrupted_write_leaves_the_last_whole_state(table, tmp_path, monke
 
 @pytest.mark.parametrize("loss", ["qaconv", "softmax"])
 def test_the_papers_model_takes_a_step(table, loss):
-    config = get_profile("paper").config(loss, "market1501", batch_size=4, pretrained=False)
+    config = get_profile("paper").config(loss, batch_size=4, pretrained=False)
     trainer = Trainer(dataclasses.replace(config, workers=0), table)
     images, labels = torch.rand(4, 3, 384, 128), torch.tensor([0, 1, 2, 0])
     for _ in range(2):
@@ -148,6 +149,28 @@ def test_the_papers_model_takes_a_step(table, loss):
     assert value > 0
     if loss == "qaconv":
         assert trainer.model.criterion.memory.features.shape == (3, 128, 24, 8)
+
+
+def test_a_warm_start_takes_the_trunk_of_a_softmax_model(table):
+    config = dataclasses.replace(TINY, warm_start=2)
+    softmax = dataclasses.replace(TINY, loss="softmax", epochs=2)
+    expected = Trainer(softmax, table).train().backbone.trunk.state_dict()
+    trainer = Trainer(config, table)
+    start = weights(trainer)
+    trainer._warm_start(progress=False)
+    found = trainer.model.backbone.trunk.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert any(not torch.equal(v, start[f"backbone.trunk.{k}"]) for k, v in found.items())
+    criterion = trainer.model.criterion.state_dict()
+    assert all(torch.equal(value, start[f"criterion.{key}"]) for key, value in criterion.items())
+
+
+def test_a_warm_start_is_not_repeated_after_the_first_epoch(table, tmp_path):
+    config = dataclasses.replace(TINY, warm_start=1, epochs=2)
+    whole = Trainer(config, table).train().state_dict()
+    Trainer(config, table, run_folder=tmp_path).train(epochs=1)
+    resumed = Trainer(config, table, run_folder=tmp_path).train().state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
 
 
 def test_too_few_images_for_a_batch(table):
@@ -165,7 +188,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(table):
 
 
 class TestModelFiles:
-    @pytest.mark.parametrize("loss", ["qaconv", "softmax"])
+    @pytest.mark.parametrize("loss", LOSSES)
     def test_a_saved_model_gives_the_same_similarities(self, table, tmp_path, loss):
         model = Trainer(dataclasses.replace(TINY, loss=loss), table).train(epochs=1)
         save_model(tmp_path / "m.safetensors", model, note="test")
@@ -177,7 +200,9 @@ class TestModelFiles:
         )
         tensors, details = read_checkpoint(tmp_path / "m.safetensors")
         assert details["note"] == "test" and details["config"]["loss"] == loss
-        assert not any("memory" in key or "classifier" in key for key in tensors)
+        assert not any(
+            part in key for key in tensors for part in ("memory", "classifier", "centers")
+        )
 
     def test_extract_restores_the_mode(self, table):
         model = Trainer(TINY, table).model.train()

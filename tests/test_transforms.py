@@ -106,3 +106,12 @@ def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / "1.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"1\.png"):
         ReidImages(table, 10, 5)[1]
+
+
+def test_the_share_of_the_occlusion_can_be_set():
+    torch.manual_seed(0)
+    small = make_augmentation("occlusion", flip=False, occlusion_share=0.2)
+    hidden = [int((small(torch.zeros(3, 40, 20)) == 1).sum()) // 3 for _ in range(50)]
+    assert max(hidden) == 4**2  # 0.2 of 20 pixels
+    with pytest.raises(ValueError, match="max_share"):
+        make_augmentation("occlusion", occlusion_share=1.2)

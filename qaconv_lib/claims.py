@@ -1,0 +1,269 @@
+"""The paper's claims, and what the records of this book say about each (page "Claims").
+
+A claim is tested by differences with intervals. The rule of the verdict is fixed here, before any
+record is read:
+
+- "A is better than B" *holds here* if the whole interval is above zero in every comparison, *does
+  not hold here* if no interval lies above zero, and *holds in part* otherwise.
+- "A and B are about equal" *holds here* if every interval lies within plus or minus the margin
+  that the claim states, *does not hold here* if every interval lies outside, and *is open*
+  otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qaconv_lib.comparisons import (
+    POOLED,
+    Comparison,
+    ablation,
+    best_pooled,
+    gain_of_reranking,
+    larger_backbone,
+    larger_source,
+    losses,
+    pooled_spread,
+    sensitivity,
+    several,
+    stages,
+)
+from qaconv_lib.records import read_records
+from qaconv_lib.tables import footnote
+
+HOLDS, PARTLY, FAILS = "holds here", "holds in part", "does not hold here"
+OPEN, UNTESTED, MISSING = "is open", "cannot be tested here", "not run yet"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper.
+
+    Attributes:
+        section: where the paper makes it.
+        text: the claim, in our words.
+        experiment: what tests it here, or what it would take.
+        compare: gives labelled differences in mAP, in percent; None if it cannot be tested here.
+        margin: for a claim of equality, how large a difference still counts as equal.
+        remark: what the reader must know to read the figure.
+    """
+
+    section: str
+    text: str
+    experiment: str
+    compare: Callable[[str], list[Comparison]] | None = None
+    margin: float | None = None
+    remark: str = ""
+
+
+def verdict(claim: Claim, found: list[Comparison]) -> str:
+    """The verdict by the rule above."""
+    if claim.compare is None:
+        return UNTESTED
+    intervals = [difference for _, difference in found]
+    if not intervals or any(interval is None for interval in intervals):
+        return MISSING
+    if claim.margin is None:
+        above = [interval.low > 0 for interval in intervals]
+        return HOLDS if all(above) else PARTLY if any(above) else FAILS
+    inside = [-claim.margin <= d.low and d.high <= claim.margin for d in intervals]
+    outside = [d.high < -claim.margin or d.low > claim.margin for d in intervals]
+    return HOLDS if all(inside) else FAILS if all(outside) else OPEN
+
+
+CLAIMS: list[Claim] = [
+    Claim(
+        "abstract, 5.3",
+        "Across domains QAConv is far ahead of the usual losses on pooled features "
+        "(published: 9.6 to 11.1 mAP over the best of them).",
+        "table1",
+        best_pooled,
+    ),
+    Claim(
+        "5.3",
+        "The class memory with pooled vectors does about as well as the other losses: the lead "
+        "comes from the matching.",
+        "table1",
+        losses("class-memory", "softmax"),
+        margin=4.0,
+        remark="equal means within 4 points, about a third of QAConv's lead",
+    ),
+    Claim(
+        "5.3",
+        "Among pooled features the choice of the loss matters little.",
+        "table1",
+        pooled_spread,
+        margin=4.0,
+        remark="against softmax; equal means within 4 points",
+    ),
+    Claim(
+        "5.3",
+        "Arc loss, strong on faces, is no better than softmax.",
+        "table1",
+        losses("softmax", "arc"),
+        remark="softmax minus Arc loss",
+    ),
+    Claim(
+        "5.3",
+        "Center loss improves on softmax when trained on Market.",
+        "table1",
+        lambda profile: losses("center", "softmax")(profile)[:1],
+    ),
+    Claim(
+        "5.3",
+        "For pooled features layer4 is better than layer3.",
+        "pooled-layer",
+        ablation("pooled-layer", 0, 1),
+    ),
+    Claim(
+        "5.1",
+        "QAConv wants the larger maps of layer3; those of layer4 are too small.",
+        "layer",
+        ablation("layer", 0, 1),
+    ),
+    Claim(
+        "5.1",
+        "Hiding a white square in every training image helps, since QAConv then has to learn "
+        "various correspondences.",
+        "occlusion",
+        ablation("occlusion", 0, 3),
+    ),
+    Claim(
+        "appendix",
+        "That square is as good as random erasing or cutout, or better.",
+        "occlusion",
+        several(ablation("occlusion", 0, 1), ablation("occlusion", 0, 2)),
+    ),
+    Claim(
+        "3.3",
+        "Replacing a memory's map by the newest one is better than a moving average.",
+        "memory",
+        ablation("memory", 0, 1),
+    ),
+    Claim(
+        "3.4",
+        "The focal weight helps against the many negative pairs.",
+        "focal",
+        ablation("focal", 0, 1),
+    ),
+    Claim(
+        "5.1",
+        "Kernels of size 1 are enough (chosen for memory and speed).",
+        "kernel",
+        ablation("kernel", 0, 1),
+        margin=2.0,
+        remark="size 1 minus size 3; equal means within 2 points",
+    ),
+    Claim(
+        "5.3",
+        "Re-ranking adds much to QAConv (published: 18.8 and 19.6 mAP).",
+        "table2",
+        stages("+RR", "alone"),
+    ),
+    Claim(
+        "5.3",
+        "Re-ranking adds more to QAConv than to other methods.",
+        "table1",
+        gain_of_reranking,
+        remark="gain of QAConv minus gain of softmax",
+    ),
+    Claim(
+        "5.3",
+        "TLift alone adds much to QAConv (published: 11.7 and 9.0 mAP).",
+        "table2",
+        stages("+TLift", "alone"),
+    ),
+    Claim(
+        "5.3",
+        "TLift adds to re-ranked scores as well: the two are complementary (published: 8.8 and "
+        "7.0 mAP).",
+        "table2",
+        several(stages("+RR+TLift", "+RR"), stages("+RR+TLift", "+TLift")),
+        remark="over re-ranking alone, then over TLift alone",
+    ),
+    Claim(
+        "5.3",
+        "TLift after re-ranking is better than TFusion, which is not stable.",
+        "table2",
+        stages("+RR+TLift", "+RR+TFusion"),
+    ),
+    Claim(
+        "4, appendix",
+        "TLift serves other methods too.",
+        "table1",
+        several(*[stages("+RR+TLift", "+RR", loss) for loss in POOLED]),
+        remark="softmax, Arc, center loss and pooled class memory, after re-ranking",
+    ),
+    Claim(
+        "5.1, appendix",
+        "TLift's parameters are not sensitive in a broad range.",
+        "tlift",
+        sensitivity,
+        margin=2.0,
+        remark="halved or doubled, after re-ranking, no interval; equal means within 2 points",
+    ),
+    Claim(
+        "5.3",
+        "A larger backbone is better (published: 0.8 to 5.5 mAP).",
+        "table3, table4",
+        larger_backbone("alone"),
+    ),
+    Claim(
+        "5.3",
+        "That stays so after re-ranking and TLift.",
+        "table3",
+        larger_backbone("+RR+TLift"),
+    ),
+    Claim(
+        "5.4, 6",
+        "A large and diverse source, all of MSMT17, generalises better than Market or Duke.",
+        "table3, table4",
+        larger_source,
+    ),
+    Claim(
+        "5.4",
+        "Without adaptation QAConv is comparable with many methods that adapt to the target.",
+        "those methods, on the public datasets",
+    ),
+    Claim(
+        "2, 5.4",
+        "QAConv is a better starting point for methods that adapt.",
+        "an adaptation method on top of both models",
+    ),
+    Claim(
+        "abstract, 5.4",
+        "With re-ranking and TLift it reached the best results of its time on the public datasets.",
+        "the public datasets and the paper profile on a GPU",
+    ),
+    Claim(
+        "6",
+        "A large network can be distilled into a smaller one for deployment.",
+        "an experiment with a teacher and a student; the paper has none either",
+    ),
+]
+
+
+def ledger(profile: str = "laptop") -> str:
+    """The page's table as Markdown, one row a claim."""
+    lines = [
+        "| section | claim | tested by | mAP difference (95 % interval) | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for claim in CLAIMS:
+        found = claim.compare(profile) if claim.compare else []
+        figures = "<br>".join(
+            f"{label}: {d.mean:+.1f}"
+            + ("" if d.low == d.high else f" [{d.low:+.1f}, {d.high:+.1f}]")
+            for label, d in found
+            if d is not None
+        )
+        if claim.remark and figures:
+            figures += f"<br>*{claim.remark}*"
+        test = f"`run {claim.experiment}`" if claim.compare else f"it would take {claim.experiment}"
+        test = test.replace(", ", "`, `run ") if claim.compare else test
+        cells = claim.section, claim.text, test, figures or "–", f"**{verdict(claim, found)}**"
+        lines.append("| " + " | ".join(cells) + " |")
+    seconds = [r["seconds"] for r in read_records("train") if r["profile"] == profile]
+    compute = f"{len(seconds)} models were trained, in {sum(seconds) / 3600:.1f} hours in all."
+    return "\n".join([*lines, "", f"{footnote(profile)} {compute}"])

@@ -1,0 +1,190 @@
+"""Differences that the paper's claims are about, from the records (page "Claims").
+
+Every function returns labelled differences in mAP, in percent, with their intervals; None stands
+for what has not been run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qaconv_lib.experiments import ABLATIONS, DIRECTIONS, EXPERIMENTS, Trial, find_record
+from qaconv_lib.profiles import get_profile
+from qaconv_lib.runs import Run
+from qaconv_lib.statistics import Difference
+from qaconv_lib.tables import LABELS, compare, find_scores
+
+Comparison = tuple[str, Difference | None]
+POOLED = ("softmax", "arc", "center", "class-memory")
+
+
+def _scores(
+    profile: str,
+    loss: str,
+    source: str,
+    target: str,
+    stage: str = "alone",
+    settings: dict | None = None,
+    seeds: int = 10,
+) -> list[dict]:
+    datasets = get_profile(profile).datasets
+    images = datasets[source] + ("-all" if source == "msmt17" else "")
+    run = Run(loss, images, profile, 0, settings or {})
+    return find_scores(run, datasets[target], stage, seeds)
+
+
+def losses(first: str, second: str) -> Callable[[str], list[Comparison]]:
+    """Both directions: one loss against another."""
+
+    def found(profile: str) -> list[Comparison]:
+        return [
+            (f"{s} → {t}", compare(_scores(profile, first, s, t), _scores(profile, second, s, t)))
+            for s, t in DIRECTIONS
+        ]
+
+    return found
+
+
+def best_pooled(profile: str) -> list[Comparison]:
+    """QAConv against the pooled loss with the highest mAP, chosen on the very same queries."""
+    found = []
+    for source, target in DIRECTIONS:
+        pooled = {loss: _scores(profile, loss, source, target) for loss in POOLED}
+        label = f"{source} → {target}"
+        if not all(pooled.values()):
+            found.append((label, None))
+            continue
+        best = max(pooled, key=lambda loss: np.mean([s["mean_ap"] for s in pooled[loss]]))
+        difference = compare(_scores(profile, "qaconv", source, target), pooled[best])
+        found.append((f"{label}, over {LABELS[best]}", difference))
+    return found
+
+
+def pooled_spread(profile: str) -> list[Comparison]:
+    """Each pooled loss against softmax, both directions."""
+    return [
+        (f"{LABELS[loss]}, {label}", difference)
+        for loss in POOLED[1:]
+        for label, difference in losses(loss, "softmax")(profile)
+    ]
+
+
+def stages(first: str, second: str, loss: str = "qaconv") -> Callable[[str], list[Comparison]]:
+    """Both directions: one stage of post-processing against another."""
+
+    def found(profile: str) -> list[Comparison]:
+        return [
+            (
+                f"{s} → {t}",
+                compare(_scores(profile, loss, s, t, first), _scores(profile, loss, s, t, second)),
+            )
+            for s, t in DIRECTIONS
+        ]
+
+    return found
+
+
+def gain_of_reranking(profile: str) -> list[Comparison]:
+    """What re-ranking adds to QAConv minus what it adds to softmax."""
+    found = []
+    for source, target in DIRECTIONS:
+        parts = [
+            _scores(profile, loss, source, target, stage)
+            for loss in ("qaconv", "softmax")
+            for stage in ("+RR", "alone")
+        ]
+        difference = None
+        if all(parts):
+            ours, theirs = (_gain(*parts[i : i + 2]) for i in (0, 2))
+            difference = compare([ours], [theirs])
+        found.append((f"{source} → {target}", difference))
+    return found
+
+
+def _gain(after: list[dict], before: list[dict]) -> dict:
+    means = [
+        np.mean([s["average_precision"] for s in scores], axis=0) for scores in (after, before)
+    ]
+    return {"average_precision": means[0] - means[1]}
+
+
+def ablation(name: str, better: int, worse: int) -> Callable[[str], list[Comparison]]:
+    """One variant of an ablation against another, by their positions."""
+    loss, variants = ABLATIONS[name]
+
+    def found(profile: str) -> list[Comparison]:
+        source, target = DIRECTIONS[0]
+        seeds = EXPERIMENTS[name].seeds
+        ours, theirs = (
+            _scores(profile, loss, source, target, settings=variants[i], seeds=seeds)
+            for i in (better, worse)
+        )
+        return [(f"{source} → {target}", compare(ours, theirs))]
+
+    return found
+
+
+def several(*parts: Callable[[str], list[Comparison]]) -> Callable[[str], list[Comparison]]:
+    """The comparisons of all parts."""
+    return lambda profile: [comparison for part in parts for comparison in part(profile)]
+
+
+def larger_backbone(stage: str) -> Callable[[str], list[Comparison]]:
+    """The large backbone against the small one, for every source and target of Tables 3 and 4."""
+
+    def found(profile: str) -> list[Comparison]:
+        sizes = get_profile(profile).backbones
+        rows = []
+        for source in ("market", "duke", "msmt17"):
+            for target in ("duke", "market") + (() if "TLift" in stage else ("cuhk03", "msmt17")):
+                if source != target:
+                    large, small = (
+                        _scores(profile, "qaconv", source, target, stage, sizes[size], 3)
+                        for size in ("large", "small")
+                    )
+                    rows.append((f"{source} → {target}", compare(large, small)))
+        return rows
+
+    return found
+
+
+def larger_source(profile: str) -> list[Comparison]:
+    """Trained on all of MSMT17 against trained on Market or Duke, on the same target."""
+    rows = []
+    for source, target in (*DIRECTIONS, ("market", "cuhk03"), ("duke", "cuhk03")):
+        large = _scores(profile, "qaconv", "msmt17", target, seeds=3)
+        small = _scores(profile, "qaconv", source, target, seeds=3)
+        rows.append((f"msmt17 over {source}, → {target}", compare(large, small)))
+    return rows
+
+
+def sensitivity(profile: str) -> list[Comparison]:
+    """TLift after re-ranking, one parameter halved or doubled, against the published values."""
+    usual = {"tau": 100, "sigma": 200, "k": 10, "alpha": 0.2}
+    near = {"tau": (50, 200), "sigma": (100, 400), "k": (5, 20), "alpha": (0.1,)}
+    rows = []
+    for source, target in DIRECTIONS:
+        found = _tlift_means(profile, source, target)
+        for parameter, values in near.items():
+            for value in values:
+                if found:
+                    change = found[parameter, value] - found[parameter, usual[parameter]]
+                    difference = Difference(change, change, change)
+                else:
+                    difference = None
+                rows.append((f"{parameter} = {value:g}, {source} → {target}", difference))
+    return rows
+
+
+def _tlift_means(profile: str, source: str, target: str) -> dict[tuple[str, float], float]:
+    """mAP after re-ranking and TLift in percent, by parameter and value, averaged over seeds."""
+    datasets, found = get_profile(profile).datasets, {}
+    for seed in range(EXPERIMENTS["tlift"].seeds):
+        trial = Trial(Run("qaconv", datasets[source], profile, seed), datasets[target])
+        record = find_record(trial, "tlift")
+        for row in record["sweeps"] if record else ():
+            key = row["parameter"], row["value"]
+            found.setdefault(key, []).append(100 * row["stages"]["+RR+TLift"]["mean_ap"])
+    return {key: float(np.mean(values)) for key, values in found.items()}

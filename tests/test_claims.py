@@ -1,0 +1,97 @@
+"""The ledger of claims: the rule of its verdicts, and that every row can be drawn."""
+
+import pytest
+
+from qaconv_lib import claims, comparisons
+from qaconv_lib.claims import CLAIMS, FAILS, HOLDS, MISSING, OPEN, PARTLY, UNTESTED, Claim, verdict
+from qaconv_lib.experiments import EXPERIMENTS
+from qaconv_lib.statistics import Difference
+
+
+def found(*intervals):
+    return [("here", None if i is None else Difference(sum(i) / 2, *i)) for i in intervals]
+
+
+@pytest.mark.parametrize(
+    "intervals, expected",
+    [
+        ([(1, 2), (0.1, 3)], HOLDS),
+        ([(1, 2), (-0.1, 3)], PARTLY),
+        ([(-1, 2), (-3, -1)], FAILS),
+        ([(0, 2)], FAILS),  # zero is not above zero
+        ([(1, 2), None], MISSING),
+        ([], MISSING),
+    ],
+)
+def test_better(intervals, expected):
+    claim = Claim("1", "A is better", "table1", compare=lambda profile: [])
+    assert verdict(claim, found(*intervals)) == expected
+
+
+@pytest.mark.parametrize(
+    "intervals, expected",
+    [
+        ([(-1, 1), (0, 2)], HOLDS),
+        ([(-1, 1), (1, 3)], OPEN),
+        ([(2.5, 3)], FAILS),
+        ([(-4, -3), (2.5, 3)], FAILS),
+        ([(2.5, 3), (-1, 1)], OPEN),
+        ([None], MISSING),
+    ],
+)
+def test_equal(intervals, expected):
+    claim = Claim("1", "A equals B", "table1", compare=lambda profile: [], margin=2.0)
+    assert verdict(claim, found(*intervals)) == expected
+
+
+def test_what_has_no_comparison_cannot_be_tested():
+    assert verdict(Claim("1", "A", "a GPU"), []) == UNTESTED
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.text[:40])
+def test_every_claim_names_experiments_that_exist(claim):
+    if claim.compare is not None:
+        assert all(name in EXPERIMENTS for name in claim.experiment.split(", "))
+        assert all(isinstance(label, str) for label, _ in claim.compare("laptop"))
+        assert claim.remark or claim.margin is None  # a margin must be stated to the reader
+
+
+def test_the_ledger_has_a_row_a_claim_and_the_compute_spent():
+    text = claims.ledger("laptop")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(CLAIMS) + 1 and len(CLAIMS) >= 25
+    assert all(line.count("|") == 6 for line in rows)
+    assert "models were trained, in" in text
+
+
+def scores(*precision):
+    return [{"mean_ap": sum(p) / len(p), "average_precision": list(p)} for p in precision]
+
+
+def test_qaconv_is_compared_with_the_best_pooled_loss(monkeypatch):
+    table = {
+        "qaconv": scores((0.9, 0.7)),
+        "softmax": scores((0.1, 0.1)),
+        "arc": scores((0.5, 0.3)),
+        "center": scores((0.2, 0.2)),
+        "class-memory": scores((0.3, 0.3)),
+    }
+    monkeypatch.setattr(comparisons, "_scores", lambda profile, loss, *rest, **more: table[loss])
+    (label, difference), _ = comparisons.best_pooled("laptop")
+    assert label == "market → duke, over Arc loss" and difference.mean == pytest.approx(40)
+    table["center"] = []
+    assert comparisons.best_pooled("laptop")[0][1] is None
+
+
+def test_gain_of_reranking_is_a_difference_of_differences(monkeypatch):
+    table = {
+        ("qaconv", "alone"): scores((0.5, 0.5)),
+        ("qaconv", "+RR"): scores((0.9, 0.7)),
+        ("softmax", "alone"): scores((0.4, 0.2)),
+        ("softmax", "+RR"): scores((0.5, 0.3)),
+    }
+    monkeypatch.setattr(
+        comparisons, "_scores", lambda profile, loss, s, t, stage: table[loss, stage]
+    )
+    for _, difference in comparisons.gain_of_reranking("laptop"):
+        assert difference.mean == pytest.approx(30 - 10)

@@ -1,0 +1,167 @@
+"""Tables drawn from records, on records made up for the purpose."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from qaconv_lib import tables
+from qaconv_lib.__main__ import main
+from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS
+from qaconv_lib.published import TABLE1, TABLE2, TABLES34
+from qaconv_lib.records import write_record
+from qaconv_lib.runs import STAGES, Run
+from qaconv_lib.statistics import paired_bootstrap
+
+
+def scores(precision, first):
+    return {
+        "rank1": float(np.mean(np.equal(first, 1))),
+        "mean_ap": float(np.mean(precision)),
+        "average_precision": list(map(float, precision)),
+        "first_match_rank": list(map(int, first)),
+    }
+
+
+def write(run, target, stages, folder="evaluate", **more):
+    record = {"experiment": folder, **run.about, "config": dataclasses.asdict(run.config())}
+    record |= {"target": target, "device": "CPU (test)", "stages": stages, **more}
+    write_record(folder, f"{run.name}-on-{target}", record)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def filled(folder):
+    """Two seeds of QAConv and softmax from mini-market to mini-duke, four queries."""
+    for loss, level in (("qaconv", 0.5), ("softmax", 0.3)):
+        for seed, shift in ((0, 0.0), (1, 0.1)):
+            precision = np.array([level, level + 0.1, level, level - 0.1]) + shift
+            first = [1, 1 if loss == "qaconv" else 2, 3, 4]
+            stages = {
+                stage: scores(precision + 0.05 * number, first)
+                for number, stage in enumerate(STAGES)
+            }
+            write(Run(loss, "mini-market", seed=seed), "mini-duke", stages)
+    return folder
+
+
+def test_cells_hold_mean_and_deviation_over_the_seeds(filled):
+    table = tables.headline_table()
+    # Rank-1: 2 of 4 for both seeds; mAP: 50 and 60, deviation 7.07.
+    assert table.loc["QAConv", "mini-market → mini-duke"] == "50.0 ± 0.0 / 55.0 ± 7.1 (2)"
+    assert table.loc["QAConv + TLift", "mini-market → mini-duke"].endswith("60.0 ± 7.1 (2)")
+    assert table.loc["softmax", "mini-market → mini-duke"].startswith("25.0 ± 0.0 / 35.0")
+    assert (table["mini-duke → mini-market"] == "–").all()
+
+
+def test_differences_are_those_of_the_queries_averaged_over_the_seeds(filled):
+    ours = tables.find_scores(Run("qaconv", "mini-market"), "mini-duke")
+    theirs = tables.find_scores(Run("softmax", "mini-market"), "mini-duke")
+    found = tables.compare(ours, theirs)
+    mean = np.mean([s["average_precision"] for s in ours], axis=0)
+    mean -= np.mean([s["average_precision"] for s in theirs], axis=0)
+    assert found == paired_bootstrap(100 * mean)
+    assert found.mean == pytest.approx(20.0)
+    assert tables.compare(ours, theirs, "rank1").mean == pytest.approx(25.0)
+    assert tables.compare(ours, []) is None
+    with pytest.raises(ValueError, match="key must be"):
+        tables.compare(ours, theirs, "rank5")
+    cell = tables.table1().loc["softmax", "QAConv ahead, mAP, mini-market → mini-duke"]
+    assert cell.startswith("+20.0 [")
+
+
+def test_published_numbers_stand_in_columns_of_their_own(filled):
+    for table, published in ((tables.table1(), TABLE1), (tables.table2(), TABLE2)):
+        for column in table:
+            if column.startswith("published"):
+                shown = {cell for cell in table[column] if cell != "–"}
+                direction = tuple(column.removeprefix("published, ").split(" → "))
+                assert shown == {
+                    "{:.1f} / {:.1f}".format(*row[direction]) for row in published.values()
+                }
+
+
+def test_tfusion_is_read_from_its_own_records(filled):
+    chosen, best = scores([0.2] * 4, [2] * 4), scores([0.4] * 4, [1] * 4)
+    write(
+        Run("qaconv", "mini-market"),
+        "mini-duke",
+        {},
+        "tfusion",
+        chosen=chosen,
+        best=best,
+        labelled=best,
+    )
+    table = tables.table2()["mini-market → mini-duke"]
+    assert table["QAConv + RR + TFusion"] == "0.0 / 20.0 (1)"
+    assert table["QAConv + RR + TFusion (best)"] == "100.0 / 40.0 (1)"
+
+
+def test_tables_3_and_4_know_source_backbone_and_stage(filled):
+    run = Run("qaconv", "mini-msmt17-all", settings={"backbone": "efficientnet_lite2"})
+    write(
+        run, "mini-cuhk03", {"alone": scores([0.1] * 4, [1] * 4), "+RR": scores([0.3] * 4, [9] * 4)}
+    )
+    fourth = tables.table4()
+    row = fourth.loc[("mini-msmt17-all", "efficientnet_lite2", "+RR")]
+    assert row["→ mini-cuhk03"] == "0.0 / 30.0 (1)"
+    assert row["→ mini-msmt17"] == row["published, → msmt17"] == ""
+    third = tables.table3()
+    row = third.loc[("mini-market", "efficientnet_lite0", "alone")]
+    assert row["→ mini-duke"].endswith("(2)") and row["published, → duke"] == "48.8 / 28.7"
+    shown = [cell for table in (third, fourth) for c in table if "pub" in c for cell in table[c]]
+    assert sum("/" in cell for cell in shown) == len(TABLES34)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_compares_with_its_first_variant(filled, name):
+    loss, variants = ABLATIONS[name]
+    run = Run(loss, "mini-market", settings=variants[1])
+    write(run, "mini-duke", {"alone": scores([0.7] * 4, [1] * 4)})
+    table = tables.ablation_table(name)
+    assert len(table) == len(variants) and table.index.is_unique
+    assert table.iloc[0]["mAP against the first"] == "–"
+    assert table.iloc[1]["rank-1 / mAP"] == "100.0 / 70.0 (1)"
+    assert table.iloc[1]["mAP against the first"].startswith(
+        "+15.0" if loss == "qaconv" else "+35.0"
+    )
+
+
+def test_tlift_shows_variants_and_values(filled):
+    stages = {stage: scores([0.5] * 4, [1] * 4) for stage in ("+TLift", "+RR+TLift")}
+    sweeps = [{"parameter": "tau", "value": 50, "stages": stages}]
+    more = {"sweeps": sweeps, "variants": {"released": stages}}
+    write(Run("qaconv", "mini-market"), "mini-duke", {}, "tlift", **more)
+    table = tables.tlift_table()
+    assert list(table.index) == ["released", "tau = 50"]
+    assert (table == "100.0 / 50.0 (1)").all(axis=None)
+
+
+class TestCommand:
+    def test_prints_what_there_is_and_no_more(self, filled, capsys):
+        assert main(["tables"]) == 0
+        printed = capsys.readouterr().out
+        assert "55.0 ± 7.1" in printed and "CPU (test)" in printed
+        assert EXPERIMENTS["table1"].title in printed
+        assert EXPERIMENTS["table3"].title not in printed
+        assert EXPERIMENTS["occlusion"].title not in printed
+
+    def test_prints_a_table_by_name(self, filled, capsys):
+        assert main(["tables", "occlusion"]) == 0
+        printed = capsys.readouterr().out
+        assert "occlusion erasing" in printed and "Table 1" not in printed
+
+    def test_says_when_there_is_nothing(self, folder, capsys):
+        assert main(["tables", "headline", "--profile", "paper"]) == 0
+        assert "No records at the paper profile yet" in capsys.readouterr().out
+
+
+def test_markdown():
+    table = tables.to_markdown(tables.pd.DataFrame({"b": ["1"], "c": ["2"]}, index=["a"]))
+    assert table == "|  | b | c |\n| --- | --- | --- |\n| a | 1 | 2 |"
