@@ -31,6 +31,7 @@ LABELS = {
     "qaconv": "QAConv",
 }
 _ARROW = "{} → {}"
+_SUPPRESSED = " (own camera suppressed)"
 
 
 def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) -> list[dict]:
@@ -39,9 +40,9 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
     Args:
         run: its seed does not count.
         target: name of the dataset.
-        stage: one of `STAGES`; "+RR+TFusion" is TFusion after re-ranking with parameters
-            chosen on the source, "+RR+TFusion (best)" on the target; "+RR+TFusion (labelled)" has
-            transition times from labelled images of the target.
+        stage: one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
+            "+RR+TFusion", TFusion after re-ranking with parameters chosen on the source. After
+            that, in brackets, another variant of `tfusion_record`.
         seeds: seeds looked for, from 0.
     """
     found = []
@@ -49,8 +50,15 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
         trial = Trial(Run(run.loss, run.source, run.profile, seed, run.settings), target)
         if stage.startswith("+RR+TFusion"):
             record = find_record(trial, "tfusion")
+            choice = stage.removeprefix("+RR+TFusion").strip(" ()") or "chosen"
+            part = {} if record is None else {stage: record["variants"][choice]}
+        elif stage.endswith(_SUPPRESSED):
+            record = find_record(trial, "tlift")
+            key = "own camera suppressed"
             part = (
-                {} if record is None else {stage: record["best" if "best" in stage else "chosen"]}
+                {}
+                if record is None
+                else {stage: record["variants"][key][stage.removesuffix(_SUPPRESSED)]}
             )
         else:
             record = find_record(trial)
@@ -119,8 +127,10 @@ def table1(profile: str = "laptop") -> pd.DataFrame:
 
 def table2(profile: str = "laptop") -> pd.DataFrame:
     """QAConv after each kind of post-processing, and what that adds to QAConv alone."""
-    stages = [*STAGES[:3], "+RR+TFusion", "+RR+TFusion (best)"]
-    stages += ["+RR+TFusion (labelled)", "+RR+TLift"]
+    stages = [*STAGES[:3], "+RR+TFusion", "+RR+TLift"]
+    stages += ["+RR+TFusion (best)", "+RR+TFusion (labelled)"]
+    stages += [f"+RR+TFusion ({kind}, own camera suppressed)" for kind in ("chosen", "best")]
+    stages += ["+RR+TLift" + _SUPPRESSED]
     rows = {}
     for stage in stages:
         row = {}

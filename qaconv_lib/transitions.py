@@ -7,7 +7,7 @@ from camera to camera, and asks whether a pair's time difference is usual.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,6 +79,7 @@ def tfusion(
     num_random: int = 100,
     window: float = 30.0,
     floor: float = 2e-5,
+    same_camera: Literal["keep", "suppress"] = "keep",
     seed: int = 0,
 ) -> Any:
     r"""TFusion (Lv et al., CVPR 2018): fuse similarities with learned transition times.
@@ -120,6 +121,8 @@ def tfusion(
         num_random: random gallery images of each query, from 1.
         window: half width of the window around a time difference, seconds.
         floor: smallest value used for :math:`P_{rand}`, above 0.
+        same_camera: ``"keep"`` or ``"suppress"``: whether gallery images from the query's own
+            camera are treated as all others, or as impossible.
         seed: of the random images.
 
     Returns:
@@ -172,7 +175,7 @@ def tfusion(
         return found / np.maximum(random.probability(own, camera, seconds), floor)
 
     offset = error_positive / (1 - error_positive - error_negative)
-    fused = _weighted(scene, query_sessions, gallery_sessions, support, offset)
+    fused = _weighted(scene, query_sessions, gallery_sessions, support, offset, same_camera)
     return restore_kind(fused, similarity)
 
 
@@ -191,6 +194,7 @@ def labelled_transitions(
     sessions: Any = None,
     window: float = 30.0,
     floor: float = 2e-3,
+    same_camera: Literal["keep", "suppress"] = "keep",
 ) -> Any:
     r"""Fuse similarities with transition times learned from labelled images of the same cameras.
 
@@ -214,6 +218,7 @@ def labelled_transitions(
         sessions: sessions of the labelled images, n integers.
         window: half width of the window around a time difference, seconds.
         floor: smallest value used for :math:`P_{rand}`, above 0.
+        same_camera: as for :func:`tfusion`.
 
     Returns:
         Fused scores, (num_query, num_gallery), an array or tensor like ``similarity``.
@@ -250,7 +255,7 @@ def labelled_transitions(
         found = matched.probability(own, camera, seconds)
         return found / np.maximum(random.probability(own, camera, seconds), floor)
 
-    fused = _weighted(scene, query_sessions, gallery_sessions, support, 0.0)
+    fused = _weighted(scene, query_sessions, gallery_sessions, support, 0.0, same_camera)
     return restore_kind(fused, similarity)
 
 
@@ -260,13 +265,18 @@ def _weighted(
     gallery_sessions: np.ndarray,
     support: Callable[[int, int, np.ndarray], np.ndarray],
     offset: float,
+    same_camera: str,
 ) -> np.ndarray:
     """support * (similarity + offset) where that is above 0, else similarity - 1."""
+    if same_camera not in ("keep", "suppress"):
+        raise ValueError(f"same_camera must be 'keep' or 'suppress', got {same_camera!r}")
     fused = scene.scores - 1
     for camera in np.unique(scene.gallery_cameras):
         columns = np.flatnonzero(scene.gallery_cameras == camera)
         columns = columns[np.argsort(scene.gallery_seconds[columns])]  # sorted look-ups are faster
         for query, own in enumerate(scene.query_cameras):
+            if own == camera and same_camera == "suppress":
+                continue
             weight = support(
                 own, camera, scene.gallery_seconds[columns] - scene.query_seconds[query]
             )

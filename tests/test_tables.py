@@ -89,18 +89,14 @@ def test_published_numbers_stand_in_columns_of_their_own(filled):
 
 def test_tfusion_is_read_from_its_own_records(filled):
     chosen, best = scores([0.2] * 4, [2] * 4), scores([0.4] * 4, [1] * 4)
-    write(
-        Run("qaconv", "mini-market"),
-        "mini-duke",
-        {},
-        "tfusion",
-        chosen=chosen,
-        best=best,
-        labelled=best,
-    )
+    names = ("labelled", "chosen, own camera suppressed", "best, own camera suppressed")
+    variants = {"chosen": chosen, "best": best} | dict.fromkeys(names, best)
+    write(Run("qaconv", "mini-market"), "mini-duke", {}, "tfusion", variants=variants)
     table = tables.table2()["mini-market → mini-duke"]
     assert table["QAConv + RR + TFusion"] == "0.0 / 20.0 (1)"
     assert table["QAConv + RR + TFusion (best)"] == "100.0 / 40.0 (1)"
+    assert table["QAConv + RR + TFusion (best, own camera suppressed)"] == "100.0 / 40.0 (1)"
+    assert table["QAConv + RR + TLift (own camera suppressed)"] == "–"
 
 
 def test_tables_3_and_4_know_source_backbone_and_stage(filled):

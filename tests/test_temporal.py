@@ -345,6 +345,17 @@ def test_labelled_transitions_equal_the_definition(with_sessions):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def test_tfusion_can_leave_out_the_querys_own_camera():
+    scene = random_scene(5, levels=50)
+    kept = tfusion(*scene, floor=0.01)
+    left_out = tfusion(*scene, floor=0.01, same_camera="suppress")
+    own = scene[1][:, None] == scene[3]
+    np.testing.assert_array_equal(left_out[~own], kept[~own])
+    np.testing.assert_array_equal(left_out[own], scene[0][own] - 1)
+    with pytest.raises(ValueError, match="same_camera"):
+        tfusion(*scene, same_camera="drop")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
