@@ -176,6 +176,13 @@ def run_run(options: argparse.Namespace) -> None:
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
             print(f"{name:16}{experiment.title}; {experiment.seeds} seeds")
+        print(f"{'cost':16}Time and memory of each step")
+        return
+    if options.name == "cost":
+        from qaconv_lib.cost import cost_record
+
+        for row in cost_record(options.profile, options.device)["steps"]:
+            print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
         return
     records = run_experiment(
         options.name,

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import torch
@@ -272,6 +273,11 @@ def _execute_all(groups: list[list[Trial]], device: str | None, jobs: int) -> It
         futures = [pool.submit(_execute, group, device, threads) for group in groups]
         try:
             yield from (future.result() for future in futures)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of {jobs} processes was killed, perhaps for want of memory; what was done is "
+                "kept, run the command again with fewer jobs"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

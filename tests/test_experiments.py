@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,22 @@ def test_two_processes_do_what_one_does(smoke, own_runs):
     assert together[0] != together[1]  # another seed, another model
     alone = experiments.evaluate_trial(trials[1], device="cpu")["stages"]
     assert alone == together[1]
+
+
+def test_a_killed_process_is_reported_in_one_sentence(workplace, monkeypatch, capsys):
+    class Future:
+        def result(self):
+            raise BrokenProcessPool
+
+    class Pool:
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *error: None  # noqa: E731
+        submit = lambda self, *call: Future()  # noqa: E731
+
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", lambda *a, **k: Pool())
+    assert main(["run", "memory", *SMOKE, "--seeds", "9", "--jobs", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "one of 2 processes was killed" in error and "Traceback" not in error
 
 
 def test_a_search_is_not_run_twice(smoke, monkeypatch):
