@@ -97,8 +97,10 @@ class Run:
         return details.get("config") == json.loads(json.dumps(dataclasses.asdict(self.config())))
 
     def folder(self) -> Path:
-        """Where the run keeps its state while it trains, and its model."""
-        return cache_folder() / "runs" / self.name
+        """Where the run keeps its state while it trains, and its model; other settings, another."""
+        config = json.dumps(dataclasses.asdict(self.config()), sort_keys=True)
+        digest = hashlib.sha256(config.encode()).hexdigest()[:8]
+        return cache_folder() / "runs" / f"{self.name}-{digest}"
 
 
 def settings_name(settings: dict) -> str:
