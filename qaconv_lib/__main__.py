@@ -206,7 +206,7 @@ def add_tables(subparsers: Subparsers) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="headline, or an experiment (default: all that have records)",
+        help="headline, within, or an experiment (default: all that have records)",
     )
     parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
     parser.set_defaults(run=run_tables)

@@ -125,6 +125,20 @@ def table1(profile: str = "laptop") -> pd.DataFrame:
     return _ordered(rows)
 
 
+def within_table(profile: str = "laptop") -> pd.DataFrame:
+    """Every loss tested on other people of the dataset it was trained on."""
+    rows = {
+        LABELS[loss]: {
+            _name(profile, source): _cell(
+                find_scores(_run(loss, source, profile), _name(profile, source))
+            )
+            for source, _ in DIRECTIONS
+        }
+        for loss in LOSSES
+    }
+    return pd.DataFrame(rows).T
+
+
 def table2(profile: str = "laptop") -> pd.DataFrame:
     """QAConv after each kind of post-processing, and what that adds to QAConv alone."""
     stages = [*STAGES[:3], "+RR+TFusion", "+RR+TLift"]
@@ -238,17 +252,17 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
 
     Args:
         profile: smoke, laptop or paper.
-        names: "headline" and names of experiments.
+        names: "headline", "within" and names of experiments.
 
     Raises:
         ValueError: an unknown name.
     """
     for name in names:
-        if name != "headline":
+        if name not in _TITLES:
             get_experiment(name)
     parts = []
-    for name in names or ("headline", *EXPERIMENTS):
-        title = "" if name == "headline" else get_experiment(name).title
+    for name in names or (*_TITLES, *EXPERIMENTS):
+        title = _TITLES[name] if name in _TITLES else get_experiment(name).title
         if names or _started(name, profile):
             table = _TABLES[name](profile) if name in _TABLES else ablation_table(name, profile)
             parts.append(f"{title}\n\n{to_markdown(table)}".strip())
@@ -274,7 +288,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def _started(name: str, profile: str) -> bool:
     """Whether there is a record of what an experiment adds to the runs of Table 1."""
-    if name in ("headline", "table1", "table2"):
+    if name in ("headline", "within", "table1", "table2"):
         return any(find_record(trial) for trial in list_trials("table1", profile, 1))
     if name == "tlift":
         return any(find_record(trial, "tlift") for trial in list_trials(name, profile))
@@ -282,8 +296,11 @@ def _started(name: str, profile: str) -> bool:
     return any(find_record(trial) for trial in own)
 
 
+#: Tables that are no experiments of their own; they are drawn from the runs of Table 1.
+_TITLES = {"headline": "", "within": "Within a domain"}
 _TABLES = {
     "headline": headline_table,
+    "within": within_table,
     "table1": table1,
     "table2": table2,
     "table3": table3,

@@ -60,6 +60,14 @@ def test_cells_hold_mean_and_deviation_over_the_seeds(filled):
     assert (table["mini-duke → mini-market"] == "–").all()
 
 
+def test_within_a_domain_means_tested_at_home(filled):
+    run = Run("softmax", "mini-duke")
+    write(run, "mini-duke", {"alone": scores([0.4] * 4, [1] * 4)})
+    table = tables.within_table()
+    assert table.loc["softmax", "mini-duke"] == "100.0 / 40.0 (1)"
+    assert (table["mini-market"] == "–").all()
+
+
 def test_differences_are_those_of_the_queries_averaged_over_the_seeds(filled):
     ours = tables.find_scores(Run("qaconv", "mini-market"), "mini-duke")
     theirs = tables.find_scores(Run("softmax", "mini-market"), "mini-duke")
