@@ -252,8 +252,9 @@ CLAIMS: list[Claim] = [
 
 
 def ledger(profile: str = "laptop") -> str:
-    """The page's table as Markdown, one row a claim."""
+    """The page's table as Markdown, one row a claim; its first line makes the page's table wide."""
     lines = [
+        "{.wide}",
         "| section | claim | tested by | mAP difference (95 % interval) | verdict |",
         "|---|---|---|---|---|",
     ]

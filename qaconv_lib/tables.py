@@ -257,11 +257,12 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
     Raises:
         ValueError: an unknown name.
     """
+    known = (*_TITLES, *EXPERIMENTS)
     for name in names:
-        if name not in _TITLES:
-            get_experiment(name)
+        if name not in known:
+            raise ValueError(f"unknown table {name!r}; known are {', '.join(known)}")
     parts = []
-    for name in names or (*_TITLES, *EXPERIMENTS):
+    for name in names or known:
         title = _TITLES[name] if name in _TITLES else get_experiment(name).title
         if names or _started(name, profile):
             table = _TABLES[name](profile) if name in _TABLES else ablation_table(name, profile)

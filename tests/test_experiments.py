@@ -352,7 +352,7 @@ class TestBadInput:
                 "no checkpoint at",
             ),
             (["tables", "--profile", "huge"], "unknown profile"),
-            (["tables", "table9"], "unknown experiment 'table9'"),
+            (["tables", "table9"], "unknown table 'table9'; known are headline"),
             (["run", "table9"], "unknown experiment 'table9'"),
             (["run", "table1", "--seeds", "0"], "seeds must be at least 1"),
             (["run", "table1", "--jobs", "0"], "jobs must be at least 1"),
