@@ -342,8 +342,8 @@ def _interval(difference: Difference | None) -> str:
     return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
 
 
-def _published(pair: tuple[float, float | None] | None) -> str:
-    return "–" if pair is None else " / ".join("–" if v is None else f"{v:.1f}" for v in pair)
+def _published(pair: tuple[float, float] | None) -> str:
+    return "–" if pair is None else "{:.1f} / {:.1f}".format(*pair)
 
 
 def _ordered(rows: dict[str, dict]) -> pd.DataFrame:
