@@ -108,10 +108,10 @@ def test_what_has_a_record_is_not_run_again(smoke, monkeypatch, capsys):
 def test_a_record_of_other_settings_does_not_count(smoke, monkeypatch):
     trial = Trial(Run("qaconv", "mini-market", "smoke"), "mini-duke")
     assert find_record(trial) is not None
+    folder = trial.run.folder()
     base = dataclasses.replace(PROFILES["smoke"].base, learning_rate=0.123)
     changed = dataclasses.replace(PROFILES["smoke"], base=base)
     monkeypatch.setitem(PROFILES, "smoke", changed)
-    folder = trial.run.folder()
     trial = Trial(Run("qaconv", "mini-market", "smoke"), "mini-duke")
     assert find_record(trial) is None and not trial.run.trained(trial.run.checkpoint())
     assert trial.run.folder() != folder  # a half-trained model of the old settings is left alone
@@ -368,6 +368,12 @@ class TestBadInput:
     def test_no_search_names_the_command(self, workplace):
         with pytest.raises(FileNotFoundError, match="python -m qaconv_lib search softmax"):
             search.best_settings("softmax", "paper")
+
+    def test_no_calibration_names_the_command(self, monkeypatch):
+        about = {"loss": "softmax", "profile": "smoke", "source": "mini-market", "settings": {}}
+        record = about | {"scores": {"mean_ap": 0.5}, "calibration": [1.0, 2.0]}
+        monkeypatch.setattr(search, "read_records", lambda folder: [record])
+        assert search.calibration_of("softmax", "mini-market", "smoke") == [1.0, 2.0]
         with pytest.raises(FileNotFoundError, match="search softmax mini-duke --profile smoke"):
             search.calibration_of("softmax", "mini-duke", "smoke")
 
