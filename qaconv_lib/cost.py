@@ -1,4 +1,4 @@
-"""What each step costs in time and memory (chapter 17)."""
+"""What each step costs in time and memory."""
 
 from __future__ import annotations
 

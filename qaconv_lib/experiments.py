@@ -1,4 +1,4 @@
-"""The experiments of the paper by name, and how they are run (chapters 11 to 13).
+"""The experiments of the paper by name, and how they are run (chapter 12).
 
 An experiment is a list of trials: a training run and a dataset it is tested on. Trials that two
 experiments share are run once. What has a record with the same settings is not run again, so an

@@ -1,4 +1,4 @@
-"""Choosing settings on held-out training identities, never on a target (chapters 7 and 11)."""
+"""Choosing settings on held-out training identities, never on a target (chapters 7 and 12)."""
 
 from __future__ import annotations
 

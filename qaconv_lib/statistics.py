@@ -1,4 +1,4 @@
-"""How sure a difference is: means over seeds, and the paired bootstrap (chapters 8 and 11)."""
+"""How sure a difference is: means over seeds, and the paired bootstrap (chapters 8 and 12)."""
 
 from __future__ import annotations
 

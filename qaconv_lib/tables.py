@@ -267,7 +267,7 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
         if names or _started(name, profile):
             table = _TABLES[name](profile) if name in _TABLES else ablation_table(name, profile)
             parts.append(f"{title}\n\n{to_markdown(table)}".strip())
-    if not parts or not _devices(profile):
+    if not parts or not devices_of(profile):
         return f"No records at the {profile} profile yet."
     return "\n\n".join([*parts, footnote(profile)])
 
@@ -276,7 +276,7 @@ def footnote(profile: str = "laptop") -> str:
     """What the cells are, and the device that they come from."""
     return (
         "Rank-1 / mAP in percent, mean over the seeds in brackets ± standard deviation; "
-        f"{profile} profile, on {', '.join(_devices(profile)) or 'no device yet'}."
+        f"{profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
     )
 
 
@@ -310,7 +310,8 @@ _TABLES = {
 }
 
 
-def _devices(profile: str) -> list[str]:
+def devices_of(profile: str) -> list[str]:
+    """Names of the devices that a profile's tests were run on."""
     return sorted({r["device"] for r in read_records("evaluate") if r["profile"] == profile})
 
 
