@@ -1,7 +1,7 @@
-"""Differences that the paper's claims are about, from the records (page "Claims").
+"""Scores from the records, and the differences that the paper's claims are about.
 
-Every function returns labelled differences in mAP, in percent, with their intervals; None stands
-for what has not been run.
+`find_scores` and `compare` serve tables and chapters too. Every other function returns labelled
+differences in mAP, in percent, with their intervals; None stands for what has not been run.
 """
 
 from __future__ import annotations
@@ -13,11 +13,76 @@ import numpy as np
 from qaconv_lib.experiments import ABLATIONS, DIRECTIONS, EXPERIMENTS, Trial, find_record
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.runs import Run
-from qaconv_lib.statistics import Difference
-from qaconv_lib.tables import LABELS, compare, find_scores
+from qaconv_lib.statistics import Difference, paired_bootstrap
 
 Comparison = tuple[str, Difference | None]
+LABELS = {
+    "softmax": "softmax",
+    "arc": "Arc loss",
+    "center": "center loss",
+    "class-memory": "class memory, pooled",
+    "qaconv": "QAConv",
+}
 POOLED = ("softmax", "arc", "center", "class-memory")
+SUPPRESSED = " (own camera suppressed)"
+
+
+def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) -> list[dict]:
+    """Scores of a run and its twins with other seeds on a target, by seed; those there are.
+
+    Args:
+        run: its seed does not count.
+        target: name of the dataset.
+        stage: one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
+            "+RR+TFusion", TFusion after re-ranking with parameters chosen on the source. After
+            that, in brackets, another variant of `tfusion_record`.
+        seeds: seeds looked for, from 0.
+    """
+    found = []
+    for seed in range(seeds):
+        trial = Trial(Run(run.loss, run.source, run.profile, seed, run.settings), target)
+        if stage.startswith("+RR+TFusion"):
+            record = find_record(trial, "tfusion")
+            choice = stage.removeprefix("+RR+TFusion").strip(" ()") or "chosen"
+            part = {} if record is None else {stage: record["variants"][choice]}
+        elif stage.endswith(SUPPRESSED):
+            record = find_record(trial, "tlift")
+            key = "own camera suppressed"
+            part = (
+                {}
+                if record is None
+                else {stage: record["variants"][key][stage.removesuffix(SUPPRESSED)]}
+            )
+        else:
+            record = find_record(trial)
+            part = {} if record is None else record["stages"]
+        if stage in part:
+            found.append(part[stage])
+    return found
+
+
+def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
+    """Difference of two methods and its interval over queries, in percent; None without records.
+
+    A query's score is averaged over the seeds of each method first.
+
+    Args:
+        ours: scores of one method, one a seed, as `find_scores` gives them.
+        theirs: scores of the other, on the same queries.
+        key: "mean_ap" or "rank1".
+    """
+    if not ours or not theirs:
+        return None
+    values = []
+    for scores in (ours, theirs):
+        if key == "mean_ap":
+            values.append(np.mean([s["average_precision"] for s in scores], axis=0))
+        elif key == "rank1":
+            first = [np.asarray(s["first_match_rank"]) == 1 for s in scores]
+            values.append(np.mean(first, axis=0))
+        else:
+            raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
+    return paired_bootstrap(100 * (values[0] - values[1]))
 
 
 def _scores(

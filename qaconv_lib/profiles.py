@@ -64,7 +64,6 @@ def _rates(new: float, trunk: float, **more) -> dict:
 
 # The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
 _RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
-_LARGE = [_rates(0.05, 0.05), _rates(0.1, 0.1)]
 _TRIED = {
     "qaconv": [_rates(*pair) for pair in _RATES],
     # The pooled baseline may also take the layer that QAConv takes.
@@ -72,11 +71,11 @@ _TRIED = {
     + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:4]],
     # The others: what they have of their own, first at the rates that softmax and QAConv do best
     # with. Arc loss has a steeper gradient, and was tried at lower ones too.
-    "arc": [_LARGE[1] | {"margin": margin} for margin in (0.2, 0.5)]
+    "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
     + [_rates(0.05, 0.05, margin=0.2)]
     + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)],
-    "center": [_LARGE[1] | {"center_weight": weight} for weight in (0.0005, 0.005)],
-    "class-memory": _LARGE,
+    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005)],
+    "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1)],
 }
 _DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
 

@@ -202,7 +202,8 @@ def labelled_transitions(
     histograms come from the training identities of the target: all pairs of one person's images
     give :math:`P`, all pairs of images :math:`P_{rand}`, and the score is :math:`s \, P /
     \max(P_{rand}, floor)`. It needs labels of the target, so it is a reference and no competitor.
-    Impossible pairs get s - 1, as in :func:`tfusion`.
+    Impossible pairs get s - 1, as in :func:`tfusion`. All pairs of labelled images are held
+    at once: memory grows with the square of their number.
 
     Args:
         similarity: as for :func:`tfusion`, and so are the next four.
@@ -231,6 +232,7 @@ def labelled_transitions(
     scene = check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds, highest=1
     )
+    sessions_missing = query_sessions is None
     query_sessions, gallery_sessions = _check_sessions(
         query_sessions, gallery_sessions, scene.scores.shape
     )
@@ -240,7 +242,11 @@ def labelled_transitions(
     seconds = np.asarray(seconds, dtype=np.float64)
     if seconds.shape != (count,) or not np.isfinite(seconds).all():
         raise ValueError(f"seconds must be {count} finite numbers, one for each identity")
-    sessions = np.zeros(count, dtype=np.int64) if sessions is None else np.asarray(sessions)
+    if (sessions is None) != sessions_missing:
+        raise ValueError("give sessions for query, gallery and labelled images, or for none")
+    if sessions is None:
+        sessions = np.zeros(count, dtype=np.int64)
+    sessions = to_labels(sessions, "sessions", count, f"there are {count} identities")
     first, second = np.nonzero(sessions[:, None] == sessions)
     other = first != second
     first, second = first[other], second[other]

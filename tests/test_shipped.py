@@ -8,7 +8,8 @@ from qaconv_lib.experiments import Trial, find_record
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import load_model
 from qaconv_lib.profiles import PROFILES
-from qaconv_lib.runs import Run, checkpoint_path
+from qaconv_lib.records import read_records
+from qaconv_lib.runs import Run, checkpoint_path, settings_name
 from qaconv_lib.search import best_settings
 
 SOURCES = ("mini-market", "mini-duke")
@@ -17,6 +18,13 @@ SOURCES = ("mini-market", "mini-duke")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_settings_are_the_ones_the_search_found_best(loss):
     assert PROFILES["laptop"].searched[loss] == best_settings(loss, "laptop")
+
+
+def test_what_was_searched_is_what_the_profile_lists():
+    found = {(r["loss"], r["source"], settings_name(r["settings"])) for r in read_records("search")}
+    tried = PROFILES["laptop"].tried.items()
+    listed = {(loss, settings_name(settings)) for loss, many in tried for settings in many}
+    assert found == {(loss, source, name) for loss, name in listed for source in SOURCES}
 
 
 @pytest.mark.parametrize("source", SOURCES)

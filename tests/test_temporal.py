@@ -363,6 +363,11 @@ def test_tfusion_can_leave_out_the_querys_own_camera():
         ({"seconds": [1.0]}, "seconds must be 2 finite"),
         ({"seconds": [1.0, np.nan]}, "seconds must be 2 finite"),
         ({"window": 0.0}, "window"),
+        ({"sessions": [0, 0]}, "for query, gallery and labelled"),
+        (
+            {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], "sessions": [0]},
+            "sessions has 1",
+        ),
     ],
 )
 def test_labelled_transitions_refuse_bad_labels(more, message):
