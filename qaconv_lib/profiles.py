@@ -68,14 +68,16 @@ _TRIED = {
     "qaconv": [_rates(*pair) for pair in _RATES],
     # The pooled baseline may also take the layer that QAConv takes.
     "softmax": [_rates(*pair) for pair in _RATES]
-    + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:4]],
+    + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:5]],
     # The others: what they have of their own, first at the rates that softmax and QAConv do best
-    # with. Arc loss has a steeper gradient, and was tried at lower ones too.
+    # with. Arc loss has a steeper gradient, and was tried at lower ones too. Where the best candidate
+    # lay at the end of a row, the row was made longer.
     "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
     + [_rates(0.05, 0.05, margin=0.2)]
-    + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)],
-    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005)],
-    "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1)],
+    + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]
+    + [_rates(0.01, 0.01, margin=0.5)],
+    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05)],
+    "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
 }
 _DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
 
