@@ -76,7 +76,7 @@ _TRIED = {
     + [_rates(0.05, 0.05, margin=0.2)]
     + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]
     + [_rates(0.01, 0.01, margin=0.5)],
-    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05)],
+    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
 }
 _DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
@@ -103,7 +103,7 @@ PROFILES = {
             "qaconv": _rates(0.1, 0.1),
             "softmax": _rates(0.1, 0.1),
             "arc": _rates(0.02, 0.02, margin=0.5),
-            "center": _rates(0.1, 0.1, center_weight=0.005),
+            "center": _rates(0.1, 0.1, center_weight=0.05),
             "class-memory": _rates(0.1, 0.1),
         },
         tried=_TRIED,
