@@ -11,6 +11,56 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
+
+# Similarities held at once while streaming; 1M float32 values (4 MB) stay in a core's cache.
+_BLOCK_ELEMENTS = 1 << 20
+_COLUMNS = 256  # images whose best matches are held before the head takes them
+
+
+def weigh_matches(
+    logits: Tensor,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    weights: Tensor,
+    kernel_size: int,
+    dtype: torch.dtype,
+    progress: bool = False,
+) -> None:
+    """Write the dot products of best matches and weights to `logits`, block by block.
+
+    Where both maps are one tensor, each pair is correlated once.
+
+    Args:
+        logits: shape (q, g), on the device that does the work.
+        query_maps: shape (q, d, h, w).
+        gallery_maps: shape (g, d, h, w).
+        weights: shape (2*h*w,).
+        kernel_size: odd side of the kernels.
+        dtype: type for the correlation.
+        progress: show a progress bar.
+    """
+    mirrored = weights.roll(
+        len(weights) // 2
+    )  # seen from the other image: directions change places
+    same = query_maps is gallery_maps
+    row_maps, column_maps = query_maps, gallery_maps
+    if len(query_maps) < len(gallery_maps):  # the longer side gives the rows: their blocks are full
+        row_maps, column_maps, logits = gallery_maps, query_maps, logits.T
+        weights, mirrored = mirrored, weights
+    size = max(1, _BLOCK_ELEMENTS // (query_maps.shape[-2] * query_maps.shape[-1]) ** 2)
+    with tqdm(total=logits.numel(), disable=not progress) as bar:
+        for row in range(0, len(row_maps), size):
+            rows = slice(row, min(row + size, len(row_maps)))
+            block = row_maps[rows].to(logits.device, dtype)
+            for column in range(row if same else 0, len(column_maps), _COLUMNS):
+                columns = slice(column, min(column + _COLUMNS, len(column_maps)))
+                others = column_maps[columns].to(logits.device, dtype)
+                matches = pool_blocks(block, others, kernel_size).float()
+                logits[rows, columns] = matches @ weights
+                if same:
+                    logits[columns, rows] = (matches @ mirrored).T
+            bar.update((rows.stop - row) * len(column_maps))
 
 
 def pool_blocks(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:

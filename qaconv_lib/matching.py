@@ -13,12 +13,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from qaconv_lib._streaming import BestMatches, pool_blocks
-
-# Similarities held at once while streaming; 1M float32 values (4 MB) stay in a core's cache.
-_BLOCK_ELEMENTS = 1 << 20
+from qaconv_lib._streaming import BestMatches, weigh_matches
 
 
 def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
@@ -201,6 +197,20 @@ class QAConv(nn.Module):
         self.check_size(query_maps)
         return self.head(best_matches(query_maps, gallery_maps, self.kernel_size))
 
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """The head in evaluation mode as one dot product: weights (2*h*w,) and a number to add.
+
+        There BN is a fixed scale and shift, so BN, FC and BN together are affine: the logit of a
+        pair is `matches @ weights + number`.
+        """
+        with torch.no_grad():
+            scale, shift = _scale_and_shift(self.bn)
+            logit_scale, logit_shift = _scale_and_shift(self.logit_bn)
+            weights = self.fc.weight[0].double().repeat(2 if self.tied else 1)
+            bias = self.fc.bias[0].double() * (2 if self.tied else 1)
+            number = logit_scale * (shift * weights.sum() + bias) + logit_shift
+            return (logit_scale * scale * weights).float(), number.float()
+
     def check_size(self, maps: Tensor) -> None:
         """Raise ValueError unless the maps have this QAConv's height and width."""
         if tuple(maps.shape[-2:]) != (self.height, self.width):
@@ -223,8 +233,9 @@ def match_gallery(
     """Score a whole gallery with a trained matcher, block by block (built in chapter 4).
 
     Exact: no shortlist, no approximation. Beside the maps and the result, memory stays at a few
-    blocks of similarities whatever `q` and `g` are. The matcher is used in evaluation mode and
-    left as it was found.
+    blocks of similarities whatever `q` and `g` are. The matcher works as in evaluation mode,
+    whatever mode it is in. Where a set is compared with itself, pass the same tensor twice: what
+    correlates a with b correlates b with a, so half the work is enough.
 
     Args:
         matcher: a `QAConv`.
@@ -247,29 +258,18 @@ def match_gallery(
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     _check_maps(query_maps, gallery_maps, same_place=False)
     matcher.check_size(query_maps)
-    device = next(matcher.parameters()).device
+    weights, number = matcher.fold()
     dtype = dtype or query_maps.dtype
-    locations = query_maps.shape[-2] * query_maps.shape[-1]
-    query_block = max(1, _BLOCK_ELEMENTS // locations**2)
-    similarity = torch.empty(len(query_maps), len(gallery_maps), device=device)
-    modes = {module: module.training for module in matcher.modules()}
-    matcher.eval()
-    try:
-        blocks = query_maps.split(query_block)
-        rows = similarity.split(query_block)
-        with tqdm(total=len(query_maps) * len(gallery_maps), disable=not progress) as bar:
-            for maps, row in zip(blocks, rows, strict=True):
-                maps = maps.to(device, dtype)
-                for start in range(0, len(gallery_maps), 256):
-                    gallery = gallery_maps[start : start + 256].to(device, dtype)
-                    matches = pool_blocks(maps, gallery, matcher.kernel_size)
-                    logits = matcher.head(matches.float())
-                    row[:, start : start + 256] = torch.sigmoid(logits / temperature)
-                    bar.update(logits.numel())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return similarity
+    logits = torch.empty(len(query_maps), len(gallery_maps), device=weights.device)
+    weigh_matches(
+        logits, query_maps, gallery_maps, weights, matcher.kernel_size, dtype, progress=progress
+    )
+    return logits.add_(number).div_(temperature).sigmoid_()
+
+
+def _scale_and_shift(bn: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    scale = bn.weight.double()[0] / (bn.running_var.double()[0] + bn.eps).sqrt()
+    return scale, bn.bias.double()[0] - bn.running_mean.double()[0] * scale
 
 
 def _check_kernel_size(kernel_size: int) -> None:

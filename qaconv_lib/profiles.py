@@ -70,8 +70,8 @@ _TRIED = {
     "softmax": [_rates(*pair) for pair in _RATES]
     + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:5]],
     # The others: what they have of their own, first at the rates that softmax and QAConv do best
-    # with. Arc loss has a steeper gradient, and was tried at lower ones too. Where the best candidate
-    # lay at the end of a row, the row was made longer.
+    # with. Arc loss has a steeper gradient, and was tried at lower ones too. A row whose best
+    # candidate lay at its end was made longer.
     "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
     + [_rates(0.05, 0.05, margin=0.2)]
     + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]

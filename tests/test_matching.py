@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib import matching
+from qaconv_lib import _streaming
 from qaconv_lib.matching import (
     QAConv,
     best_matches,
@@ -265,10 +265,39 @@ class TestMatchGallery:
     def test_blocks_do_not_change_the_scores(self, tied, kernel_size, monkeypatch):
         matcher = random_matcher(tied, kernel_size)
         queries, gallery = unit_maps(7, 5, 4, 3), unit_maps(300, 5, 4, 3)
-        monkeypatch.setattr(matching, "_BLOCK_ELEMENTS", 2 * 144)
+        monkeypatch.setattr(_streaming, "_BLOCK_ELEMENTS", 2 * 144)
         result = match_gallery(matcher, queries, gallery)
         expected = torch.sigmoid(matcher.eval()(queries, gallery))
         torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(
+            match_gallery(matcher, gallery, queries), torch.sigmoid(matcher(gallery, queries))
+        )
+
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("kernel_size", [1, 3])
+    def test_a_set_against_itself_is_correlated_once(self, tied, kernel_size, monkeypatch):
+        matcher, maps = random_matcher(tied, kernel_size), unit_maps(23, 5, 4, 3)
+        monkeypatch.setattr(_streaming, "_BLOCK_ELEMENTS", 5 * 144)
+        monkeypatch.setattr(_streaming, "_COLUMNS", 4)
+        pairs, pool = [], _streaming.pool_blocks
+
+        def counting(rows, columns, kernel_size):
+            pairs.append(len(rows) * len(columns))
+            return pool(rows, columns, kernel_size)
+
+        monkeypatch.setattr(_streaming, "pool_blocks", counting)
+        once = match_gallery(matcher, maps, maps)
+        assert sum(pairs) == 5 * 23 + 5 * 18 + 5 * 13 + 5 * 8 + 3 * 3
+        pairs.clear()
+        torch.testing.assert_close(once, match_gallery(matcher, maps, maps.clone()))
+        assert sum(pairs) == 23 * 23
+
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_the_folded_head_is_the_head(self, tied):
+        matcher = random_matcher(tied).eval()
+        matches = torch.randn(3, 4, 24)
+        weights, number = matcher.fold()
+        torch.testing.assert_close(matches @ weights + number, matcher.head(matches))
 
     def test_temperature_divides_the_logits(self):
         matcher = random_matcher()
