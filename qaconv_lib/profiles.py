@@ -66,7 +66,7 @@ def _rates(new: float, trunk: float, **more) -> dict:
 _RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
 _TRIED = {
     "qaconv": [_rates(*pair) for pair in _RATES],
-    # The pooled baseline may also take the layer that QAConv takes.
+    # The pooled baseline on the layer that QAConv takes is tried too, for an ablation.
     "softmax": [_rates(*pair) for pair in _RATES]
     + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:5]],
     # The others: what they have of their own, first at the rates that softmax and QAConv do best

@@ -82,12 +82,16 @@ def search(
 def best_settings(loss: str, profile: str) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
+    The layer is held to what the paper names: candidates with another one are on record, and an
+    ablation tests them, but they are not chosen.
+
     Raises:
         FileNotFoundError: no search has been run.
     """
     found: dict[str, list[dict]] = {}
     for record in read_records("search"):
-        if (record["loss"], record["profile"]) == (loss, profile):
+        mine = (record["loss"], record["profile"]) == (loss, profile)
+        if mine and "final_layer" not in record["settings"]:
             found.setdefault(settings_name(record["settings"]), []).append(record)
     if not found:
         raise FileNotFoundError(

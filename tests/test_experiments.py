@@ -184,6 +184,8 @@ def test_the_best_settings_are_best_on_average(monkeypatch):
     low, high, lone = {"margin": 0.2}, {"margin": 0.5}, {"margin": 0.9}
     found = [record("a", low, 0.5), record("a", high, 0.6), record("a", lone, 0.99)]
     found += [record("b", low, 0.7), record("b", high, 0.5)]
+    other_layer = high | {"final_layer": "layer3"}
+    found += [record(source, other_layer, 0.9) for source in "ab"]
     monkeypatch.setattr(search, "read_records", lambda folder: found)
     assert search.best_settings("arc", "laptop") == low  # the lone one has no record on b
 
