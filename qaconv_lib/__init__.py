@@ -18,7 +18,7 @@ from qaconv_lib.matching import (
 )
 from qaconv_lib.memory import ClassMemory
 from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
-from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
 from qaconv_lib.transitions import tfusion
@@ -45,7 +45,9 @@ __all__ = [
     "make_backbone",
     "match_gallery",
     "query_kernels",
+    "rerank_streaming",
     "save_model",
     "tfusion",
     "tlift",
+    "vector_distances",
 ]

@@ -4,19 +4,20 @@ Two images that are neighbours of each other, and share their neighbours, are pr
 person. Every image is described by its mutual neighbours, and the descriptions are compared.
 
 The square matrix of all distances and the dense descriptions, each of N x N entries for N images in
-query and gallery together, are never built: only neighbour lists and sparse rows.
+query and gallery together, are never built: only neighbour lists and sparse rows. Distances are
+read in blocks of rows, so they may be computed as they are read (`rerank_streaming`, chapter 13).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from qaconv_lib._distance_rows import ScaledRows, check_distances, check_matrices, rows_of
 from qaconv_lib.arrays import check_whole_numbers, restore_kind, to_scores
-
-_BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
 
 
 def k_reciprocal_rerank(
@@ -80,121 +81,111 @@ def k_reciprocal_rerank(
             distance is negative (beyond rounding: -1e-5 of the largest, which counts as 0), NaN,
             infinite or too large for float32, or a parameter is out of its range.
     """
+    parts = check_matrices(query_gallery, query_query, gallery_gallery, squared)
+    num_query, num_gallery = parts[0].shape
+    rows = ScaledRows(rows_of(*parts), num_query, num_gallery, squared)
+    return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
+
+
+def rerank_streaming(
+    distance_rows: Callable[[int, int], Any],
+    num_query: int,
+    num_gallery: int,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    *,
+    squared: bool = False,
+    progress: bool = False,
+) -> np.ndarray:
+    """`k_reciprocal_rerank` of distances that are computed when they are needed.
+
+    The images are numbered from 0, queries first. Beside the result, memory grows with N * k1 * k2:
+    the N x N distances never exist. They are asked for twice, and those of the queries a third
+    time, in blocks of rows from first to last.
+
+    Args:
+        distance_rows: called with `start` and `stop`; returns the distances (stop - start, N) of
+            all images *to* images start, ..., stop - 1: rows of D transposed. `vector_distances`
+            makes one for vectors.
+        num_query: number q of queries.
+        num_gallery: number g of gallery images.
+        k1: as for `k_reciprocal_rerank`, and so are the next three.
+        k2: number of images averaged.
+        lambda_value: weight of the original distance.
+        squared: square the distances first.
+        progress: show a progress bar over the rows.
+
+    Returns:
+        Distances of shape (q, g), float32.
+
+    Raises:
+        TypeError: if the distances are no real numbers.
+        ValueError: if a block has another shape, a distance is negative, NaN, infinite or too
+            large, there are no queries or no gallery images, or a parameter is out of its range.
+    """
+    for name, value in (("num_query", num_query), ("num_gallery", num_gallery)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+    num_images = num_query + num_gallery
+
+    def checked(start: int, stop: int) -> np.ndarray:
+        name = f"the block of rows {start} to {stop - 1}"
+        block = to_scores(distance_rows(start, stop), name, finite=True)
+        if block.shape != (stop - start, num_images):
+            raise ValueError(
+                f"{name} must have shape {(stop - start, num_images)}, got {block.shape}"
+            )
+        return check_distances(block, name, squared)
+
+    rows = ScaledRows(checked, num_query, num_gallery, squared, progress)
+    return _rerank(rows, k1, k2, lambda_value)
+
+
+def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int], np.ndarray]:
+    """Distances between vectors, row by row, for `rerank_streaming`.
+
+    Args:
+        vectors: array or tensor of shape (N, d), queries first.
+        kind: "cosine" for (1 - cosine) / 2, from 0 to 1, or "euclidean".
+
+    Raises:
+        ValueError: an unknown kind, or a vector of length 0 has no cosine.
+    """
+    points = to_scores(vectors, "vectors", finite=True).astype(np.float32, copy=False)
+    if kind not in ("cosine", "euclidean"):
+        raise ValueError(f"kind must be 'cosine' or 'euclidean', got {kind!r}")
+    lengths = np.linalg.norm(points, axis=1)
+    if kind == "cosine":
+        if len(zero := np.flatnonzero(lengths == 0)):
+            raise ValueError(f"vector {zero[0]} has length 0, so there is no cosine with it")
+        points = points / lengths[:, None]
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        product = points[start:stop] @ points.T
+        if kind == "cosine":
+            return np.maximum(0.5 - 0.5 * product, 0)
+        squares = lengths[start:stop, None] ** 2 + lengths**2 - 2 * product
+        return np.sqrt(np.maximum(squares, 0))
+
+    return rows
+
+
+def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
     check_whole_numbers(k1=k1, k2=k2)
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
-    distances = _Distances(query_gallery, query_query, gallery_gallery, squared)
-    half = round(k1 / 2)
-    neighbours = distances.neighbours(max(k1 + 1, k2))
-
-    encoding = _encode(neighbours, distances, k1, half)
+    neighbours = rows.neighbours(max(k1 + 1, k2))
+    encoding = _encode(neighbours, rows, k1, round(k1 / 2))
     if k2 > 1:
         nearest = _membership(neighbours[:, :k2])
         encoding = (nearest @ encoding) / np.float32(min(k2, neighbours.shape[1]))
-    jaccard = _jaccard_distance(encoding, distances.num_query)
-    mixed = (1 - lambda_value) * jaccard + lambda_value * distances.scaled_query_gallery()
-    return restore_kind(mixed.astype(np.float32, copy=False), query_gallery)
-
-
-class _Distances:
-    """The scaled distances d (N, N) of step 1, read in parts from the three matrices given."""
-
-    def __init__(self, query_gallery: Any, query_query: Any, gallery_gallery: Any, squared: bool):
-        named = {
-            "query_gallery": query_gallery,
-            "query_query": query_query,
-            "gallery_gallery": gallery_gallery,
-        }
-        parts = {name: to_scores(part, name, finite=True) for name, part in named.items()}
-        self.num_query, self.num_gallery = parts["query_gallery"].shape
-        if not self.num_query or not self.num_gallery:
-            raise ValueError(
-                f"query_gallery is empty: {self.num_query} queries and "
-                f"{self.num_gallery} gallery images"
-            )
-        for name, size in (("query_query", self.num_query), ("gallery_gallery", self.num_gallery)):
-            if parts[name].shape != (size, size):
-                raise ValueError(
-                    f"{name} must have shape {(size, size)} to fit query_gallery "
-                    f"{parts['query_gallery'].shape}, got {parts[name].shape}"
-                )
-        for name, part in parts.items():
-            if part.min() < -1e-5 * max(part.max(), -part.min()):
-                row, column = np.unravel_index(part.argmin(), part.shape)
-                raise ValueError(
-                    f"{name} is negative ({part.min():.4g}) at row {row}, column {column}; it must "
-                    "hold distances (for similarities from 0 to 1: 1 - similarity)"
-                )
-        limit = float(np.finfo(np.float32).max) ** (0.5 if squared else 1.0)
-        for name, part in parts.items():
-            if part.max() >= limit:
-                row, column = np.unravel_index(part.argmax(), part.shape)
-                raise ValueError(
-                    f"{name} is {part.max():.4g} at row {row}, column {column}; in single "
-                    f"precision distances must stay below {limit:.3g}"
-                )
-        self.squared = squared
-        parts = {name: part.clip(0).astype(np.float32, copy=False) for name, part in parts.items()}
-        self.query_gallery = parts["query_gallery"]
-        self.query_query = parts["query_query"]
-        self.gallery_gallery = parts["gallery_gallery"]
-        self.num_images = self.num_query + self.num_gallery
-        self.largest = np.concatenate(  # of each column of D, (N,)
-            [
-                np.maximum(self.query_query.max(axis=0), self.query_gallery.max(axis=1)),
-                np.maximum(self.query_gallery.max(axis=0), self.gallery_gallery.max(axis=0)),
-            ]
-        )
-        self.largest = self._squared(self.largest)
-        self.largest[self.largest <= 0] = 1
-
-    def _squared(self, distances: np.ndarray) -> np.ndarray:
-        return distances * distances if self.squared else distances
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of d, (stop - start, N): columns of D; all queries or all gallery."""
-        if stop <= self.num_query:
-            to_queries = self.query_query[:, start:stop].T
-            to_gallery = self.query_gallery[start:stop]
-        else:
-            part = slice(start - self.num_query, stop - self.num_query)
-            to_queries = self.query_gallery[:, part].T
-            to_gallery = self.gallery_gallery[:, part].T
-        rows = self._squared(np.concatenate([to_queries, to_gallery], axis=1))
-        return rows / self.largest[start:stop, None]
-
-    def scaled_query_gallery(self) -> np.ndarray:
-        """The rows of the queries and columns of the gallery of d, (q, g)."""
-        return self._squared(self.query_gallery) / self.largest[: self.num_query, None]
-
-    def _blocks(self):
-        size = max(1, _BLOCK_ENTRIES // self.num_images)
-        for first, last in ((0, self.num_query), (self.num_query, self.num_images)):
-            for start in range(first, last, size):
-                yield start, min(start + size, last)
-
-    def neighbours(self, count: int) -> np.ndarray:
-        """The first ``count`` images of every ranking, (N, min(count, N))."""
-        count = min(count, self.num_images)
-        nearest = np.empty((self.num_images, count), dtype=np.int64)
-        for start, stop in self._blocks():
-            rows = self.rows(start, stop)
-            limits = np.partition(rows, count - 1, axis=1)[:, count - 1]
-            for image, row, limit in zip(range(start, stop), rows, limits, strict=True):
-                candidates = np.flatnonzero(row <= limit)  # more than count where distances tie
-                order = np.argsort(row[candidates], kind="stable")[:count]
-                nearest[image] = candidates[order]
-        return nearest
-
-    def at(self, pattern: sparse.csr_array) -> np.ndarray:
-        """The entries of d where ``pattern`` (N, N) has entries, in their order."""
-        values = np.empty(pattern.nnz, dtype=np.float32)
-        for start, stop in self._blocks():
-            part = slice(pattern.indptr[start], pattern.indptr[stop])
-            lengths = np.diff(pattern.indptr[start : stop + 1])
-            local = np.repeat(np.arange(stop - start), lengths)
-            values[part] = self.rows(start, stop)[local, pattern.indices[part]]
-        return values
+    mixed = _jaccard_distance(encoding, rows.num_query)
+    mixed *= np.float32(1 - lambda_value)
+    for start, stop in rows.blocks(rows.num_query):
+        scaled = rows.read(start, stop)[:, rows.num_query :]
+        mixed[start:stop] += np.float32(lambda_value) * scaled
+    return mixed
 
 
 def _membership(lists: np.ndarray) -> sparse.csr_array:
@@ -211,7 +202,7 @@ def _mutual(lists: np.ndarray) -> sparse.csr_array:
     return members.multiply(members.T).tocsr()
 
 
-def _encode(neighbours: np.ndarray, distances: _Distances, k1: int, half: int) -> sparse.csr_array:
+def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -> sparse.csr_array:
     """V of steps 3 to 5, (N, N): the weights of each image's expanded mutual neighbours."""
     mutual = _mutual(neighbours[:, : k1 + 1])
     smaller = _mutual(neighbours[:, : half + 1])

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaconv_lib import reranking
+from qaconv_lib import _distance_rows
 from qaconv_lib.evaluation import evaluate_ranking
-from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 
 
 def rerank_by_definition(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False):
@@ -96,7 +96,7 @@ def test_equals_the_definition_with_ties_and_without_symmetry(
 def test_blocks_do_not_matter(monkeypatch):
     qg, qq, gg, _, _ = clustered_distances(0)
     whole = k_reciprocal_rerank(qg, qq, gg)
-    monkeypatch.setattr(reranking, "_BLOCK_ENTRIES", 200)
+    monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 200)
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), whole)
 
 
@@ -193,3 +193,66 @@ def test_bad_input_is_named(changes, message):
     k_reciprocal_rerank(**good)
     with pytest.raises(ValueError, match=message):
         k_reciprocal_rerank(**{**good, **changes})
+
+
+class TestStreaming:
+    """Distances computed as they are asked for."""
+
+    @pytest.mark.parametrize("squared", [False, True])
+    def test_equals_re_ranking_of_the_matrices(self, squared, monkeypatch):
+        rng = np.random.default_rng(3)
+        d, q = rng.random((50, 50), dtype=np.float32), 11
+        d[q:, :q] = d[:q, q:].T  # what the three matrices say; queries and gallery need no symmetry
+        monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 230)
+        asked = []
+
+        def rows(start, stop):
+            asked.append((start, stop))
+            return d[:, start:stop].T
+
+        result = rerank_streaming(rows, q, 50 - q, 7, 3, squared=squared)
+        whole = k_reciprocal_rerank(d[:q, q:], d[:q, :q], d[q:, q:], 7, 3, squared=squared)
+        np.testing.assert_array_equal(result, whole)
+        assert max(stop - start for start, stop in asked) == 230 // 50
+
+    @pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+    def test_distances_of_vectors(self, kind):
+        vectors = np.random.default_rng(0).normal(size=(30, 6))
+        rows = vector_distances(torch.from_numpy(vectors), kind)(4, 9)
+        difference = vectors[4:9, None] - vectors
+        expected = np.linalg.norm(difference, axis=2)
+        if kind == "cosine":
+            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            expected = (1 - unit[4:9] @ unit.T) / 2
+        np.testing.assert_allclose(rows, expected, atol=2e-3 if kind == "euclidean" else 1e-6)
+
+    def test_ranks_people_first(self):
+        rng = np.random.default_rng(1)
+        people = np.arange(60) % 6
+        vectors = rng.normal(size=(6, 16))[people] + 0.5 * rng.normal(size=(60, 16))
+        result = rerank_streaming(vector_distances(vectors), 12, 48, 8, 3)
+        best = people[12:][result.argmin(axis=1)]
+        np.testing.assert_array_equal(best, people[:12])
+
+    @pytest.mark.parametrize(
+        ("block", "message"),
+        [
+            (np.zeros((3, 4)), r"rows 0 to 1 must have shape \(2, 5\), got \(3, 4\)"),
+            (np.full((2, 5), np.nan), "rows 0 to 1 has NaN"),
+            (np.full((2, 5), -1.0), "rows 0 to 1 is negative"),
+        ],
+    )
+    def test_bad_blocks_are_named(self, block, message):
+        with pytest.raises(ValueError, match=message):
+            rerank_streaming(lambda start, stop: block, 2, 3)
+
+    @pytest.mark.parametrize("sizes", [(0, 3), (2, 0), (2.0, 3), (True, 3)])
+    def test_sizes_are_checked(self, sizes):
+        with pytest.raises(ValueError, match="whole number from 1"):
+            rerank_streaming(lambda start, stop: np.zeros((stop - start, 5)), *sizes)
+
+    def test_vectors_are_checked(self):
+        with pytest.raises(ValueError, match="kind must be"):
+            vector_distances(np.ones((2, 3)), "hamming")
+        with pytest.raises(ValueError, match="vector 1 has length 0"):
+            vector_distances(np.array([[1.0, 0], [0, 0]]))
