@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy import sparse
 
 from qaconv_lib.arrays import (
@@ -26,6 +28,7 @@ from qaconv_lib.transitions import TransitionTimes, tfusion
 __all__ = ["Pivots", "TransitionTimes", "tfusion", "tlift", "tlift_pivots"]
 
 _KERNEL_ENTRIES = 2**22  # kernel values held at a time: 32 MiB
+_GROUP_ENTRIES = 2**20  # candidates of groups held at a time
 
 
 class Pivots(NamedTuple):
@@ -112,24 +115,25 @@ def tlift(
     scene = check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
     )
-    fused = np.zeros(scene.scores.shape, dtype=scene.scores.dtype)
-    for gallery_camera in np.unique(scene.gallery_cameras):
-        columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
-        seconds = scene.gallery_seconds[columns]
-        lifted = np.arange(len(fused))
-        if same_camera == "suppress":
-            lifted = np.flatnonzero(scene.query_cameras != gallery_camera)
-        if not len(lifted):
-            continue
-        counts = _pivot_counts(scene, lifted, columns, tau, k)
+    runs = _nearby_runs(scene, tau)
+    by_camera = np.argsort(scene.gallery_cameras, kind="stable")
+    fused = scene.scores.take(by_camera, axis=1)  # a camera's images are neighbouring columns
+    cameras, starts = np.unique(scene.gallery_cameras[by_camera], return_index=True)
+    stops = np.append(starts, len(by_camera))[1:]
+    for camera, start, stop in zip(cameras, starts, stops, strict=True):
+        block, columns = fused[:, start:stop], by_camera[start:stop]
+        weights = _pivot_counts(block, runs, k)
         if pivots == "set":
-            counts.data[:] = 1
-        weights = sparse.diags_array(1 / counts.sum(axis=1)) @ counts  # 1 / |P|
-        for part in _column_blocks(len(columns)):
-            # Eq. (3): one kernel a gallery camera, for the queries of all cameras.
-            kernel = np.exp(-(((seconds[:, None] - seconds[part]) / sigma) ** 2))
-            cells = np.ix_(lifted, columns[part])
-            fused[cells] = (weights @ kernel + alpha) * scene.scores[cells]
+            weights.data[:] = 1
+        sizes = weights.sum(axis=1)  # |P|, of every query
+        weights.data /= np.repeat(sizes, np.diff(weights.indptr))
+        _lift(block, weights, scene.gallery_seconds[columns] / sigma, alpha)
+        if same_camera == "suppress":
+            block[scene.query_cameras == camera] = 0
+    back = np.argsort(by_camera)
+    for start in range(0, len(fused), 256):
+        rows = fused[start : start + 256]
+        rows[:] = rows.take(back, axis=1)
     return restore_kind(fused, similarity)
 
 
@@ -190,45 +194,109 @@ def tlift_pivots(
     return Pivots(nearby, nearby[person], columns[image], pairs[person, image])
 
 
-def _pivot_counts(
-    scene: TimedScores, lifted: np.ndarray, columns: np.ndarray, tau: float, k: int
-) -> sparse.csr_array:
-    """How often each gallery image of one camera is a pivot, for each query in ``lifted``.
+class _Run(NamedTuple):
+    """The queries of one camera in order of time; who is near a query is a run among them."""
+
+    queries: np.ndarray  # rows of the similarity
+    first: np.ndarray  # for each, the first of the queries that are near it
+    last: np.ndarray  # for each, the end of those
+
+
+def _nearby_runs(scene: TimedScores, tau: float) -> list[_Run]:
+    """For each camera its queries in order of time, and who is nearer to each than tau seconds."""
+    runs = []
+    for camera in np.unique(scene.query_cameras):
+        queries = np.flatnonzero(scene.query_cameras == camera)
+        queries = queries[np.argsort(scene.query_seconds[queries], kind="stable")]
+        seconds = scene.query_seconds[queries]
+        nearby = [np.flatnonzero(np.abs(seconds - time) < tau) for time in seconds]
+        first = np.array([run[0] for run in nearby])
+        last = np.array([run[-1] + 1 for run in nearby])
+        runs.append(_Run(queries, first, last))
+    return runs
+
+
+def _pivot_counts(block: np.ndarray, runs: list[_Run], k: int) -> sparse.csr_array:
+    """How often each gallery image of one camera is a pivot, for each query.
 
     A pair can only be among the best k of a group if it is among the best k of its own person, so
-    those few are found once and the groups choose among them. With the people of a camera in order
-    of time, a group is a run of rows.
+    those few are found once and the groups choose among them.
 
     Args:
-        scene: checked arguments.
-        lifted: queries (rows of the scene) wanted, whole cameras.
-        columns: the gallery images of the camera.
-        tau: people closer in time than this are nearby, seconds.
+        block: similarities of all queries with the images of the camera, (num_query, n).
+        runs: from `_nearby_runs`.
         k: number of best pairs.
 
     Returns:
-        Counts, sparse of shape (len(lifted), len(columns)); no row is empty.
+        Counts, sparse of shape (num_query, n), in the type of the similarities; no row is empty.
     """
-    picked: list[np.ndarray] = [np.zeros(0, dtype=np.int64)] * len(lifted)
-    cameras = scene.query_cameras[lifted]
-    for camera in np.unique(cameras):
-        members = np.flatnonzero(cameras == camera)
-        members = members[np.argsort(scene.query_seconds[lifted[members]], kind="stable")]
-        seconds = scene.query_seconds[lifted[members]]
-        own_scores = (scene.scores[row, columns] for row in lifted[members])
-        best = [np.flatnonzero(own >= kth_highest(own, k)) for own in own_scores]
-        images = np.concatenate(best)
-        people = np.repeat(lifted[members], [len(own) for own in best])
-        values = scene.scores[people, columns[images]]
-        starts = np.cumsum([0] + [len(own) for own in best])
-        for member, time in zip(members, seconds, strict=True):
-            nearby = np.flatnonzero(np.abs(seconds - time) < tau)
-            group = slice(starts[nearby[0]], starts[nearby[-1] + 1])
-            picked[member] = images[group][values[group] >= kth_highest(values[group], k)]
-    rows = np.repeat(np.arange(len(lifted)), [len(own) for own in picked])
-    picks = np.concatenate([*picked, np.zeros(0, dtype=np.int64)])
-    shape = (len(lifted), len(columns))
-    return sparse.coo_array((np.ones(len(picks)), (rows, picks)), shape=shape).tocsr()
+    rows, columns = [], []
+    for queries, first, last in runs:
+        values, images = _best_of_each(block[queries], k)
+        length = (last - first).max()
+        size = max(1, _GROUP_ENTRIES // (length * values.shape[1]))
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
+            people = first[part, None] + np.arange(length)  # of each group, padded
+            inside = people < last[part, None]
+            people = np.where(inside, people, 0)
+            group = np.where(inside[:, :, None], values[people], -np.inf)
+            group = group.reshape(len(people), -1)
+            row, place = np.nonzero(group >= _kth_highest(group, k)[:, None])
+            rows.append(queries[part][row])
+            columns.append(images[people].reshape(len(people), -1)[row, place])
+    row, column = (np.concatenate([*lists, np.zeros(0, np.int64)]) for lists in (rows, columns))
+    ones = np.ones(len(row), dtype=block.dtype)
+    return sparse.coo_array((ones, (row, column)), shape=block.shape).tocsr()
+
+
+def _best_of_each(own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of each row (m, n), ties with the last of them included, and their columns.
+
+    Both results have shape (m, width), with values of minus infinity where a row has fewer.
+    """
+    table = torch.from_numpy(own)
+    values, columns = table.topk(min(k + 1, own.shape[1]))
+    if own.shape[1] > k:
+        limit = values[:, k - 1 : k]
+        width = k
+        if (values[:, k:] == limit).any():
+            width = int((table >= limit).sum(dim=1).max())
+            values, columns = table.topk(width)
+        values = values[:, :width].masked_fill(values[:, :width] < limit, -torch.inf)
+        columns = columns[:, :width]
+    return values.numpy(), columns.numpy()
+
+
+def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
+    """The k-th highest of each row (m, n), or the lowest that is not minus infinity."""
+    if table.shape[1] > k:
+        limit = np.partition(table, table.shape[1] - k, axis=1)[:, table.shape[1] - k]
+    else:
+        limit = table.min(axis=1)
+    return np.maximum(limit, np.finfo(table.dtype).min)
+
+
+def _lift(block: np.ndarray, weights: sparse.csr_array, times: np.ndarray, alpha: float) -> None:
+    """Multiply the similarities of one gallery camera by p_t + alpha, in place.
+
+    Args:
+        block: similarities (num_query, n).
+        weights: 1 / |P| for each time an image is a pivot of a query, (num_query, n).
+        times: of the images, in units of sigma, (n,).
+        alpha: as in `tlift`.
+    """
+    scores, when = torch.from_numpy(block), torch.from_numpy(times)
+    pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
+    share = torch.from_numpy(weights.data)
+    for part in _column_blocks(len(times)):
+        # Eq. (3): one kernel for the queries of all cameras.
+        gaps = (when[:, None] - when[part]).to(scores.dtype)
+        # Less than e^-70 is nothing, and slow where it is denormal.
+        kernel = gaps.square_().neg_().clamp_(min=-70).exp_()
+        # The product of the sparse weights and the kernel: a weighted sum of rows for each query.
+        probability = F.embedding_bag(pivots, kernel, starts, mode="sum", per_sample_weights=share)
+        scores[:, part].mul_(probability.add_(alpha))
 
 
 def _column_blocks(num_columns: int) -> Iterator[slice]:
