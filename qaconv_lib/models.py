@@ -157,7 +157,7 @@ def save_model(path: str | Path, model: ReidModel, **details) -> None:
     tensors = {
         key: value.half() if value.is_floating_point() else value
         for key, value in model.state_dict().items()
-        if not _training_only(key)
+        if not training_only(key)
     }
     about = {"config": dataclasses.asdict(model.config), "num_classes": model.num_classes}
     for key, value in tensors.items():
@@ -186,7 +186,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidMode
 def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> None:
     """Copy tensors into a model; ValueError names what is missing, left over or misshapen."""
     wanted = model.state_dict()
-    missing = [key for key in wanted if key not in tensors and not _training_only(key)]
+    missing = [key for key in wanted if key not in tensors and not training_only(key)]
     extra = [key for key in tensors if key not in wanted]
     if missing or extra:
         raise ValueError(
@@ -202,5 +202,6 @@ def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> N
     model.load_state_dict(tensors, strict=False)
 
 
-def _training_only(key: str) -> bool:
+def training_only(key: str) -> bool:
+    """Whether an entry of the state dict serves training alone."""
     return key.startswith(("criterion.memory.", "criterion.classifier.", "criterion.centers"))

@@ -1,0 +1,166 @@
+"""Searching large galleries: on disk, and in two stages (chapter 13).
+
+The first stage compares pooled vectors, which is fast and forgets where things were. The second
+scores the images that came first by QAConv, exactly as `match_gallery` does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.store import MapStore
+
+
+def match_store(
+    matcher: QAConv,
+    query_maps: Tensor,
+    store: MapStore,
+    *,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Tensor:
+    """Score a whole gallery on disk, block by block; `match_gallery` in all else.
+
+    Args:
+        matcher: a trained `QAConv`.
+        query_maps: shape (q, d, h, w), unit channels.
+        store: the gallery. Its maps are half-precision numbers, so scores differ from those of the
+            original maps in the third or fourth digit.
+        temperature: divides the logits.
+        dtype: type for the correlation.
+        progress: show a progress bar over the gallery.
+
+    Returns:
+        Similarities in [0, 1], shape (q, len(store)), float32.
+
+    Raises:
+        ValueError: as for `match_gallery`.
+    """
+    device = next(matcher.parameters()).device
+    similarity = torch.empty(len(query_maps), len(store), device=device)
+    with tqdm(total=len(store), unit="image", disable=not progress) as bar:
+        for place, maps in store.blocks():
+            similarity[:, place] = match_gallery(
+                matcher, query_maps, maps, temperature=temperature, dtype=dtype
+            )
+            bar.update(len(maps))
+    return similarity
+
+
+def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
+    """The first stage: the gallery images whose pooled vectors are nearest to each query's.
+
+    Args:
+        query_vectors: shape (q, d), from `pool_maps`.
+        gallery: vectors (g, d), all of which are compared; or a faiss index of them over the inner
+            product, approximate or not.
+        length: how many images to name.
+
+    Returns:
+        Rows of the gallery, int64 (q, length), nearest first.
+
+    Raises:
+        ValueError: a length below 1 or above the gallery's size, vectors that do not fit, or an
+            index that found fewer images than asked for.
+    """
+    is_index = hasattr(gallery, "search")
+    size = gallery.ntotal if is_index else len(gallery)
+    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= size:
+        raise ValueError(f"length must lie in 1..{size}, the gallery's size, got {length!r}")
+    width = gallery.d if is_index else gallery.shape[1]
+    if query_vectors.dim() != 2 or query_vectors.shape[1] != width:
+        raise ValueError(
+            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
+        )
+    if not is_index:
+        return torch.cat(
+            [(block @ gallery.T).topk(length).indices for block in query_vectors.split(256)]
+        )
+    queries = np.ascontiguousarray(query_vectors.numpy(force=True), dtype=np.float32)
+    rows = torch.from_numpy(gallery.search(queries, length)[1])
+    if (rows < 0).any():
+        short = int((rows < 0).any(dim=1).sum())
+        raise ValueError(
+            f"the index found fewer than {length} images for {short} of {len(rows)} queries; "
+            "let it visit more cells (nprobe, efSearch) or ask for fewer images"
+        )
+    return rows
+
+
+def match_shortlist(
+    matcher: QAConv,
+    query_maps: Tensor,
+    gallery: Tensor | MapStore,
+    rows: Tensor,
+    *,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Tensor:
+    """The second stage: exact similarities of each query with its own gallery images.
+
+    Args:
+        matcher: a trained `QAConv`.
+        query_maps: shape (q, d, h, w), unit channels.
+        gallery: maps (g, d, h, w), or a store of them.
+        rows: rows of the gallery for each query, (q, n), as `shortlist` gives them.
+        temperature: divides the logits.
+        dtype: type for the correlation.
+        progress: show a progress bar over the queries.
+
+    Returns:
+        Similarities in [0, 1], shape (q, n), in the order of `rows`.
+
+    Raises:
+        ValueError: shapes that do not fit; else as for `match_gallery`.
+        IndexError: a row that the gallery does not have.
+    """
+    if rows.dim() != 2 or len(rows) != len(query_maps):
+        raise ValueError(
+            f"rows must have shape ({len(query_maps)}, n), one line a query, got "
+            f"{tuple(rows.shape)}"
+        )
+    device = next(matcher.parameters()).device
+    similarity = torch.empty(rows.shape, device=device)
+    for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
+        maps = gallery.maps(own) if isinstance(gallery, MapStore) else gallery[own]
+        similarity[query] = match_gallery(
+            matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
+        )[0]
+    return similarity
+
+
+def build_index(vectors: Tensor, cells: int | None = None) -> Any:
+    """A faiss index of pooled vectors over the inner product.
+
+    Args:
+        vectors: shape (g, d), of unit length.
+        cells: None compares every vector, exactly. A number sorts them into that many cells, of
+            which a search visits `index.nprobe`: faster, and some images are missed.
+
+    Raises:
+        ImportError: faiss is not installed.
+        ValueError: fewer vectors than cells.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("an index needs faiss: pip install faiss-cpu") from error
+    points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
+    index = faiss.IndexFlatIP(points.shape[1])
+    if cells is not None:
+        if not 1 <= cells <= len(points):
+            raise ValueError(f"cells must lie in 1..{len(points)}, got {cells}")
+        index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.train(points)
+        index.nprobe = max(1, math.isqrt(cells))
+    index.add(points)
+    return index

@@ -1,0 +1,273 @@
+"""A gallery on disk: feature maps that are searched without loading them all (chapter 13).
+
+A store is a folder. Every `append` adds a *part*: three files that are never changed afterwards.
+
+    store.json            format, model, shape of the maps, and the list of parts with their sizes
+    part-000000.maps.npy     feature maps, float16, (n, d, h, w)
+    part-000000.vectors.npy  the maps averaged over their locations, float32, (n, d), unit length
+    part-000000.csv          one row an image: whatever the caller knows about it
+
+A part belongs to the store once `store.json` names it, and that file is replaced in one step. So
+a crash at any moment leaves the store as it was before or after the append. Files of a part that
+was never finished are not read, and the next append writes over them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from qaconv_lib.archives import write_whole
+from qaconv_lib.checkpoints import make_folder, write_json
+from qaconv_lib.models import training_only
+
+VERSION = 1
+_MANIFEST = "store.json"
+_KINDS = ("maps.npy", "vectors.npy", "csv")
+_WAIT = 60  # seconds for another process to finish its append
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits that tell one model's weights from another's.
+
+    Weights count as half-precision numbers, which is how `save_model` keeps them, and those that
+    only training uses do not count: a model and its copy from a file have one fingerprint.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if not training_only(key):
+            value = value.half() if value.is_floating_point() else value
+            digest.update(key.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def pool_maps(maps: Tensor) -> Tensor:
+    """Average maps (n, d, h, w) over their locations, to vectors (n, d) of unit length, float32."""
+    return F.normalize(maps.float().mean(dim=(2, 3)), dim=1)
+
+
+class MapStore:
+    """Feature maps on disk, appended to safely and read in parts.
+
+    Attributes:
+        folder: where it lies.
+        model: fingerprint of the model that made the maps.
+        shape: (d, h, w) of every map.
+        table: what is known of the images, one row each, in the order of the maps.
+        vectors: the maps averaged over their locations, float32 (n, d), unit length.
+
+    Args:
+        folder: an existing store; `create` makes a new one.
+        model: the fingerprint expected, from `model_fingerprint`; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no store, or a file of it is missing.
+        ValueError: the store is of another model or version, or a file of it is damaged.
+    """
+
+    def __init__(self, folder: str | Path, model: str | None = None):
+        self.folder = Path(folder)
+        self._parts: list[dict] = []
+        self._maps: list[np.ndarray] = []
+        self.table, self.vectors = pd.DataFrame(), None
+        self._load()
+        if model is not None and model != self.model:
+            raise ValueError(
+                f"{self.folder} holds maps of model {self.model}, not of {model}: maps of two "
+                "models cannot be compared; make a new store"
+            )
+
+    @classmethod
+    def create(cls, folder: str | Path, model: str, shape: tuple[int, int, int]) -> MapStore:
+        """Make an empty store.
+
+        Args:
+            folder: a new or empty folder.
+            model: fingerprint of the model, from `model_fingerprint`.
+            shape: (d, h, w) of the maps.
+
+        Raises:
+            FileExistsError: there is something in the folder.
+            ValueError: an impossible shape.
+        """
+        folder = Path(folder)
+        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"shape must be three whole numbers (d, h, w), got {shape!r}")
+        make_folder(folder)
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty; a store wants a folder of its own")
+        manifest = {"format": "qaconv store", "version": VERSION, "model": str(model)}
+        write_json(folder / _MANIFEST, manifest | {"shape": list(shape), "parts": []})
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return sum(part["images"] for part in self._parts)
+
+    def append(self, maps: Tensor, table: pd.DataFrame) -> None:
+        """Add images: all of them, or on an error none.
+
+        Args:
+            maps: shape (n, d, h, w), finite; kept in half precision.
+            table: n rows; columns as in the store, if it has images already.
+
+        Raises:
+            ValueError: maps or rows that do not fit the store, or numbers that are not finite.
+            TimeoutError: another process is appending, and was not done within a minute.
+        """
+        if tuple(maps.shape[1:]) != self.shape or not len(maps):
+            raise ValueError(f"maps must have shape (n, {self._sizes}), got {tuple(maps.shape)}")
+        if len(table) != len(maps):
+            raise ValueError(f"{len(maps)} maps need {len(maps)} rows, got {len(table)}")
+        half = maps.detach().cpu().half()
+        if not half.isfinite().all():
+            image = int((~half.isfinite()).flatten(1).any(dim=1).nonzero()[0])
+            raise ValueError(f"the map of row {image} is not finite in half precision")
+        try:
+            with FileLock(self.folder / "append.lock", timeout=_WAIT):
+                self._load()  # another process may have appended
+                self._append(half, table)
+        except Timeout as error:
+            raise TimeoutError(f"another process is appending to {self.folder}") from error
+
+    def _append(self, half: Tensor, table: pd.DataFrame) -> None:
+        if self._parts and list(table.columns) != list(self.table.columns):
+            raise ValueError(
+                f"the store has columns {', '.join(self.table.columns)}, "
+                f"the new rows {', '.join(map(str, table.columns))}"
+            )
+        name = f"part-{len(self._parts):06d}"
+        contents = {
+            "maps.npy": _npy_bytes(half.numpy()),
+            "vectors.npy": _npy_bytes(pool_maps(half).numpy()),
+            "csv": table.to_csv(index=False).encode(),
+        }
+        part = {"name": name, "images": len(half), "bytes": {}, "crc32": {}}
+        for kind, content in contents.items():
+            write_whole(self.folder / f"{name}.{kind}", content)
+            part["bytes"][kind], part["crc32"][kind] = len(content), zlib.crc32(content)
+        manifest = self._manifest | {"parts": [*self._parts, part]}
+        write_json(self.folder / _MANIFEST, manifest)
+        self._load()
+
+    def blocks(self, size: int = 256) -> Iterator[tuple[slice, Tensor]]:
+        """Go through the store: the place of up to `size` images, and their maps (n, d, h, w).
+
+        Maps come in half precision, read from the disk as they are asked for.
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        start = 0
+        for maps in self._maps:
+            for row in range(0, len(maps), size):
+                block = np.array(maps[row : row + size])
+                yield slice(start + row, start + row + len(block)), torch.from_numpy(block)
+            start += len(maps)
+
+    def maps(self, rows: Tensor | np.ndarray | list[int]) -> Tensor:
+        """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w)."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows must lie in 0..{len(self) - 1}, got {rows.tolist()[:5]} ...")
+        found = np.empty((len(rows), *self.shape), dtype=np.float16)
+        ends = np.cumsum([len(maps) for maps in self._maps])
+        parts = np.searchsorted(ends, rows, side="right")
+        for part in np.unique(parts):
+            mine = parts == part
+            first = ends[part] - len(self._maps[part])
+            found[mine] = self._maps[part][rows[mine] - first]
+        return torch.from_numpy(found)
+
+    def verify(self) -> None:
+        """Read every file and hold it against its checksum; ValueError names a damaged one."""
+        for part in self._parts:
+            for kind in _KINDS:
+                path, check = self.folder / f"{part['name']}.{kind}", 0
+                with path.open("rb") as stream:
+                    while chunk := stream.read(1 << 22):
+                        check = zlib.crc32(chunk, check)
+                if check != part["crc32"][kind]:
+                    raise ValueError(f"{path} is damaged: its checksum is not the recorded one")
+
+    @property
+    def _sizes(self) -> str:
+        return ", ".join(map(str, self.shape))
+
+    def _load(self) -> None:
+        path = self.folder / _MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(f"no store in {self.folder}: {_MANIFEST} is missing")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            version, kind = manifest["version"], manifest["format"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged or not of a store ({error!r})") from error
+        if kind != "qaconv store" or version != VERSION:
+            raise ValueError(
+                f"{path} says format {kind!r}, version {version!r}; this library reads version "
+                f"{VERSION}: make the store again"
+            )
+        self._manifest, self.model = manifest, manifest["model"]
+        self.shape = tuple(manifest["shape"])
+        if self.vectors is None:
+            self.vectors = torch.empty(0, self.shape[0])
+        self._read_parts(manifest["parts"][len(self._parts) :])  # those known already never change
+
+    def _read_parts(self, parts: list[dict]) -> None:
+        tables, vectors = [self.table] if self._parts else [], [self.vectors]
+        for part in parts:
+            for kind in _KINDS:
+                self._check_size(f"{part['name']}.{kind}", part["bytes"][kind])
+            count = part["images"]
+            maps = self._read(part, "maps.npy", np.float16, (count, *self.shape))
+            vectors.append(
+                torch.from_numpy(
+                    np.array(self._read(part, "vectors.npy", np.float32, (count, self.shape[0])))
+                )
+            )
+            table = pd.read_csv(self.folder / f"{part['name']}.csv")
+            if len(table) != count:
+                raise ValueError(
+                    f"{self.folder / part['name']}.csv is damaged: {len(table)} rows, not {count}"
+                )
+            tables.append(table)
+            self._maps.append(maps)
+            self._parts.append(part)
+        if parts:
+            self.table, self.vectors = pd.concat(tables, ignore_index=True), torch.cat(vectors)
+
+    def _check_size(self, name: str, size: int) -> None:
+        path = self.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; without it the store cannot be read")
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; restore it "
+                "from a copy, or make the store again"
+            )
+
+    def _read(self, part: dict, kind: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / f"{part['name']}.{kind}"
+        try:
+            found = np.load(path, mmap_mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if found.shape != shape or found.dtype != dtype:
+            raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
+        return found
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()

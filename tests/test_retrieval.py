@@ -1,0 +1,120 @@
+"""Searching a gallery on disk and in two stages, against scoring everything."""
+
+from __future__ import annotations
+
+import builtins
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.retrieval import build_index, match_shortlist, match_store, shortlist
+from qaconv_lib.store import MapStore, pool_maps
+
+SHAPE = (6, 4, 2)
+
+
+def unit_maps(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, *SHAPE, generator=generator), dim=1)
+
+
+@pytest.fixture
+def matcher():
+    torch.manual_seed(3)
+    matcher = QAConv(4, 2)
+    torch.nn.init.normal_(matcher.fc.weight)
+    matcher.bn.running_mean.fill_(0.3)
+    return matcher.eval()
+
+
+@pytest.fixture
+def stored(tmp_path):
+    maps = unit_maps(40, seed=1)
+    store = MapStore.create(tmp_path / "store", "abc", SHAPE)
+    for part in maps.split(17):
+        store.append(part, pd.DataFrame({"path": range(len(part))}))
+    return store, maps.half().float()
+
+
+def test_a_store_is_scored_as_its_maps_are(matcher, stored):
+    store, maps = stored
+    queries = unit_maps(3)
+    found = match_store(matcher, queries, store, temperature=2.0)
+    torch.testing.assert_close(found, match_gallery(matcher, queries, maps, temperature=2.0))
+
+
+class TestShortlist:
+    def test_the_nearest_come_first(self):
+        queries, gallery = pool_maps(unit_maps(3)), pool_maps(unit_maps(40, seed=1))
+        rows = shortlist(queries, gallery, 40)
+        scores = (queries @ gallery.T).gather(1, rows)
+        assert (scores.diff(dim=1) <= 0).all()
+        assert torch.equal(rows.sort(dim=1).values, torch.arange(40).expand(3, 40))
+        assert torch.equal(shortlist(queries, gallery, 7), rows[:, :7])
+
+    def test_an_exact_index_names_the_same_images(self):
+        queries, gallery = pool_maps(unit_maps(3)), pool_maps(unit_maps(40, seed=1))
+        index = build_index(gallery)
+        assert torch.equal(shortlist(queries, index, 7), shortlist(queries, gallery, 7))
+
+    def test_an_index_of_cells_finds_most(self):
+        gallery = pool_maps(unit_maps(400, seed=1))
+        index = build_index(gallery, cells=4)
+        assert index.nprobe == 2
+        found = shortlist(gallery[:20], index, 1)[:, 0]
+        assert torch.equal(found, torch.arange(20))  # each is its own neighbour
+
+    def test_an_index_that_finds_too_few_says_so(self):
+        gallery = pool_maps(unit_maps(400, seed=1))
+        index = build_index(gallery, cells=40)
+        index.nprobe = 1
+        with pytest.raises(ValueError, match="fewer than 300 images for 2 of 2 queries"):
+            shortlist(gallery[:2], index, 300)
+
+    @pytest.mark.parametrize("length", [0, 41, 2.0, True])
+    def test_length_must_fit_the_gallery(self, length):
+        gallery = pool_maps(unit_maps(40))
+        for where in (gallery, build_index(gallery)):
+            with pytest.raises(ValueError, match="length must lie in 1..40"):
+                shortlist(gallery[:1], where, length)
+
+    def test_vectors_must_fit(self):
+        with pytest.raises(ValueError, match=r"shape \(q, 6\), got \(2, 5\)"):
+            shortlist(torch.ones(2, 5), torch.ones(3, 6), 1)
+
+    @pytest.mark.parametrize("cells", [0, 41])
+    def test_cells_must_fit(self, cells):
+        with pytest.raises(ValueError, match="cells must lie in 1..40"):
+            build_index(pool_maps(unit_maps(40)), cells)
+
+    def test_without_faiss_there_is_an_instruction(self, monkeypatch):
+        imported = builtins.__import__
+
+        def without(name, *rest, **more):
+            if name == "faiss":
+                raise ModuleNotFoundError(name)
+            return imported(name, *rest, **more)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(ImportError, match="pip install faiss-cpu"):
+            build_index(torch.eye(3))
+
+
+class TestMatchShortlist:
+    @pytest.mark.parametrize("from_disk", [False, True])
+    def test_scores_are_those_of_the_whole_gallery(self, matcher, stored, from_disk):
+        store, maps = stored
+        queries = unit_maps(3)
+        rows = torch.stack([torch.randperm(40)[:9] for _ in range(3)])
+        found = match_shortlist(matcher, queries, store if from_disk else maps, rows)
+        everything = match_gallery(matcher, queries, maps)
+        torch.testing.assert_close(found, everything.gather(1, rows))
+
+    def test_rows_must_fit(self, matcher):
+        with pytest.raises(ValueError, match=r"shape \(2, n\)"):
+            match_shortlist(matcher, unit_maps(2), unit_maps(4), torch.zeros(3, 1).long())
+        with pytest.raises(IndexError):
+            match_shortlist(matcher, unit_maps(1), unit_maps(4), torch.tensor([[4]]))

@@ -1,0 +1,217 @@
+"""The store on disk: what is written comes back, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qaconv_lib import store as store_module
+from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.store import MapStore, model_fingerprint, pool_maps
+
+SHAPE = (6, 4, 2)
+
+
+def unit_maps(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, *SHAPE, generator=generator), dim=1)
+
+
+def rows(count, first=0):
+    return pd.DataFrame({"path": [f"{first + i}.jpg" for i in range(count)], "camera": 3})
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A store of 5 and 3 images in two parts."""
+    store = MapStore.create(tmp_path / "store", "abc", SHAPE)
+    maps = unit_maps(8)
+    store.append(maps[:5], rows(5))
+    store.append(maps[5:], rows(3, first=5))
+    return store, maps
+
+
+class TestWhatIsWritten:
+    def test_comes_back(self, filled):
+        store, maps = filled
+        again = MapStore(store.folder, model="abc")
+        for one in (store, again):
+            assert len(one) == 8 and one.shape == SHAPE
+            assert list(one.table["path"]) == [f"{i}.jpg" for i in range(8)]
+            torch.testing.assert_close(one.vectors, pool_maps(maps.half()))
+            torch.testing.assert_close(one.maps([7, 0, 5, 0]), maps[[7, 0, 5, 0]].half())
+
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    def test_blocks_cover_it_in_order(self, filled, size):
+        store, maps = filled
+        found, end = [], 0
+        for place, block in store.blocks(size):
+            assert place.start == end and len(block) == place.stop - place.start <= size
+            found.append(block)
+            end = place.stop
+        torch.testing.assert_close(torch.cat(found), maps.half())
+
+    def test_an_empty_store(self, tmp_path):
+        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        assert len(MapStore(store.folder)) == 0
+        assert store.maps([]).shape == (0, *SHAPE) and list(store.blocks()) == []
+        store.verify()
+
+    def test_another_process_may_append_in_between(self, filled):
+        store, maps = filled
+        other = MapStore(store.folder)
+        other.append(maps[:2], rows(2, first=8))
+        assert len(store) == 8
+        store.append(maps[:1], rows(1, first=10))
+        assert len(store) == 11 == len(MapStore(store.folder))
+        assert list(store.table["path"][8:]) == ["8.jpg", "9.jpg", "10.jpg"]
+
+    def test_what_was_read_does_not_keep_the_file_writable(self, filled):
+        store, maps = filled
+        next(store.blocks())[1].zero_()
+        torch.testing.assert_close(MapStore(store.folder).maps([0]), maps[:1].half())
+        store.verify()
+
+
+def _append_and_die(folder, step):
+    """Append in a process that is killed just before its `step`-th file is in place."""
+    left = [step]
+    replace = os.replace
+
+    def dying(source, target):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = dying
+    MapStore(folder).append(unit_maps(4, seed=1), rows(4, first=8))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_process_killed_while_appending_changes_nothing(filled, step):
+    store, maps = filled
+    process = multiprocessing.get_context("spawn").Process(
+        target=_append_and_die, args=(store.folder, step)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    again = MapStore(store.folder)
+    again.verify()
+    assert len(again) == 8
+    again.append(unit_maps(4, seed=1), rows(4, first=8))
+    torch.testing.assert_close(again.maps(range(8)), maps.half())
+    torch.testing.assert_close(again.maps(range(8, 12)), unit_maps(4, seed=1).half())
+    MapStore(store.folder).verify()
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    def test_a_truncated_file_is_named(self, filled, kind):
+        path = filled[0].folder / f"part-000001.{kind}"
+        path.write_bytes(path.read_bytes()[:-7])
+        with pytest.raises(ValueError, match=rf"part-000001.{kind} is damaged: \d+ bytes instead"):
+            MapStore(filled[0].folder)
+
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    def test_a_missing_file_is_named(self, filled, kind):
+        (filled[0].folder / f"part-000000.{kind}").unlink()
+        with pytest.raises(FileNotFoundError, match=f"part-000000.{kind} is missing"):
+            MapStore(filled[0].folder)
+
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    def test_a_changed_byte_is_found(self, filled, kind):
+        path = filled[0].folder / f"part-000000.{kind}"
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"part-000000.{kind} is damaged: its checksum"):
+            MapStore(filled[0].folder).verify()
+
+    def test_a_file_of_other_contents_is_named(self, filled):
+        path = filled[0].folder / "part-000000.maps.npy"
+        path.write_bytes(b"x" * path.stat().st_size)
+        with pytest.raises(ValueError, match="part-000000.maps.npy is damaged"):
+            MapStore(filled[0].folder)
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1}', "\xff"])
+    def test_a_damaged_manifest_is_named(self, filled, text):
+        (filled[0].folder / "store.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            MapStore(filled[0].folder)
+
+    def test_another_version_is_refused(self, filled):
+        path = filled[0].folder / "store.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+        with pytest.raises(ValueError, match="version 2; this library reads version 1"):
+            MapStore(filled[0].folder)
+
+
+class TestBadInput:
+    def test_another_model_is_refused(self, filled):
+        with pytest.raises(ValueError, match="maps of model abc, not of def"):
+            MapStore(filled[0].folder, model="def")
+
+    def test_no_store(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="store.json is missing"):
+            MapStore(tmp_path)
+
+    def test_a_folder_in_use_is_left_alone(self, tmp_path):
+        (tmp_path / "note.txt").write_text("mine")
+        with pytest.raises(FileExistsError, match="not empty"):
+            MapStore.create(tmp_path, "abc", SHAPE)
+        assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+    @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 0), (6, 4, 2.0)])
+    def test_shape_is_checked(self, tmp_path, shape):
+        with pytest.raises(ValueError, match="three whole numbers"):
+            MapStore.create(tmp_path / "new", "abc", shape)
+
+    @pytest.mark.parametrize(
+        ("maps", "table", "message"),
+        [
+            (unit_maps(2)[:, :5], rows(2), r"maps must have shape \(n, 6, 4, 2\)"),
+            (unit_maps(2)[:0], rows(0), "maps must have shape"),
+            (unit_maps(2), rows(3), "2 maps need 2 rows, got 3"),
+            (unit_maps(2) * 1e6, rows(2), "row 0 is not finite in half precision"),
+            (unit_maps(2), rows(2)[["path"]], "the store has columns path, camera"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, filled, maps, table, message):
+        store, _ = filled
+        with pytest.raises(ValueError, match=message):
+            store.append(maps, table)
+        assert len(MapStore(store.folder)) == 8
+
+    def test_rows_are_checked(self, filled):
+        for wrong in ([8], [-1]):
+            with pytest.raises(IndexError, match="rows must lie in 0..7"):
+                filled[0].maps(wrong)
+        with pytest.raises(ValueError, match="size must be at least 1"):
+            next(filled[0].blocks(0))
+
+    def test_a_busy_store_is_named(self, filled, monkeypatch):
+        monkeypatch.setattr(store_module, "_WAIT", 0.1)
+        with store_module.FileLock(filled[0].folder / "append.lock"):
+            with pytest.raises(TimeoutError, match="another process is appending"):
+                filled[0].append(unit_maps(1), rows(1))
+
+
+def test_a_model_and_its_file_have_one_fingerprint(tmp_path):
+    config = TrainingConfig(backbone="resnet18", pretrained=False, height=32, width=16)
+    models = [ReidModel(config, classes) for classes in (3, 3)]
+    save_model(tmp_path / "model.safetensors", models[0])
+    again = load_model(tmp_path / "model.safetensors")
+    assert model_fingerprint(models[0]) == model_fingerprint(again)
+    assert model_fingerprint(models[0]) != model_fingerprint(models[1])
+    assert np.char.isalnum(model_fingerprint(again)) and len(model_fingerprint(again)) == 16
