@@ -7,6 +7,7 @@ Bad input ends with one sentence on stderr and exit status 2.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ def add_train(subparsers: Subparsers) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, and say where the checkpoint is."""
+    from qaconv_lib.distributed import process_rank
     from qaconv_lib.runs import Run, checkpoint_path, train_run
 
     key = options.loss, options.source, options.profile, options.seed
@@ -96,7 +98,8 @@ def run_train(options: argparse.Namespace) -> None:
         run_folder=options.run_folder,
         progress=not options.quiet,
     )
-    print(path)
+    if process_rank() == 0:
+        print(path)
 
 
 def add_evaluate(subparsers: Subparsers) -> None:
@@ -113,11 +116,15 @@ def add_evaluate(subparsers: Subparsers) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate on every target and print rank-1 and mAP of each stage."""
+    from qaconv_lib.distributed import process_rank
     from qaconv_lib.experiments import Trial, evaluate_trial
-    from qaconv_lib.runs import Run
+    from qaconv_lib.runs import Run, pair_similarities
 
     run = Run(options.loss, options.source, options.profile, options.seed)
     for target in options.targets:
+        if process_rank():  # of several processes, the others help with the similarities only
+            pair_similarities(run, target, device=options.device)
+            continue
         record = evaluate_trial(Trial(run, target, post=True), device=options.device)
         for stage, scores in record["stages"].items():
             print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
@@ -275,8 +282,15 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     options = make_parser().parse_args(arguments)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(options, "device")
     try:
+        if several:  # started by torchrun; importing torch takes a second, so not before
+            from qaconv_lib.distributed import connect, disconnect
+
+            options.device = connect(options.device)
         options.run(options)
+        if several:
+            disconnect()
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"qaconv_lib: {error}", file=sys.stderr)
         return 2

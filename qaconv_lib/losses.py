@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaconv_lib.distributed import gather
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.memory import ClassMemory
 
@@ -112,8 +113,11 @@ class QAConvLoss(nn.Module):
         return loss, logits.argmax(dim=1) == labels
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
-        """Refresh the memory; the trainer calls this once the parameters have been stepped."""
-        self.memory.update(maps.detach(), labels)
+        """Refresh the memory; the trainer calls this once the parameters have been stepped.
+
+        Where several processes train, each stores the maps of all.
+        """
+        self.memory.update(*gather(maps.detach(), labels))
 
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
@@ -261,8 +265,9 @@ class CenterLoss(SoftmaxLoss):
     @torch.no_grad()
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Move the centres towards the vectors that the loss has just seen."""
+        vectors, labels = gather(self._vectors, labels)
         difference = torch.zeros_like(self.centers)
-        difference.index_add_(0, labels, self._vectors - self.centers[labels])
+        difference.index_add_(0, labels, vectors - self.centers[labels])
         counts = torch.bincount(labels, minlength=len(self.centers))[:, None]
         self.centers += self.rate * difference / (1 + counts)
 
@@ -304,7 +309,7 @@ class ClassMemoryLoss(PooledLoss):
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the vectors that the loss has just seen."""
-        self.memory.update(self._vectors[:, :, None, None], labels)
+        self.memory.update(*gather(self._vectors[:, :, None, None], labels))
 
 
 LOSSES = {

@@ -14,6 +14,7 @@ import torch
 
 from qaconv_lib.archives import data_folders
 from qaconv_lib.checkpoints import write_json
+from qaconv_lib.distributed import process_count, process_rank
 
 _EVERYWHERE = {"experiment", "loss", "source", "profile", "seed", "device"}
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow")
@@ -34,10 +35,12 @@ def results_folder() -> Path:
 
 
 def provenance(device: str | torch.device) -> dict:
-    """Device name, thread count, library versions and git commit of this process."""
+    """Device name, threads, processes, library versions and git commit."""
+    several = {"processes": process_count()} if process_count() > 1 else {}
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        **several,
         "versions": {"python": platform.python_version()} | _package_versions(),
         "commit": _commit(),
     }
@@ -57,9 +60,13 @@ def device_name(device: str | torch.device) -> str:
 
 
 def write_record(folder: str, name: str, record: dict) -> Path:
-    """Write `data/results/<folder>/<name>.json`, whole or not at all, and return its path."""
+    """Write `data/results/<folder>/<name>.json`, whole or not at all, and return its path.
+
+    Of several processes the first one writes.
+    """
     path = results_folder() / folder / f"{name}.json"
-    write_json(path, record)
+    if process_rank() == 0:
+        write_json(path, record)
     return path
 
 

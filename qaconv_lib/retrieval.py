@@ -1,7 +1,7 @@
-"""Searching large galleries: on disk, and in two stages (chapter 13).
+"""Searching large galleries: on disk, in two stages, on several processes (chapter 13).
 
-The first stage compares pooled vectors, which is fast and forgets where things were. The second
-scores the images that came first by QAConv, exactly as `match_gallery` does.
+In two stages: the first compares pooled vectors, which is fast and forgets where things were. The
+second scores the images that came first by QAConv, exactly as `match_gallery` does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from qaconv_lib.distributed import gather, process_count, process_rank, share
 from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.models import ReidModel
 from qaconv_lib.store import MapStore
 
 
@@ -164,3 +167,68 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
         index.nprobe = max(1, math.isqrt(cells))
     index.add(points)
     return index
+
+
+def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
+    """`model.extract`, every process taking its share: maps of all images, on every process."""
+    own = share(len(table))
+    if own.start == own.stop:  # fewer images than processes
+        return gather(_no_maps(model))[0]
+    return gather(model.extract(table.iloc[own], progress=progress and not process_rank()))[0]
+
+
+def _no_maps(model: ReidModel) -> Tensor:
+    size = model.backbone.map_size(model.config.height, model.config.width)
+    return torch.empty(0, model.backbone.channels, *size)
+
+
+def similarity_in_shares(
+    model: ReidModel,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    *,
+    temperature: float = 1.0,
+    progress: bool = False,
+) -> Tensor:
+    """`model.similarity`, every process taking its share of the gallery: (q, g) on every process.
+
+    Shares are joined in the gallery's order, so the result is that of one process. Of a set against
+    itself one process computes half of the pairs; several compute all of them, each its own share.
+    """
+    if process_count() == 1:
+        return model.similarity(
+            query_maps, gallery_maps, temperature=temperature, progress=progress
+        )
+    own = gallery_maps[share(len(gallery_maps))]
+    scores = model.similarity(
+        query_maps, own, temperature=temperature, progress=progress and not process_rank()
+    )
+    return gather(scores.T.contiguous())[0].T
+
+
+def best_of_shares(scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The best of a gallery of which every process has scored a part of its own.
+
+    Each process hands on only `length` images a query, so what travels does not grow with the
+    gallery.
+
+    Args:
+        scores: similarities of the queries with the images of this process, (q, own g).
+        length: images wanted.
+
+    Returns:
+        Scores and rows, both (q, length), best first; equal scores in the order of the gallery.
+        Rows count through the parts of all processes in rank order.
+
+    Raises:
+        ValueError: all parts together have fewer images.
+    """
+    sizes = gather(torch.tensor([scores.shape[1]], device=scores.device))[0]
+    if not 1 <= length <= int(sizes.sum()):
+        raise ValueError(f"length must lie in 1..{int(sizes.sum())}, got {length}")
+    first = int(sizes[: process_rank()].sum())
+    order = scores.sort(dim=1, descending=True, stable=True)
+    values, rows = order.values[:, :length], order.indices[:, :length] + first
+    values, rows = (joined.T for joined in gather(values.T.contiguous(), rows.T.contiguous()))
+    order = values.sort(dim=1, descending=True, stable=True)
+    return order.values[:, :length], rows.gather(1, order.indices[:, :length])

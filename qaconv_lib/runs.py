@@ -18,11 +18,13 @@ from scipy.special import expit, logit
 from qaconv_lib.archives import cache_folder, write_whole
 from qaconv_lib.checkpoints import make_folder, read_checkpoint
 from qaconv_lib.datasets import ReidDataset, all_images, load_dataset
+from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
 from qaconv_lib.models import TrainingConfig, default_device, load_model, save_model
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, results_folder, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
 
@@ -159,8 +161,10 @@ def train_run(
         "epochs_timed": trainer.epoch - done_before,
         **provenance(trainer.device),
     }
-    save_model(path, model)
+    if process_rank() == 0:
+        save_model(path, model)
     write_record("train", run.name, record)
+    barrier()  # now every process may read them
     return path
 
 
@@ -187,24 +191,25 @@ def pair_similarities(
     key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
     key.update("\n".join(map(str, images)).encode())  # the folder's name holds the archive's hash
     kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
-    if kept.is_file():
+    if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:
                 return dict(stored)
         except (ValueError, EOFError, zipfile.BadZipFile):
             pass  # damaged: compute it again
     model = load_model(path, device or default_device())
-    queries, gallery = model.extract(dataset.query), model.extract(dataset.gallery)
+    queries = extract_in_shares(model, dataset.query)
+    gallery = extract_in_shares(model, dataset.gallery)
     temperature = 10.0 if run.loss == "qaconv" else 1.0
     found = {
-        name: model.similarity(a, b, temperature=temperature).numpy(force=True)
+        name: similarity_in_shares(model, a, b, temperature=temperature).numpy(force=True)
         for name, a, b in (
             ("query_gallery", queries, gallery),
             ("query_query", queries, queries),
             ("gallery_gallery", gallery, gallery),
         )
     }
-    if keep:
+    if keep and process_rank() == 0:
         content = io.BytesIO()
         np.savez(content, **found)
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from qaconv_lib.checkpoints import make_folder, read_checkpoint, write_checkpoint
+from qaconv_lib.distributed import (
+    add_up,
+    data_parallel,
+    naming_lost_processes,
+    process_count,
+    process_rank,
+    share,
+)
 from qaconv_lib.models import ReidModel, TrainingConfig, default_device, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
@@ -23,6 +31,9 @@ class Trainer:
 
     Every epoch draws its shuffling and augmentation from `(seed, epoch)`, so a run that was stopped
     and resumed goes through the same batches as one that was not.
+
+    Where torchrun has started several processes, each takes its share of every batch (chapter 13).
+    The first of them writes the files.
 
     Attributes:
         model: the model in training.
@@ -38,8 +49,8 @@ class Trainer:
             file is there already, training goes on from it.
 
     Raises:
-        ValueError: fewer images than a batch, an unknown device, or a run folder that holds a run
-            with other settings or on other images.
+        ValueError: fewer images than a batch, a batch that the processes cannot share evenly, an
+            unknown device, or a run folder that holds a run with other settings or on other images.
     """
 
     def __init__(
@@ -53,6 +64,10 @@ class Trainer:
         if len(table) < config.batch_size:
             raise ValueError(
                 f"{len(table)} training images do not fill one batch of {config.batch_size}"
+            )
+        if config.batch_size % process_count():
+            raise ValueError(
+                f"batch_size {config.batch_size} cannot be shared by {process_count()} processes"
             )
         self.config, self.table = config, table
         self.device = _device(device)
@@ -68,6 +83,7 @@ class Trainer:
         self.model = ReidModel(config, len(self.images.identities)).to(self.device)
         # Depthwise convolutions run about a third faster on a CPU with channels stored last.
         self.model.backbone.to(memory_format=torch.channels_last)
+        self._loss = data_parallel(_Loss(self.model))
         self.optimizer = torch.optim.SGD(
             self._parameter_groups(),
             momentum=config.momentum,
@@ -121,7 +137,7 @@ class Trainer:
         while self.epoch < last:
             self.history.append(self._train_epoch(progress))
             self.epoch += 1
-            if self.checkpoint is not None:
+            if self.checkpoint is not None and process_rank() == 0:
                 self._save()
             if after_epoch is not None:
                 after_epoch(self)
@@ -138,36 +154,46 @@ class Trainer:
 
     def _train_epoch(self, progress: bool) -> dict:
         factor = self._set_rates()
-        # One seed an epoch: what was drawn before does not matter, so resuming is exact.
-        torch.manual_seed(self.config.seed * 100_003 + self.epoch + 1)
-        loader = DataLoader(
-            self.images,
-            self.config.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.config.workers,
-        )
+        loader = self._batches()
         self.model.train()
         loss_sum, right = 0.0, 0
-        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=not progress)
+        hidden = not progress or process_rank() > 0
+        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=hidden)
         for images, labels in bar:
             loss, hits = self.train_step(images.to(self.device), labels.to(self.device))
             loss_sum += loss
             right += hits
             bar.set_postfix(loss=f"{loss:.3f}")
+        loss_sum, right = add_up(loss_sum, right)
         return {
             "epoch": self.epoch + 1,
-            "loss": loss_sum / len(loader),
+            "loss": loss_sum / (len(loader) * process_count()),
             "accuracy": right / (len(loader) * self.config.batch_size),
             "learning_rate": self.config.learning_rate * factor,
         }
 
+    def _batches(self) -> DataLoader:
+        """The batches of an epoch, or this process's share of each."""
+        # One seed an epoch: what was drawn before does not matter, so resuming is exact.
+        seed = self.config.seed * 100_003 + self.epoch + 1
+        torch.manual_seed(seed)
+        size, workers = self.config.batch_size, self.config.workers
+        if process_count() == 1:
+            return DataLoader(self.images, size, shuffle=True, drop_last=True, num_workers=workers)
+        order = torch.randperm(len(self.images))
+        batches = order[: len(order) // size * size].view(-1, size)[:, share(size)]
+        torch.manual_seed(seed + (process_rank() << 40))  # augmentation differs between processes
+        return DataLoader(self.images, batch_sampler=batches.tolist(), num_workers=workers)
+
     def train_step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
-        """One step on images (b, 3, H, W) and labels (b,): its loss, and the right answers."""
-        maps = self.model.backbone(images)
-        loss, hits = self.model.criterion(maps, labels)
-        self.optimizer.zero_grad()
-        loss.backward()
+        """One step on images (b, 3, H, W) and labels (b,): its loss, and the right answers.
+
+        Of several processes each gives its share of the batch, and gets the loss of that share.
+        """
+        with naming_lost_processes():
+            maps, loss, hits = self._loss(images, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
         self.optimizer.step()
         self.model.criterion.after_step(maps, labels)  # only now: section 5.1
         value = float(loss.detach())
@@ -216,6 +242,18 @@ class Trainer:
         }
         self.optimizer.load_state_dict(state)
         self.epoch, self.history = details["epoch"], details["history"]
+
+
+class _Loss(nn.Module):
+    """From images and labels to maps, loss and right answers: what is differentiated."""
+
+    def __init__(self, model: ReidModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.model.backbone(images)
+        return maps, *self.model.criterion(maps, labels)
 
 
 def _device(name: str | torch.device | None) -> torch.device:

@@ -1,0 +1,252 @@
+"""Two processes that work as one, held against one process that does it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from qaconv_lib import distributed
+from qaconv_lib.losses import LOSSES
+from qaconv_lib.models import ReidModel, TrainingConfig
+from qaconv_lib.retrieval import best_of_shares, extract_in_shares, similarity_in_shares
+from qaconv_lib.training import Trainer
+
+TINY = TrainingConfig(
+    backbone="resnet18",
+    pretrained=False,
+    final_layer="layer2",
+    neck_channels=8,
+    height=32,
+    width=16,
+    batch_size=8,
+    epochs=2,
+    decay_epochs=1,
+    backbone_learning_rate=0.01,
+)
+CLASSES = 5
+# BN layers that hold their activation, as timm's do, and stages that stand still.
+LITE = dataclasses.replace(TINY, backbone="efficientnet_lite0", frozen_stages=2)
+CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES} | {"lite": LITE}
+
+
+def make_table(folder):
+    """Seventeen images of five people."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(17):
+        path = Path(folder) / f"{number}.png"
+        if not path.exists():
+            Image.fromarray(rng.integers(0, 255, (32, 16, 3)).astype(np.uint8)).save(path)
+        rows.append({"path": str(path), "identity": number % CLASSES})
+    return pd.DataFrame(rows)
+
+
+def steps(config, table):
+    """Weights, memory and losses after four steps on fixed batches, in double precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer = Trainer(config, table, device="cpu")
+        trainer.model.train()
+        generator, losses = torch.Generator().manual_seed(5), []
+        for _ in range(4):
+            images = torch.rand(8, 3, 32, 16, generator=generator)
+            labels = torch.randint(CLASSES, (8,), generator=generator)
+            own = distributed.share(8)
+            loss, right = trainer.train_step(images[own], labels[own])
+            losses.append(distributed.add_up(loss / distributed.process_count(), right))
+        return {"losses": losses, "state": trainer.model.state_dict()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def retrieval(table):
+    """Maps, similarities and the best images of a model that is the same everywhere."""
+    torch.manual_seed(1)
+    model = ReidModel(TINY, CLASSES).eval()
+    maps = extract_in_shares(model, table)
+    scores = similarity_in_shares(model, maps[:3], maps)
+    own = maps[distributed.share(len(maps))]
+    best = best_of_shares(model.similarity(maps[:3], own), 6)
+    alone = extract_in_shares(model, table.head(1))
+    itself = similarity_in_shares(model, maps, maps)
+    return {"maps": maps, "scores": scores, "best": best, "alone": alone, "itself": itself}
+
+
+def epochs(table, folder):
+    """Two epochs by the trainer's own batches, the second after a restart."""
+    first = Trainer(TINY, table, device="cpu", run_folder=folder)
+    seen = [labels for _, labels in first._batches()]
+    first.train(epochs=1)
+    distributed.barrier()
+    trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+    trainer.train()
+    return {
+        "seen": seen,
+        "resumed": first.epoch,
+        "history": trainer.history,
+        "state": trainer.model.state_dict(),
+    }
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    table = make_table(folder)
+    found = {name: steps(config, table) for name, config in CONFIGS.items()}
+    found["retrieval"] = retrieval(table)
+    found["epochs"] = epochs(table, Path(folder) / "run")
+    found["gathered"] = distributed.gather(torch.full((2 + rank, 3), rank), torch.tensor([rank]))
+    try:
+        Trainer(dataclasses.replace(TINY, batch_size=7), table, device="cpu")
+    except ValueError as error:
+        found["odd batch"] = str(error)
+    try:
+        best_of_shares(torch.rand(2, 3), 7)
+    except ValueError as error:
+        found["too many"] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.barrier()  # before one of them goes
+    if rank == 1:
+        os._exit(3)
+    try:
+        distributed.gather(torch.zeros(1))
+    except ChildProcessError as error:
+        Path(folder, "lost").write_text(str(error))
+        os._exit(4)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What two processes found, and what one finds."""
+    folder = tmp_path_factory.mktemp("two")
+    table = make_table(folder)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=worker, args=(rank, str(folder))) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    alone = {name: steps(config, table) for name, config in CONFIGS.items()}
+    alone["retrieval"] = retrieval(table)
+    for process in processes:
+        process.join(300)
+    together = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return alone, together, folder, [process.exitcode for process in processes]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_shares_of_a_batch_train_like_the_batch(both, name):
+    alone, together, *_ = both
+    for found in together:
+        np.testing.assert_allclose(found[name]["losses"], alone[name]["losses"], rtol=1e-8)
+        for key, value in alone[name]["state"].items():
+            torch.testing.assert_close(found[name]["state"][key], value, rtol=1e-7, atol=1e-9)
+    assert alone[name]["losses"][-1][0] > 0
+
+
+def test_the_memory_holds_the_maps_of_all(both):
+    alone, together, *_ = both
+    for found in together:
+        valid = found["qaconv"]["state"]["criterion.memory.valid"]
+        assert torch.equal(valid, alone["qaconv"]["state"]["criterion.memory.valid"])
+        assert valid.sum() > 3
+
+
+@pytest.mark.parametrize("what", ["maps", "scores", "alone", "itself"])
+def test_retrieval_in_shares_is_that_of_one_process(both, what):
+    alone, together, *_ = both
+    for found in together:
+        torch.testing.assert_close(found["retrieval"][what], alone["retrieval"][what])
+
+
+def test_the_best_of_the_shares_are_the_best_of_all(both):
+    alone, together, *_ = both
+    expected = alone["retrieval"]["scores"].topk(6, dim=1)
+    for found in (alone, *together):
+        values, rows = found["retrieval"]["best"]
+        torch.testing.assert_close(values, expected.values)
+        assert torch.equal(rows, expected.indices)
+
+
+def test_epochs_share_the_images_and_can_be_resumed(both):
+    _, (first, second), folder, _ = both
+    assert first["epochs"]["resumed"] == 1
+    assert [row["epoch"] for row in first["epochs"]["history"]] == [1, 2]
+    assert first["epochs"]["history"] == second["epochs"]["history"]
+    for key, value in first["epochs"]["state"].items():
+        assert torch.equal(value, second["epochs"]["state"][key])
+    batches = [len(labels) for found in (first, second) for labels in found["epochs"]["seen"]]
+    assert batches == [4] * 4  # two batches of eight, half of each in either process
+    assert sorted(path.name for path in (folder / "run").iterdir()) == ["last.safetensors"]
+
+
+def test_gather_takes_tensors_of_unequal_length(both):
+    for found in both[1]:
+        rows, ranks = found["gathered"]
+        assert rows[:, 0].tolist() == [0, 0, 1, 1, 1] and ranks.tolist() == [0, 1]
+
+
+def test_what_cannot_be_shared_is_named(both):
+    for found in both[1]:
+        assert found["odd batch"] == "batch_size 7 cannot be shared by 2 processes"
+        assert found["too many"] == "length must lie in 1..6, got 7"
+
+
+def test_a_lost_process_is_named(both):
+    *_, folder, codes = both
+    assert codes == [4, 3]
+    assert "another process is gone" in (folder / "lost").read_text()
+
+
+class TestOneProcess:
+    def test_it_counts_as_one_of_one(self, monkeypatch):
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        assert distributed.connect() is None and not dist.is_initialized()
+        assert distributed.connect("cpu") == torch.device("cpu")
+        assert (distributed.process_count(), distributed.process_rank()) == (1, 0)
+        assert distributed.share(7) == slice(0, 7) and distributed.add_up(2, 3.5) == [2, 3.5]
+
+    def test_nothing_is_copied_or_wrapped(self):
+        tensor, layer = torch.rand(3), torch.nn.BatchNorm1d(2)
+        assert distributed.gather(tensor)[0] is tensor
+        assert distributed.data_parallel(layer) is layer
+        assert "forward" not in vars(layer)
+
+    def test_other_errors_pass(self):
+        with pytest.raises(RuntimeError, match="shape"):
+            with distributed.naming_lost_processes():
+                raise RuntimeError("shape")
+
+    def test_best_of_shares_keeps_the_order_of_equals(self):
+        scores = torch.tensor([[0.5, 0.9, 0.5, 0.9]])
+        values, rows = best_of_shares(scores, 3)
+        assert rows.tolist() == [[1, 3, 0]]
+        torch.testing.assert_close(values, torch.tensor([[0.9, 0.9, 0.5]]))
+
+
+def test_torchrun_trains_and_evaluates_with_the_command_line(tmp_path):
+    """The launch line of chapter 13."""
+    (tmp_path / "results").mkdir()
+    data = Path(__file__).resolve().parents[1] / "data"
+    paths = os.pathsep.join([str(tmp_path), str(data)])
+    variables = os.environ | {"QACONV_DATA": paths, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command in (["train", "qaconv", "mini-market"], ["evaluate", "qaconv", "mini-market"]):
+        targets = ["mini-duke"] if command[0] == "evaluate" else []
+        run = [*launch, "-m", "qaconv_lib", *command, *targets, "--profile", "smoke", "--quiet"]
+        done = subprocess.run(run, env=variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "results" / "train").glob("*.json")
+    assert json.loads(record.read_text())["processes"] == 2
+    (record,) = (tmp_path / "results" / "evaluate").glob("*.json")
+    assert "+RR+TLift" in json.loads(record.read_text())["stages"]
+    assert done.stdout.count("mini-duke alone") == 1  # the first process alone reports
