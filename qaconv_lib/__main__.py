@@ -246,6 +246,25 @@ def run_claims(options: argparse.Namespace) -> None:
     print(ledger(get_profile(options.profile).name))
 
 
+def add_bench(subparsers: Subparsers) -> None:
+    """``bench``: measure speed and memory beside the plain formulations."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed and memory beside the plain formulations",
+        description="Measure speed and memory of every step beside its plain formulation, and "
+        "write the records that chapter 13 draws. Wants a quiet machine and 16 GB of memory.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases (default: all)")
+    parser.set_defaults(run=run_bench)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Measure, and print every row."""
+    from qaconv_lib.bench import run_bench
+
+    run_bench(options.names, report=lambda line: print(line, flush=True))
+
+
 def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
     parser.add_argument("loss", help="qaconv, softmax, arc, center or class-memory")
     parser.add_argument("source", help="dataset to train on, e.g. mini-market")
@@ -265,6 +284,7 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     add_run,
     add_tables,
     add_claims,
+    add_bench,
 ]
 
 
@@ -291,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         if several:
             disconnect()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         print(f"qaconv_lib: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,0 +1,160 @@
+"""The plain formulations equal the library's, and the benchmark measures what it says."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from qaconv_lib import bench, measure, plain
+from qaconv_lib.__main__ import main
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.losses import QAConvLoss
+from qaconv_lib.matching import QAConv, best_matches, match_gallery
+from qaconv_lib.records import read_records
+from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.temporal import tlift
+
+
+def small_maps(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(count, 5, 4, 3, generator=generator)
+    return torch.nn.functional.normalize(maps, dim=1)
+
+
+class TestPlainForms:
+    """The plain forms and the library's check each other."""
+
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_matching(self, tied):
+        queries, gallery, matcher = (
+            small_maps(3, 0),
+            small_maps(7, 1),
+            QAConv(4, 3, tied=tied).eval(),
+        )
+        torch.testing.assert_close(
+            plain.best_matches(queries, gallery), best_matches(queries, gallery)
+        )
+        torch.testing.assert_close(
+            plain.match_gallery(matcher, queries, gallery), match_gallery(matcher, queries, gallery)
+        )
+
+    def test_training_loss(self):
+        criterion, labels = QAConvLoss(4, 5, 4, 3), torch.tensor([2, 0, 2])
+        criterion.memory.features.copy_(small_maps(4, 1))
+        criterion.memory.valid.fill_(True)
+        maps = small_maps(3, 0).requires_grad_()
+        loss = criterion(maps, labels)[0]
+        other = plain.qaconv_loss(criterion.matcher, maps, criterion.memory.features, labels)
+        torch.testing.assert_close(other, loss)
+        mine, theirs = (torch.autograd.grad(value, maps)[0] for value in (loss, other))
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize(("k1", "k2"), [(7, 3), (20, 6), (5, 1)])
+    def test_re_ranking(self, k1, k2):
+        whole = 0.5 - 0.5 * (vectors := bench.clustered_vectors(90)) @ vectors.T
+        whole = whole.clip(0)
+        parts = whole[:20, 20:], whole[:20, :20], whole[20:, 20:]
+        mine, theirs = (f(*parts, k1, k2) for f in (k_reciprocal_rerank, plain.k_reciprocal_rerank))
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+    def test_tlift(self):
+        rng = np.random.default_rng(0)
+        scene = [rng.integers(1, 6, (15, 40)) / 7]  # with ties
+        for count in (15, 40):
+            scene += [rng.integers(0, 3, count), rng.random(count) * 900]
+        np.testing.assert_allclose(tlift(*scene), plain.tlift(*scene), atol=1e-12)
+
+    def test_evaluation(self):
+        rng = np.random.default_rng(0)
+        arguments = [rng.random((15, 60))]
+        arguments += [rng.integers(1, 5, 15), rng.integers(-1, 5, 60)]
+        arguments += [rng.integers(0, 3, 15), rng.integers(0, 3, 60)]
+        mine, theirs = evaluate_ranking(*arguments), plain.evaluate_ranking(*arguments)
+        np.testing.assert_allclose(mine.cmc, theirs["cmc"])
+        assert mine.mean_ap == pytest.approx(theirs["mean_ap"])
+        assert mine.mean_inp == pytest.approx(theirs["mean_inp"])
+
+
+SMALL = {
+    "matching": [partial(bench.bench_matching, 2, 5, turns=1)],
+    "itself": [partial(bench.bench_itself, 5, True, turns=1)],
+    "training": [
+        partial(bench.bench_training, 33, True, turns=1),
+        partial(bench.bench_training, 34, False, turns=1),
+    ],
+    "tlift": [partial(bench.bench_tlift, 30, 90, turns=1)],
+    "evaluation": [partial(bench.bench_evaluation, 30, 4000, turns=1)],
+    "reranking": [
+        partial(bench.bench_reranking, 90, True),
+        partial(bench.bench_reranking, 120, False),
+    ],
+    "streaming": [partial(bench.bench_streaming, 96)],
+}
+
+
+class TestBench:
+    @pytest.fixture
+    def own_records(self, tmp_path, monkeypatch):
+        (tmp_path / "results").mkdir()
+        monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+        monkeypatch.setattr(bench, "CASES", SMALL)
+
+    def test_every_case_has_its_record(self, own_records, capsys):
+        assert set(SMALL) == set(bench.CASES)
+        assert main(["bench"]) == 0
+        records = {record["case"]: record for record in read_records("bench")}
+        assert set(records) == set(SMALL)
+        assert [len(records[name]["rows"]) for name in SMALL] == [len(c) for c in SMALL.values()]
+        for record in records.values():
+            assert record["device"].startswith("CPU") and record["commit"]
+            for row in record["rows"]:
+                assert row["seconds"] > 0
+                if "plain_seconds" in row:
+                    ratio = row["plain_seconds"] / row["seconds"]
+                    assert row["ratio"] == pytest.approx(ratio, rel=0.02)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == sum(map(len, SMALL.values()))
+
+    def test_a_case_by_name(self, own_records):
+        assert main(["bench", "tlift"]) == 0
+        assert [record["case"] for record in read_records("bench")] == ["tlift"]
+
+    def test_an_unknown_case_is_named(self, own_records, capsys):
+        assert main(["bench", "tlift", "speed"]) == 2
+        assert "unknown case 'speed'; known are matching, itself" in capsys.readouterr().err
+        assert read_records("bench") == []
+
+    def test_forms_that_disagree_end_it(self, own_records, monkeypatch, capsys):
+        monkeypatch.setattr(plain, "tlift", lambda *scene: scene[0])
+        assert main(["bench", "tlift"]) == 2
+        assert "TLift at 30 x 90: the two forms differ by" in capsys.readouterr().err
+        assert read_records("bench") == []
+
+
+class TestMeasure:
+    def test_memory_is_what_was_held_beyond_the_start(self):
+        held = np.ones(20_000_000)  # 160 MB that were there before
+        found = measure.measure(lambda: np.ones(10_000_000).sum())
+        assert found.result == 1e7 and held.sum() == 2e7
+        if found.megabytes is not None:  # Linux
+            assert found.megabytes == pytest.approx(80, abs=10)
+
+    def test_the_fastest_turn_counts_and_the_memory_of_the_first(self, monkeypatch):
+        turns = iter([(3.0, 50.0), (1.0, 5.0), (2.0, 60.0)])
+        monkeypatch.setattr(
+            measure, "measure", lambda act: measure.Measured(*next(turns), result=act())
+        )
+        found = measure.in_turns(3, only=lambda: 7)
+        assert found == {"only": measure.Measured(1.0, 50.0, 7)}
+
+    def test_seconds_are_those_of_the_call(self):
+        assert 0.05 <= measure.measure(lambda: time.sleep(0.05)).seconds
+
+    def test_where_the_system_does_not_tell(self, monkeypatch):
+        monkeypatch.setattr(measure.sys, "platform", "win32")
+        assert measure.measure(lambda: 1).megabytes is None
+        assert measure.rounded(None) is None and measure.rounded(0.123456) == 0.123
