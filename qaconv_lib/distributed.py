@@ -10,6 +10,7 @@ there are.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -92,10 +92,11 @@ def naming_lost_processes() -> Iterator[None]:
         raise
 
 
-def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
+def gather(*tensors: Tensor, same_length: bool = False) -> tuple[Tensor, ...]:
     """Each tensor with those of all processes, joined along its first axis in rank order.
 
-    No gradient passes. Lengths may differ from process to process, other sizes may not.
+    No gradient passes. Lengths may differ from process to process, other sizes may not; with
+    `same_length` they do not either, which saves a message.
 
     Raises:
         ChildProcessError: another process is gone.
@@ -103,31 +104,34 @@ def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
     if process_count() == 1:
         return tensors
     with naming_lost_processes():
-        return tuple(_gather_one(tensor.detach()) for tensor in tensors)
+        return tuple(_gather_one(tensor.detach(), same_length) for tensor in tensors)
 
 
-def _gather_one(tensor: Tensor) -> Tensor:
+def _gather_one(tensor: Tensor, same_length: bool) -> Tensor:
     home = tensor.device
     if dist.get_backend() == "nccl":  # which carries nothing but what lies on a GPU
         tensor = tensor.cuda()
-    lengths = [
-        torch.zeros(1, dtype=torch.long, device=tensor.device) for _ in range(process_count())
-    ]
-    dist.all_gather(lengths, torch.tensor([len(tensor)], device=tensor.device))
-    longest = int(max(lengths))
-    padded = tensor.new_zeros(longest, *tensor.shape[1:])
+    lengths = [len(tensor)] * process_count()
+    if not same_length:
+        lengths = _all_gather(torch.tensor([len(tensor)], device=tensor.device))
+    padded = tensor.new_zeros(int(max(lengths)), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    found = [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
-    return torch.cat(found).to(home)
+    parts = zip(_all_gather(padded), lengths, strict=True)
+    return torch.cat([part[: int(length)] for part, length in parts]).to(home)
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    parts = [torch.empty_like(tensor) for _ in range(process_count())]
+    dist.all_gather(parts, tensor)
+    return parts
 
 
 def add_up(*values: float) -> list[float]:
     """Sums of numbers over all processes."""
     if process_count() == 1:
         return list(values)
-    return gather(torch.tensor([values], dtype=torch.float64))[0].sum(dim=0).tolist()
+    mine = torch.tensor([values], dtype=torch.float64)
+    return gather(mine, same_length=True)[0].sum(dim=0).tolist()
 
 
 def barrier() -> None:
@@ -151,19 +155,52 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 def _synchronised_forward(bn: _BatchNorm, values: Tensor) -> Tensor:
     if not bn.training:
         return type(bn).forward(bn, values)
-    axes = [axis for axis in range(values.dim()) if axis != 1]
-    shape = [1, -1] + [1] * (values.dim() - 2)
-    count = all_reduce(values.new_tensor(values.numel() / values.shape[1]))
-    mean = all_reduce(values.sum(dim=axes)) / count
-    centred = values - mean.view(shape)
-    variance = all_reduce(centred.square().sum(dim=axes)) / count
+    normalised, mean, variance, count = _NormaliseTogether.apply(values, bn.eps)
     with torch.no_grad():
         bn.num_batches_tracked += 1
         bn.running_mean.lerp_(mean, bn.momentum)
-        bn.running_var.lerp_(variance * count / (count - 1), bn.momentum)
-    result = centred * (variance + bn.eps).rsqrt().view(shape)
-    result = result * bn.weight.view(shape) + bn.bias.view(shape)
+        bn.running_var.lerp_(variance * (count / (count - 1)), bn.momentum)
+    shape = [1, -1] + [1] * (values.dim() - 2)
+    result = normalised * bn.weight.view(shape) + bn.bias.view(shape)
     return bn.act(bn.drop(result)) if hasattr(bn, "act") else result
+
+
+class _NormaliseTogether(torch.autograd.Function):
+    """Zero mean and unit variance in each channel, over the values of all processes.
+
+    One message forward and one backward, as what takes time is that there is one.
+    """
+
+    @staticmethod
+    def forward(ctx, values: Tensor, eps: float):
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        shape = [1, -1] + [1] * len(axes[1:])
+        count = values.numel() // values.shape[1]
+        variance, mean = torch.var_mean(values, dim=axes, correction=0)
+        mine = torch.stack([mean, variance, torch.full_like(mean, count)]).double()
+        means, variances, counts = gather(mine[None], same_length=True)[0].unbind(
+            1
+        )  # (processes, channels) each
+        total = counts.sum(dim=0)
+        mean = (counts * means).sum(dim=0) / total
+        variance = (counts * (variances + (means - mean).square())).sum(dim=0) / total
+        scale = (variance + eps).rsqrt().to(values.dtype).view(shape)
+        normalised = (values - mean.to(values.dtype).view(shape)) * scale
+        ctx.save_for_backward(normalised, scale)
+        ctx.axes, ctx.total = axes, int(total[0])
+        outputs = mean.to(values.dtype), variance.to(values.dtype), total.to(values.dtype)
+        ctx.mark_non_differentiable(*outputs)
+        return normalised, *outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor, *_):
+        normalised, scale = ctx.saved_tensors
+        products = (gradient * normalised).sum(dim=ctx.axes)
+        mine = torch.stack([gradient.sum(dim=ctx.axes), products])
+        first, second = gather(mine[None], same_length=True)[0].sum(dim=0) / ctx.total
+        shape = scale.shape
+        return (gradient - first.view(shape) - normalised * second.view(shape)) * scale, None
 
 
 def data_parallel(module: nn.Module) -> nn.Module:
@@ -175,4 +212,6 @@ def data_parallel(module: nn.Module) -> nn.Module:
         return module
     synchronise_batch_norm(module)
     # While the memory is empty the loss does not depend on the matcher: its parameters are unused.
-    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(module, find_unused_parameters=True, **{buffers: False})
