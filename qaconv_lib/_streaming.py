@@ -56,15 +56,21 @@ def weigh_matches(
             for column in range(row if same else 0, len(column_maps), _COLUMNS):
                 columns = slice(column, min(column + _COLUMNS, len(column_maps)))
                 others = column_maps[columns].to(logits.device, dtype)
-                matches = pool_blocks(block, others, kernel_size).float()
-                logits[rows, columns] = matches @ weights
+                matches = _pool(block, others, kernel_size).float()
+                logits[rows, columns] = _weigh(matches, weights).T
                 if same:
-                    logits[columns, rows] = (matches @ mirrored).T
+                    logits[columns, rows] = _weigh(matches, mirrored)
             bar.update((rows.stop - row) * len(column_maps))
 
 
+def _weigh(matches: Tensor, weights: Tensor) -> Tensor:
+    """Dot products (columns, rows) of matches (columns, 2, rows, h*w) and weights (2*h*w,)."""
+    first, second = weights.view(2, -1)
+    return matches[:, 0] @ first + matches[:, 1] @ second
+
+
 def pool_blocks(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
-    """Best matches without a backward pass: values only, so the faster `amax` serves.
+    """Best matches without a backward pass.
 
     Args:
         query_maps: shape (q, d, h, w).
@@ -74,11 +80,17 @@ def pool_blocks(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> T
     Returns:
         Shape (q, g, 2*h*w), in the order of `matching.best_matches`.
     """
+    matches = _pool(query_maps, gallery_maps, kernel_size)
+    return matches.permute(2, 0, 1, 3).flatten(2)
+
+
+def _pool(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+    """Best matches (g, 2, q, h*w): values only, each maximum written to memory in one piece."""
     locations = query_maps.shape[-2] * query_maps.shape[-1]
-    matches = query_maps.new_empty(len(query_maps), len(gallery_maps), 2 * locations)
+    matches = query_maps.new_empty(len(gallery_maps), 2, len(query_maps), locations)
     for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
-        torch.amax(block, dim=1, out=matches[:, index, :locations])
-        torch.amax(block, dim=2, out=matches[:, index, locations:])
+        torch.amax(block, dim=1, out=matches[index, 0])
+        torch.amax(block, dim=2, out=matches[index, 1])
     return matches
 
 

@@ -279,13 +279,13 @@ class TestMatchGallery:
         matcher, maps = random_matcher(tied, kernel_size), unit_maps(23, 5, 4, 3)
         monkeypatch.setattr(_streaming, "_BLOCK_ELEMENTS", 5 * 144)
         monkeypatch.setattr(_streaming, "_COLUMNS", 4)
-        pairs, pool = [], _streaming.pool_blocks
+        pairs, pool = [], _streaming._pool
 
         def counting(rows, columns, kernel_size):
             pairs.append(len(rows) * len(columns))
             return pool(rows, columns, kernel_size)
 
-        monkeypatch.setattr(_streaming, "pool_blocks", counting)
+        monkeypatch.setattr(_streaming, "_pool", counting)
         once = match_gallery(matcher, maps, maps)
         assert sum(pairs) == 5 * 23 + 5 * 18 + 5 * 13 + 5 * 8 + 3 * 3
         pairs.clear()

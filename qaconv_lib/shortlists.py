@@ -1,0 +1,93 @@
+"""How long a shortlist must be: mAP and time against its length (chapter 13)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.matching import match_gallery
+from qaconv_lib.measure import measure, rounded
+from qaconv_lib.models import load_model
+from qaconv_lib.retrieval import build_index, match_shortlist, shortlist
+from qaconv_lib.runs import checkpoint_path
+from qaconv_lib.store import pool_maps
+
+LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def bench_shortlist(
+    source: str, target: str, distractors: int = 0, profile: str = "laptop"
+) -> list[dict]:
+    """Rows of a record: one a length, then one for the whole gallery.
+
+    The shipped QAConv model of the source ranks the target's gallery. What is on the shortlist
+    comes first, ordered by QAConv; the rest follows in the order of the pooled vectors.
+
+    Args:
+        source: what the model was trained on.
+        target: a miniature.
+        distractors: how many maps of nobody to add to the gallery; see `mixed_maps`.
+        profile: of the shipped model.
+    """
+    model = load_model(checkpoint_path("qaconv", source, profile))
+    matcher, data = model.criterion.matcher, load_dataset(target)
+    queries, gallery = model.extract(data.query), model.extract(data.gallery)
+    people = [data.gallery[["identity", "camera"]]]
+    if distractors:
+        others = [name for name in ("mini-cuhk03", "mini-msmt17", source) if name != target]
+        images = pd.concat([load_dataset(name).gallery for name in others])
+        gallery = torch.cat([gallery, mixed_maps(model.extract(images), distractors)])
+        people.append(pd.DataFrame({"identity": np.zeros(distractors, int), "camera": -1}))
+    labels = pd.concat(people)
+    vectors, own = pool_maps(gallery), pool_maps(queries)
+    index = build_index(vectors)
+    pooled = own @ vectors.T
+
+    def scores(similarity: Tensor) -> dict:
+        found = evaluate_ranking(
+            similarity,
+            data.query["identity"],
+            labels["identity"],
+            data.query["camera"],
+            labels["camera"],
+        )
+        return {"rank1": rounded(found.rank(1)), "mean_ap": rounded(found.mean_ap)}
+
+    about = {"source": source, "target": target, "gallery": len(gallery), "queries": len(queries)}
+    rows = []
+    for length in (length for length in LENGTHS if length < len(gallery)):
+        first = measure(partial(shortlist, own, index, length))
+        second = measure(partial(match_shortlist, matcher, queries, gallery, first.result))
+        # Pooled scores lie in [-1, 1]; what is on the list gets 2 to 3.
+        ranking = pooled.scatter(1, first.result, second.result + 2)
+        seconds = first.seconds + second.seconds
+        rows.append(about | {"length": length, "seconds": rounded(seconds)} | scores(ranking))
+    whole = measure(partial(match_gallery, matcher, queries, gallery))
+    exact = {"length": len(gallery), "seconds": rounded(whole.seconds)}
+    return [*rows, about | exact | scores(whole.result)]
+
+
+def mixed_maps(maps: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Maps of people who do not exist: the upper rows of one image over the lower rows of another.
+
+    Half of the images are mirrored. They are as varied as real maps in every location, and are
+    nobody's.
+
+    Args:
+        maps: shape (n, d, h, w), of images that are in no query.
+        count: how many to make.
+        seed: of the random choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    upper, lower = torch.randint(len(maps), (2, count), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    middle = maps.shape[2] // 2
+    mixed = torch.cat([maps[upper, :, :middle], maps[lower, :, middle:]], dim=2)
+    mixed[mirrored] = mixed[mirrored].flip(3)
+    return mixed
