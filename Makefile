@@ -13,13 +13,14 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test site refresh lab lint clean
+.PHONY: help book test site refresh bench lab lint clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
 	@echo "make test     library tests, and every notebook with its outputs compared"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
 	@echo "make refresh  run the notebooks in place and normalise them"
+	@echo "make bench    measure speed and memory beside the plain formulations (a quarter of an hour)"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
 	@echo "make lint     check the code style"
 	@echo "make clean    remove what was built (the environment in .venv stays)"
@@ -51,6 +52,9 @@ site: $(INSTALLED)
 refresh: $(INSTALLED)
 	$(PY) book/refresh.py
 	$(PY) book/refresh.py --headline
+
+bench: $(INSTALLED)
+	$(PY) -m qaconv_lib bench
 
 lab: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check jupyterlab
