@@ -139,16 +139,15 @@ class BestMatches(torch.autograd.Function):
     def forward(ctx, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
         if not any(ctx.needs_input_grad):
             return pool_blocks(query_maps, gallery_maps, kernel_size)
-        shape = (len(query_maps), len(gallery_maps), 2, query_maps.shape[-2] * query_maps.shape[-1])
-        matches = query_maps.new_empty(shape)
-        places = torch.empty(shape, dtype=torch.int32, device=query_maps.device)
+        locations = query_maps.shape[-2] * query_maps.shape[-1]
+        matches = query_maps.new_empty(len(gallery_maps), 2, len(query_maps), locations)
+        places = torch.empty(matches.shape, dtype=torch.long, device=query_maps.device)
         for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
-            for direction in (0, 1):
-                value, place = block.max(dim=direction + 1)
-                matches[:, index, direction], places[:, index, direction] = value, place
+            for side in (0, 1):
+                torch.max(block, side + 1, out=(matches[index, side], places[index, side]))
         ctx.save_for_backward(query_maps, gallery_maps, places)
         ctx.kernel_size = kernel_size
-        return matches.flatten(2)
+        return matches.permute(2, 0, 1, 3).flatten(2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -156,7 +155,7 @@ class BestMatches(torch.autograd.Function):
         query_maps, gallery_maps, places = ctx.saved_tensors
         queries, channels, height, width = query_maps.shape
         locations = height * width
-        gradient = gradient.view(places.shape)
+        gradient = gradient.unflatten(2, (2, locations)).permute(1, 2, 0, 3).contiguous()
         rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
         columns = gallery_maps.flatten(2)  # (g, d, h*w)
         query_gradient = torch.zeros_like(rows)
@@ -165,9 +164,9 @@ class BestMatches(torch.autograd.Function):
         for index in range(len(columns)):
             # Each maximum passes its gradient to the one similarity it was taken from.
             block.zero_()
-            at_gallery, at_query = places[:, index].long().unbind(1)
-            block.scatter_(1, at_gallery[:, None, :], gradient[:, index, 0][:, None, :])
-            block.scatter_add_(2, at_query[:, :, None], gradient[:, index, 1][:, :, None])
+            (at_gallery, at_query), (to_gallery, to_query) = places[index], gradient[index]
+            block.scatter_(1, at_gallery[:, None, :], to_gallery[:, None, :])
+            block.scatter_add_(2, at_query[:, :, None], to_query[:, :, None])
             flat = _sum_under_kernel(block, height, width, ctx.kernel_size).view(-1, locations)
             query_gradient.addmm_(flat, columns[index].T)
             if gallery_gradient is not None:
