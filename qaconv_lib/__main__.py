@@ -70,6 +70,36 @@ def replace_counts(page: Path, counts: str) -> None:
     write_whole(page, f"{head}{begin}\n\n{counts}\n{end}{tail}".encode())
 
 
+def add_check_data(subparsers: Subparsers) -> None:
+    """``check-data``: hold a public dataset against its published counts."""
+    parser = subparsers.add_parser(
+        "check-data",
+        help="hold a public dataset against its published counts",
+        description="Count images, identities and cameras of each split of a public dataset, hold "
+        "them against the published counts, and say what is missing or extra. Exit status 0 means "
+        "that all is as published, 1 that something is not.",
+    )
+    parser.add_argument("name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17")
+    parser.add_argument("--root", default=None, help="its folder (default: the data search path)")
+    parser.add_argument("--images", action="store_true", help="open every image too")
+    parser.set_defaults(run=run_check_data)
+
+
+def run_check_data(options: argparse.Namespace) -> int:
+    """Check, print the counts and the remarks."""
+    from qaconv_lib.checking import check_dataset
+
+    table, remarks = check_dataset(
+        options.name, options.root, read_images=options.images, progress=options.images
+    )
+    print(table.to_string())
+    for remark in remarks:
+        print(remark)
+    if not remarks:
+        print(f"{options.name} is complete: all counts are as published")
+    return 1 if remarks else 0
+
+
 def add_train(subparsers: Subparsers) -> None:
     """``train``: train a model and write its checkpoint and record."""
     parser = subparsers.add_parser(
@@ -278,6 +308,7 @@ def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None
 #: Commands, in the order of the help text.
 COMMANDS: list[Callable[[Subparsers], None]] = [
     add_synthesize,
+    add_check_data,
     add_train,
     add_evaluate,
     add_search,
@@ -308,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from qaconv_lib.distributed import connect, disconnect
 
             options.device = connect(options.device)
-        options.run(options)
+        status = options.run(options) or 0
         if several:
             disconnect()
     except (ValueError, OSError, ArithmeticError) as error:
@@ -317,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qaconv_lib: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""`check-data` on generated trees in the layout of Market-1501, with counts of their own."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from qaconv_lib import checking
+from qaconv_lib.__main__ import main
+from qaconv_lib.checking import PUBLISHED, Counts, check_dataset
+
+FILES = {
+    "bounding_box_train": ["0002_c1s1_000451_03", "0002_c2s1_000776_01", "0007_c1s2_001000_01"],
+    "query": ["0001_c1s3_000010_00", "0009_c2s1_000100_00"],
+    "bounding_box_test": [
+        "-1_c1s1_001000_01",
+        "0000_c1s2_000500_01",
+        "0001_c2s1_000200_01",
+        "0009_c1s3_001000_02",
+        "0009_c1s3_001050_02",
+    ],
+}
+COUNTS = {"train": Counts(3, 2, 2), "query": Counts(2, 2, 2), "gallery": Counts(4, 2, 2)}
+
+
+@pytest.fixture
+def market(tmp_path, monkeypatch):
+    """A tree of ten images that is complete by the counts of this test."""
+    monkeypatch.setitem(checking.PUBLISHED, "market1501", COUNTS)
+    monkeypatch.setitem(checking._DISTRACTORS, "market1501", 1)
+    for folder, names in FILES.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("RGB", (4, 8)).save(tmp_path / folder / f"{name}.jpg")
+    return tmp_path
+
+
+def remarks(root, **more):
+    return check_dataset("market1501", root, **more)[1]
+
+
+def test_a_complete_dataset_has_no_remarks(market):
+    (market / "query" / "._0001_c1s3_000010_00.jpg").write_bytes(b"a Mac's shadow")
+    table, found = check_dataset("market1501", market, read_images=True)
+    assert found == []
+    assert table.loc["gallery"].tolist() == ["4", "2", "2"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "remark"),
+    [
+        (["bounding_box_train/0007*"], "train: 1 images and 1 identities are missing: part of"),
+        (["bounding_box_train/0002_c1*"], "train: 1 images are missing, no identity is: files"),
+        (["bounding_box_test/0009_c1s3_001050*"], "gallery: 1 images are missing, no identity"),
+        (["bounding_box_test/0000*"], "gallery: 0 distractors (identity 0000) instead of 1"),
+    ],
+)
+def test_what_is_missing_is_named(market, lost, remark):
+    for pattern in lost:
+        for path in market.glob(pattern):
+            path.unlink()
+    assert any(found.startswith(remark) for found in remarks(market)), remarks(market)
+
+
+def test_bad_detections_do_not_count(market):
+    next((market / "bounding_box_test").glob("-1*")).unlink()
+    assert remarks(market) == []
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ("0011_c1s1_000001_01.jpg", ["train: 1 images and 1 identities too many: another split"]),
+        ("0007_c2s2_001111_01.jpg", ["train: 1 images too many: copies"]),
+        (
+            "0007_c1s2_001000_01.PNG",
+            ["train: 1 images too many", "train: 1 images are there twice under other endings"],
+        ),
+    ],
+)
+def test_what_is_extra_is_named(market, added, expected):
+    Image.new("RGB", (4, 8)).save(market / "bounding_box_train" / added)
+    found = remarks(market)
+    assert len(found) == len(expected)
+    for remark, start in zip(found, expected, strict=True):
+        assert remark.startswith(start)
+
+
+def test_exchanged_files_are_noticed(market):
+    folder = market / "bounding_box_train"
+    (folder / "0007_c1s2_001000_01.jpg").rename(folder / "0002_c1s2_001000_01.jpg")
+    (remark,) = remarks(market)
+    assert remark.startswith("train: 1 identities and 2 cameras instead of 2 and 2: files were")
+
+
+def test_a_camera_that_is_missing_is_named(market, monkeypatch):
+    monkeypatch.setitem(COUNTS, "query", Counts(2, 2, 3))
+    assert remarks(market) == ["query: 1 cameras are missing: a part of the dataset"]
+
+
+def test_unreadable_images_are_counted_and_named(market):
+    for path in (market / "query").iterdir():
+        path.write_bytes(b"no image")
+    assert remarks(market) == []
+    (remark,) = remarks(market, read_images=True)
+    assert remark.startswith("2 images cannot be read: ") and "0001_c1s3_000010_00.jpg" in remark
+
+
+class TestCommand:
+    def test_a_complete_dataset(self, market, capsys):
+        assert main(["check-data", "market1501", "--root", str(market), "--images"]) == 0
+        assert "market1501 is complete" in capsys.readouterr().out
+
+    def test_an_incomplete_one(self, market, capsys):
+        next((market / "query").glob("0001*")).unlink()
+        assert main(["check-data", "market1501", "--root", str(market)]) == 1
+        out = capsys.readouterr().out
+        assert "1 (2 published)" in out and "query: 1 images and 1 identities are missing" in out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["mini-market"], "no published counts for 'mini-market'; there are for market1501"),
+            (["dukemtmc", "--root", "/nowhere"], "dukemtmc: there is no folder /nowhere"),
+        ],
+    )
+    def test_bad_input(self, arguments, message, capsys):
+        assert main(["check-data", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    def test_half_a_dataset(self, market, capsys):
+        (market / "query").rename(market / "later")
+        assert main(["check-data", "market1501", "--root", str(market)]) == 2
+        assert "bounding_box_train, query, bounding_box_test" in capsys.readouterr().err
+
+
+def test_published_counts_add_up():
+    """Sums that the datasets' authors give: identities of MSMT17 and CUHK03, boxes of Duke."""
+    msmt, duke, cuhk = (PUBLISHED[n] for n in ("msmt17", "dukemtmc", "cuhk03-np-detected"))
+    assert msmt["train"].identities + msmt["gallery"].identities == 4_101
+    assert sum(split.images for split in msmt.values()) == 126_441
+    assert sum(split.images for split in duke.values()) == 36_411
+    assert cuhk["train"].identities + cuhk["gallery"].identities == 1_467
+    assert sum(split.images for split in cuhk.values()) == 14_097
