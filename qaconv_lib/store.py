@@ -5,7 +5,7 @@ A store is a folder. Every `append` adds a *part*: three files that are never ch
     store.json            format, model, shape of the maps, and the list of parts with their sizes
     part-000000.maps.npy     feature maps, float16, (n, d, h, w)
     part-000000.vectors.npy  the maps averaged over their locations, float32, (n, d), unit length
-    part-000000.csv          one row an image: whatever the caller knows about it
+    part-000000.table.json   one row an image: whatever the caller knows about it
 
 A part belongs to the store once `store.json` names it, and that file is replaced in one step. So
 a crash at any moment leaves the store as it was before or after the append. Files of a part that
@@ -29,12 +29,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from qaconv_lib.archives import write_whole
+from qaconv_lib.arrays import check_whole_numbers
 from qaconv_lib.checkpoints import make_folder, write_json
 from qaconv_lib.models import training_only
 
 VERSION = 1
 _MANIFEST = "store.json"
-_KINDS = ("maps.npy", "vectors.npy", "csv")
+_KINDS = ("maps.npy", "vectors.npy", "table.json")
 _WAIT = 60  # seconds for another process to finish its append
 
 
@@ -102,13 +103,18 @@ class MapStore:
             ValueError: an impossible shape.
         """
         folder = Path(folder)
-        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ValueError(f"shape must be three whole numbers (d, h, w), got {shape!r}")
+        try:
+            channels, height, width = shape
+            check_whole_numbers(channels=channels, height=height, width=width)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
+            ) from error
         make_folder(folder)
         if any(folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; a store wants a folder of its own")
         manifest = {"format": "qaconv store", "version": VERSION, "model": str(model)}
-        write_json(folder / _MANIFEST, manifest | {"shape": list(shape), "parts": []})
+        write_json(folder / _MANIFEST, manifest | {"shape": [int(n) for n in shape], "parts": []})
         return cls(folder)
 
     def __len__(self) -> int:
@@ -119,12 +125,20 @@ class MapStore:
 
         Args:
             maps: shape (n, d, h, w), finite; kept in half precision.
-            table: n rows; columns as in the store, if it has images already.
+            table: n rows; columns as in the store, if it has images already. A column holds whole
+                numbers, floats, booleans or strings; its name is a string.
 
         Raises:
-            ValueError: maps or rows that do not fit the store, or numbers that are not finite.
+            TypeError: maps that are no tensor, or a table or column of another kind.
+            ValueError: maps or rows that do not fit the store, numbers that are not finite, or a
+                store that was made anew since this one was opened.
             TimeoutError: another process is appending, and was not done within a minute.
         """
+        if not isinstance(maps, Tensor) or not isinstance(table, pd.DataFrame):
+            raise TypeError(
+                "maps must be a torch.Tensor and table a pandas.DataFrame, got "
+                f"{type(maps).__name__} and {type(table).__name__}"
+            )
         if tuple(maps.shape[1:]) != self.shape or not len(maps):
             raise ValueError(f"maps must have shape (n, {self._sizes}), got {tuple(maps.shape)}")
         if len(table) != len(maps):
@@ -150,7 +164,7 @@ class MapStore:
         contents = {
             "maps.npy": _npy_bytes(half.numpy()),
             "vectors.npy": _npy_bytes(pool_maps(half).numpy()),
-            "csv": table.to_csv(index=False).encode(),
+            "table.json": _table_bytes(table),
         }
         part = {"name": name, "images": len(half), "bytes": {}, "crc32": {}}
         for kind, content in contents.items():
@@ -165,8 +179,7 @@ class MapStore:
 
         Maps come in half precision, read from the disk as they are asked for.
         """
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
+        check_whole_numbers(size=size)
         start = 0
         for maps in self._maps:
             for row in range(0, len(maps), size):
@@ -175,10 +188,13 @@ class MapStore:
             start += len(maps)
 
     def maps(self, rows: Tensor | np.ndarray | list[int]) -> Tensor:
-        """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w)."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"rows must lie in 0..{len(self) - 1}, got {rows.tolist()[:5]} ...")
+        """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w).
+
+        Raises:
+            TypeError: rows that are not whole numbers.
+            IndexError: a row that the store does not have.
+        """
+        rows = check_rows(rows, len(self)).numpy()
         found = np.empty((len(rows), *self.shape), dtype=np.float16)
         ends = np.cumsum([len(maps) for maps in self._maps])
         parts = np.searchsorted(ends, rows, side="right")
@@ -210,6 +226,8 @@ class MapStore:
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             version, kind = manifest["version"], manifest["format"]
+            model, shape = manifest["model"], tuple(manifest["shape"])
+            parts, known = manifest["parts"], len(self._parts)
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged or not of a store ({error!r})") from error
         if kind != "qaconv store" or version != VERSION:
@@ -217,34 +235,30 @@ class MapStore:
                 f"{path} says format {kind!r}, version {version!r}; this library reads version "
                 f"{VERSION}: make the store again"
             )
-        self._manifest, self.model = manifest, manifest["model"]
-        self.shape = tuple(manifest["shape"])
         if self.vectors is None:
-            self.vectors = torch.empty(0, self.shape[0])
-        self._read_parts(manifest["parts"][len(self._parts) :])  # those known already never change
+            self.model, self.shape = model, shape
+            self.vectors = torch.empty(0, shape[0])
+        if (model, shape, parts[:known]) != (self.model, self.shape, self._parts):
+            raise ValueError(
+                f"{self.folder} was made anew since this store was opened; open it again"
+            )
+        self._manifest = manifest
+        self._read_parts(parts[known:])  # those known already never change
 
     def _read_parts(self, parts: list[dict]) -> None:
-        tables, vectors = [self.table] if self._parts else [], [self.vectors]
+        all_maps, vectors = list(self._maps), [self.vectors]
+        tables = [self.table] if self._parts else []
         for part in parts:
             for kind in _KINDS:
                 self._check_size(f"{part['name']}.{kind}", part["bytes"][kind])
             count = part["images"]
-            maps = self._read(part, "maps.npy", np.float16, (count, *self.shape))
-            vectors.append(
-                torch.from_numpy(
-                    np.array(self._read(part, "vectors.npy", np.float32, (count, self.shape[0])))
-                )
-            )
-            table = pd.read_csv(self.folder / f"{part['name']}.csv")
-            if len(table) != count:
-                raise ValueError(
-                    f"{self.folder / part['name']}.csv is damaged: {len(table)} rows, not {count}"
-                )
-            tables.append(table)
-            self._maps.append(maps)
-            self._parts.append(part)
-        if parts:
+            all_maps.append(self._read(part, "maps.npy", np.float16, (count, *self.shape)))
+            own = self._read(part, "vectors.npy", np.float32, (count, self.shape[0]))
+            vectors.append(torch.from_numpy(np.array(own)))
+            tables.append(_read_table(self.folder / f"{part['name']}.table.json", count))
+        if parts:  # all at once: a part that cannot be read leaves this object as it was
             self.table, self.vectors = pd.concat(tables, ignore_index=True), torch.cat(vectors)
+            self._maps, self._parts = all_maps, self._parts + parts
 
     def _check_size(self, name: str, size: int) -> None:
         path = self.folder / name
@@ -265,6 +279,56 @@ class MapStore:
         if found.shape != shape or found.dtype != dtype:
             raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
         return found
+
+
+def check_rows(rows: Tensor | np.ndarray | list[int], size: int) -> Tensor:
+    """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape.
+
+    Raises:
+        TypeError: rows that are not whole numbers.
+        IndexError: a row that the gallery does not have, such as -1.
+    """
+    found = rows.cpu() if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(rows))
+    if found.numel() == 0:
+        return found.long()
+    if found.dtype.is_floating_point or found.dtype == torch.bool:
+        raise TypeError(f"rows must be whole numbers, got {found.dtype}")
+    if not 0 <= int(found.min()) <= int(found.max()) < size:
+        raise IndexError(
+            f"rows must lie in 0..{size - 1}, got {int(found.min())} to {int(found.max())}"
+        )
+    return found.long()
+
+
+def _table_bytes(table: pd.DataFrame) -> bytes:
+    """A table as JSON, column by column, so that every value comes back as it was."""
+    names = list(table.columns)
+    if (
+        not names
+        or len(set(names)) < len(names)
+        or not all(isinstance(n, str) and n for n in names)
+    ):
+        raise TypeError(f"columns must have names, all different, that are strings; got {names!r}")
+    columns = {}
+    for name in names:
+        values = table[name].tolist()
+        if table[name].dtype.kind not in "iufb" and not all(isinstance(v, str) for v in values):
+            raise TypeError(
+                f"column {name!r} holds {table[name].dtype}; whole numbers, floats, booleans or "
+                "strings can be kept"
+            )
+        columns[name] = values
+    return json.dumps(columns).encode()
+
+
+def _read_table(path: Path, count: int) -> pd.DataFrame:
+    try:
+        table = pd.DataFrame(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if len(table) != count:
+        raise ValueError(f"{path} is damaged: {len(table)} rows, not {count}")
+    return table
 
 
 def _npy_bytes(array: np.ndarray) -> bytes:

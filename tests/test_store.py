@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -65,6 +66,41 @@ class TestWhatIsWritten:
         assert store.maps([]).shape == (0, *SHAPE) and list(store.blocks()) == []
         store.verify()
 
+    def test_tables_come_back_as_they_were(self, tmp_path):
+        table = pd.DataFrame(
+            {
+                "name": [" ", 'p\rq,"', "NA"],
+                "track": ["0012", "0012b", ""],
+                "seconds": [0.1, np.nan, 1e300],
+                "identity": [-1, 0, 2**40],
+                "late": [True, False, True],
+            }
+        )
+        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        for row in range(3):
+            store.append(unit_maps(1), table.iloc[[row]])
+        pd.testing.assert_frame_equal(MapStore(store.folder).table, table)
+
+    def test_a_store_made_anew_is_noticed(self, filled):
+        store, maps = filled
+        shutil.rmtree(store.folder)
+        MapStore.create(store.folder, "other", SHAPE)
+        with pytest.raises(ValueError, match="was made anew since this store was opened"):
+            store.append(maps, rows(8))
+        assert len(MapStore(store.folder, model="other")) == 0
+
+    def test_a_part_that_cannot_be_read_leaves_the_object_as_it_was(self, filled):
+        store, maps = filled
+        MapStore(store.folder).append(maps[:2], rows(2))
+        path = store.folder / "part-000002.table.json"
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match="part-000002"):
+            store.append(maps[:1], rows(1))
+        path.write_bytes(content)
+        store.append(maps[:1], rows(1))
+        assert len(store) == len(store.table) == len(store.vectors) == 11
+
     def test_another_process_may_append_in_between(self, filled):
         store, maps = filled
         other = MapStore(store.folder)
@@ -116,20 +152,20 @@ def test_a_process_killed_while_appending_changes_nothing(filled, step):
 
 
 class TestDamage:
-    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
     def test_a_truncated_file_is_named(self, filled, kind):
         path = filled[0].folder / f"part-000001.{kind}"
         path.write_bytes(path.read_bytes()[:-7])
         with pytest.raises(ValueError, match=rf"part-000001.{kind} is damaged: \d+ bytes instead"):
             MapStore(filled[0].folder)
 
-    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
     def test_a_missing_file_is_named(self, filled, kind):
         (filled[0].folder / f"part-000000.{kind}").unlink()
         with pytest.raises(FileNotFoundError, match=f"part-000000.{kind} is missing"):
             MapStore(filled[0].folder)
 
-    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "csv"])
+    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
     def test_a_changed_byte_is_found(self, filled, kind):
         path = filled[0].folder / f"part-000000.{kind}"
         content = bytearray(path.read_bytes())
@@ -144,7 +180,10 @@ class TestDamage:
         with pytest.raises(ValueError, match="part-000000.maps.npy is damaged"):
             MapStore(filled[0].folder)
 
-    @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1}', "\xff"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{", '{"version": 1}', '{"version": 1, "format": "qaconv store"}', "\xff"],
+    )
     def test_a_damaged_manifest_is_named(self, filled, text):
         (filled[0].folder / "store.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(ValueError, match="store.json is damaged"):
@@ -194,11 +233,38 @@ class TestBadInput:
         assert len(MapStore(store.folder)) == 8
 
     def test_rows_are_checked(self, filled):
-        for wrong in ([8], [-1]):
+        for wrong in ([8], [-1], [[0, 8]]):
             with pytest.raises(IndexError, match="rows must lie in 0..7"):
                 filled[0].maps(wrong)
-        with pytest.raises(ValueError, match="size must be at least 1"):
+        with pytest.raises(ValueError, match="size must be a whole number from 1"):
             next(filled[0].blocks(0))
+
+    @pytest.mark.parametrize("wrong", [[0.5], [True, False], torch.tensor([1.0])])
+    def test_rows_must_be_whole_numbers(self, filled, wrong):
+        with pytest.raises(TypeError, match="rows must be whole numbers"):
+            filled[0].maps(wrong)
+
+    @pytest.mark.parametrize(
+        ("maps", "table", "message"),
+        [
+            (np.zeros((2, *SHAPE)), rows(2), "maps must be a torch.Tensor"),
+            (unit_maps(2), [1, 2], "table a pandas.DataFrame, got Tensor and list"),
+            (unit_maps(2), pd.DataFrame([[1, 2], [3, 4]]), "columns must have names"),
+            (unit_maps(2), pd.DataFrame(index=range(2)), "columns must have names"),
+            (unit_maps(2), pd.DataFrame({"": [1, 2]}), "columns must have names"),
+            (
+                unit_maps(2),
+                pd.DataFrame({"t": pd.to_datetime([1, 2])}),
+                "column 't' holds datetime",
+            ),
+            (unit_maps(2), pd.DataFrame({"t": ["a", None]}), "column 't' holds"),
+        ],
+    )
+    def test_other_kinds_are_refused(self, tmp_path, maps, table, message):
+        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        with pytest.raises(TypeError, match=message):
+            store.append(maps, table)
+        assert len(MapStore(store.folder)) == 0
 
     def test_a_busy_store_is_named(self, filled, monkeypatch):
         monkeypatch.setattr(store_module, "_WAIT", 0.1)
