@@ -34,14 +34,18 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
         The device of this process; None where none was named and there is nobody to join.
 
     Raises:
-        ValueError: more processes on this machine than GPUs.
+        ValueError: another device, or more processes on this machine than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None if device is None else torch.device(device)
-    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    on_gpu = torch.cuda.is_available() if device is None else str(device).startswith("cuda")
     chosen = torch.device("cpu")
     if on_gpu:
-        place = int(os.environ["LOCAL_RANK"])
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        if not torch.cuda.is_available():
+            raise ValueError("there is no GPU on this machine; take --device cpu")
         if place >= torch.cuda.device_count():
             raise ValueError(
                 f"{place + 1} or more processes on a machine with {torch.cuda.device_count()} "
@@ -144,11 +148,20 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 
     Gradients pass through the statistics. `torch.nn.SyncBatchNorm` does the same on GPUs only, and
     does not know BN layers that hold an activation, as timm's do.
+
+    Raises:
+        ValueError: a BN layer without weights, running statistics or a momentum.
     """
     if process_count() == 1:
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm):
+            needed = module.weight, module.running_mean, module.momentum
+            if any(value is None for value in needed):
+                raise ValueError(
+                    "a BN layer without weights, running statistics or a momentum cannot be "
+                    f"synchronised: {module}"
+                )
             module.forward = functools.partial(_synchronised_forward, module)
 
 

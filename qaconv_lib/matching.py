@@ -283,6 +283,8 @@ def _check_maps(query_maps: Tensor, gallery_maps: Tensor, same_place: bool = Tru
             raise ValueError(f"{name} must be a torch.Tensor, got {type(maps).__name__}")
         if maps.dim() != 4 or 0 in maps.shape[1:]:
             raise ValueError(f"{name} must have shape (n, d, h, w), got {tuple(maps.shape)}")
+        if not maps.is_floating_point():
+            raise ValueError(f"{name} must hold floating-point numbers, got {maps.dtype}")
     if query_maps.shape[1:] != gallery_maps.shape[1:]:
         raise ValueError(
             "query_maps and gallery_maps must agree in channels, height and width: "

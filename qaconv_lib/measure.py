@@ -98,8 +98,11 @@ def compare_forms(
 
 
 def largest_gap(mine: Any, theirs: Any) -> float:
-    """Largest absolute difference of two arrays or tensors."""
-    return float(np.abs(np.asarray(mine) - np.asarray(theirs)).max())
+    """Largest absolute difference of two arrays or tensors; infinite between unequal shapes."""
+    first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
+    if first.shape != second.shape:
+        return float("inf")
+    return float(np.abs(first - second).max(initial=0))
 
 
 def describe(step: str, size: str, found: Measured) -> dict:

@@ -124,9 +124,13 @@ def rerank_streaming(
         ValueError: if a block has another shape, a distance is negative, NaN, infinite or too
             large, there are no queries or no gallery images, or a parameter is out of its range.
     """
-    for name, value in (("num_query", num_query), ("num_gallery", num_gallery)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+    check_whole_numbers(num_query=num_query, num_gallery=num_gallery)
+    if not callable(distance_rows):
+        raise TypeError(
+            "distance_rows must be a function of start and stop, such as `vector_distances` gives, "
+            f"got {type(distance_rows).__name__}"
+        )
+    num_query, num_gallery = int(num_query), int(num_gallery)
     num_images = num_query + num_gallery
 
     def checked(start: int, stop: int) -> np.ndarray:
@@ -152,21 +156,24 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
     Raises:
         ValueError: an unknown kind, or a vector of length 0 has no cosine.
     """
-    points = to_scores(vectors, "vectors", finite=True).astype(np.float32, copy=False)
+    points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
     if kind not in ("cosine", "euclidean"):
         raise ValueError(f"kind must be 'cosine' or 'euclidean', got {kind!r}")
-    lengths = np.linalg.norm(points, axis=1)
     if kind == "cosine":
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
         if len(zero := np.flatnonzero(lengths == 0)):
             raise ValueError(f"vector {zero[0]} has length 0, so there is no cosine with it")
-        points = points / lengths[:, None]
+        points = (points / lengths).astype(np.float32)
+        return lambda start, stop: np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab takes near vectors from each other's large squares: in double
+    # precision, and around the mean, little is lost.
+    points -= points.mean(axis=0)
+    squares = np.square(points).sum(axis=1)
 
     def rows(start: int, stop: int) -> np.ndarray:
-        product = points[start:stop] @ points.T
-        if kind == "cosine":
-            return np.maximum(0.5 - 0.5 * product, 0)
-        squares = lengths[start:stop, None] ** 2 + lengths**2 - 2 * product
-        return np.sqrt(np.maximum(squares, 0))
+        found = squares[start:stop, None] + squares - 2 * (points[start:stop] @ points.T)
+        found[np.arange(stop - start), np.arange(start, stop)] = 0
+        return np.sqrt(np.maximum(found, 0)).astype(np.float32)
 
     return rows
 
@@ -175,6 +182,7 @@ def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarr
     check_whole_numbers(k1=k1, k2=k2)
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
+    k1, k2 = int(k1), int(k2)  # narrow integers would overflow
     neighbours = rows.neighbours(max(k1 + 1, k2))
     encoding = _encode(neighbours, rows, k1, round(k1 / 2))
     if k2 > 1:

@@ -7,6 +7,7 @@ second scores the images that came first by QAConv, exactly as `match_gallery` d
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from qaconv_lib.distributed import gather, process_count, process_rank, share
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel
-from qaconv_lib.store import MapStore
+from qaconv_lib.store import MapStore, check_rows
 
 
 def match_store(
@@ -45,10 +46,15 @@ def match_store(
         Similarities in [0, 1], shape (q, len(store)), float32.
 
     Raises:
+        TypeError: `store` is none.
         ValueError: as for `match_gallery`.
     """
-    device = next(matcher.parameters()).device
-    similarity = torch.empty(len(query_maps), len(store), device=device)
+    if not isinstance(store, MapStore):
+        raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
+    # Refuses what does not fit, also where the store is empty.
+    none = torch.empty(0, *store.shape, dtype=query_maps.dtype)
+    similarity = match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
+    similarity = similarity.new_empty(len(query_maps), len(store))
     with tqdm(total=len(store), unit="image", disable=not progress) as bar:
         for place, maps in store.blocks():
             similarity[:, place] = match_gallery(
@@ -71,19 +77,27 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
         Rows of the gallery, int64 (q, length), nearest first.
 
     Raises:
-        ValueError: a length below 1 or above the gallery's size, vectors that do not fit, or an
-            index that found fewer images than asked for.
+        TypeError: vectors that are no tensors.
+        ValueError: a length below 1 or above the gallery's size, vectors that do not fit or are not
+            finite, or an index that found fewer images than asked for.
     """
+    if not isinstance(query_vectors, Tensor) or isinstance(gallery, (np.ndarray, MapStore)):
+        raise TypeError(
+            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
+            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
+        )
     is_index = hasattr(gallery, "search")
     size = gallery.ntotal if is_index else len(gallery)
-    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= size:
-        raise ValueError(f"length must lie in 1..{size}, the gallery's size, got {length!r}")
-    width = gallery.d if is_index else gallery.shape[1]
+    length = _check_length(length, size)
+    width = gallery.d if is_index else gallery.shape[-1]
     if query_vectors.dim() != 2 or query_vectors.shape[1] != width:
         raise ValueError(
             f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
         )
+    if not query_vectors.isfinite().all():
+        raise ValueError("query_vectors must be finite")
     if not is_index:
+        gallery = gallery.to(query_vectors)
         return torch.cat(
             [(block @ gallery.T).topk(length).indices for block in query_vectors.split(256)]
         )
@@ -123,9 +137,11 @@ def match_shortlist(
         Similarities in [0, 1], shape (q, n), in the order of `rows`.
 
     Raises:
+        TypeError: rows that are not whole numbers.
         ValueError: shapes that do not fit; else as for `match_gallery`.
-        IndexError: a row that the gallery does not have.
+        IndexError: a row that the gallery does not have, such as the -1 of faiss.
     """
+    rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
         raise ValueError(
             f"rows must have shape ({len(query_maps)}, n), one line a query, got "
@@ -134,7 +150,9 @@ def match_shortlist(
     device = next(matcher.parameters()).device
     similarity = torch.empty(rows.shape, device=device)
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
-        maps = gallery.maps(own) if isinstance(gallery, MapStore) else gallery[own]
+        maps = (
+            gallery.maps(own) if isinstance(gallery, MapStore) else gallery[own.to(gallery.device)]
+        )
         similarity[query] = match_gallery(
             matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
         )[0]
@@ -151,8 +169,10 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
 
     Raises:
         ImportError: faiss is not installed.
-        ValueError: fewer vectors than cells.
+        ValueError: vectors of another shape or not finite, or fewer vectors than cells.
     """
+    if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
+        raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
     try:
         import faiss
     except ImportError as error:
@@ -160,8 +180,7 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
     points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
     index = faiss.IndexFlatIP(points.shape[1])
     if cells is not None:
-        if not 1 <= cells <= len(points):
-            raise ValueError(f"cells must lie in 1..{len(points)}, got {cells}")
+        cells = _check_length(cells, len(points), "cells")
         index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         index.train(points)
         index.nprobe = max(1, math.isqrt(cells))
@@ -171,6 +190,8 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
 
 def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
     """`model.extract`, every process taking its share: maps of all images, on every process."""
+    if not len(table):
+        raise ValueError("the table has no images to extract features from")
     own = share(len(table))
     if own.start == own.stop:  # fewer images than processes
         return gather(_no_maps(model))[0]
@@ -224,11 +245,17 @@ def best_of_shares(scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
         ValueError: all parts together have fewer images.
     """
     sizes = gather(torch.tensor([scores.shape[1]], device=scores.device))[0]
-    if not 1 <= length <= int(sizes.sum()):
-        raise ValueError(f"length must lie in 1..{int(sizes.sum())}, got {length}")
+    length = _check_length(length, int(sizes.sum()))
     first = int(sizes[: process_rank()].sum())
     order = scores.sort(dim=1, descending=True, stable=True)
     values, rows = order.values[:, :length], order.indices[:, :length] + first
     values, rows = (joined.T for joined in gather(values.T.contiguous(), rows.T.contiguous()))
     order = values.sort(dim=1, descending=True, stable=True)
     return order.values[:, :length], rows.gather(1, order.indices[:, :length])
+
+
+def _check_length(length: int, size: int, name: str = "length") -> int:
+    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
+    if not whole or not 1 <= length <= size:
+        raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
+    return int(length)

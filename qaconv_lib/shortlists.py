@@ -65,7 +65,7 @@ def bench_shortlist(
         first = measure(partial(shortlist, own, index, length))
         second = measure(partial(match_shortlist, matcher, queries, gallery, first.result))
         # Pooled scores lie in [-1, 1]; what is on the list gets 2 to 3.
-        ranking = pooled.scatter(1, first.result, second.result + 2)
+        ranking = pooled.double().scatter(1, first.result, second.result.double() + 2)
         seconds = first.seconds + second.seconds
         rows.append(about | {"length": length, "seconds": rounded(seconds)} | scores(ranking))
     whole = measure(partial(match_gallery, matcher, queries, gallery))

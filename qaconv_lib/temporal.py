@@ -115,6 +115,9 @@ def tlift(
     scene = check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
     )
+    if scene.scores.dtype not in (np.float32, np.float64):  # e.g. another byte order
+        scene = scene._replace(scores=scene.scores.astype(np.float64))
+    k = int(k)  # a narrow integer would overflow
     runs = _nearby_runs(scene, tau)
     by_camera = np.argsort(scene.gallery_cameras, kind="stable")
     fused = scene.scores.take(by_camera, axis=1)  # a camera's images are neighbouring columns
@@ -127,7 +130,7 @@ def tlift(
             weights.data[:] = 1
         sizes = weights.sum(axis=1)  # |P|, of every query
         weights.data /= np.repeat(sizes, np.diff(weights.indptr))
-        _lift(block, weights, scene.gallery_seconds[columns] / sigma, alpha)
+        _lift(block, weights, scene.gallery_seconds[columns], sigma, alpha)
         if same_camera == "suppress":
             block[scene.query_cameras == camera] = 0
     back = np.argsort(by_camera)
@@ -277,23 +280,27 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
     return np.maximum(limit, np.finfo(table.dtype).min)
 
 
-def _lift(block: np.ndarray, weights: sparse.csr_array, times: np.ndarray, alpha: float) -> None:
+def _lift(
+    block: np.ndarray, weights: sparse.csr_array, times: np.ndarray, sigma: float, alpha: float
+) -> None:
     """Multiply the similarities of one gallery camera by p_t + alpha, in place.
 
     Args:
         block: similarities (num_query, n).
         weights: 1 / |P| for each time an image is a pivot of a query, (num_query, n).
-        times: of the images, in units of sigma, (n,).
-        alpha: as in `tlift`.
+        times: of the images, seconds, (n,).
+        sigma: as in `tlift`, and so is the next.
+        alpha: what is kept far from all pivots.
     """
     scores, when = torch.from_numpy(block), torch.from_numpy(times)
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
     share = torch.from_numpy(weights.data)
     for part in _column_blocks(len(times)):
         # Eq. (3): one kernel for the queries of all cameras.
-        gaps = (when[:, None] - when[part]).to(scores.dtype)
-        # Less than e^-70 is nothing, and slow where it is denormal.
-        kernel = gaps.square_().neg_().clamp_(min=-70).exp_()
+        gaps = ((when[:, None] - when[part]) / sigma).to(scores.dtype).square_().neg_()
+        if alpha > 0:  # beside it less than e^-70 is nothing, and slow where it is denormal
+            gaps.clamp_(min=-70)
+        kernel = gaps.exp_()
         # The product of the sparse weights and the kernel: a weighted sum of rows for each query.
         probability = F.embedding_bag(pivots, kernel, starts, mode="sum", per_sample_weights=share)
         scores[:, part].mul_(probability.add_(alpha))

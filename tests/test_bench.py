@@ -158,3 +158,8 @@ class TestMeasure:
         monkeypatch.setattr(measure.sys, "platform", "win32")
         assert measure.measure(lambda: 1).megabytes is None
         assert measure.rounded(None) is None and measure.rounded(0.123456) == 0.123
+
+    def test_results_of_other_shapes_do_not_agree(self):
+        assert measure.largest_gap(np.ones((3, 1)), np.ones(3)) == float("inf")
+        assert measure.largest_gap(np.uint8([1]), np.uint8([2])) == 1
+        assert measure.largest_gap([], []) == 0

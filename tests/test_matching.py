@@ -382,3 +382,8 @@ class TestMoreBadInput:
     def test_kernel_size_must_be_a_whole_number(self, kernel_size):
         with pytest.raises(ValueError, match="kernel_size must be odd"):
             correlate(torch.randn(3, 4, 4), torch.randn(3, 4, 4), kernel_size)
+
+    def test_maps_must_be_floating(self):
+        maps = unit_maps(2, 5, 4, 3)
+        with pytest.raises(ValueError, match="query_maps must hold floating-point numbers"):
+            match_gallery(random_matcher(), maps.round().int(), maps)

@@ -251,6 +251,29 @@ class TestStreaming:
         with pytest.raises(ValueError, match="whole number from 1"):
             rerank_streaming(lambda start, stop: np.zeros((stop - start, 5)), *sizes)
 
+    def test_near_vectors_keep_their_distances(self):
+        rng = np.random.default_rng(0)
+        vectors = np.abs(rng.normal(size=(40, 512))) + 1000
+        vectors[1] = vectors[0] + 1e-4
+        rows = vector_distances(vectors.astype(np.float64), "euclidean")(0, 40)
+        assert rows.diagonal().max() == 0 and (rows.argmin(axis=1) == np.arange(40)).all()
+        np.testing.assert_allclose(rows[0, 1], 1e-4 * 512**0.5, rtol=1e-2)
+
+    @pytest.mark.parametrize("scale", [1e-25, 1e20])
+    def test_scale_does_not_matter_to_cosines(self, scale):
+        vectors = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+        rows = vector_distances(vectors * np.float32(scale))(0, 9)
+        np.testing.assert_allclose(rows, vector_distances(vectors)(0, 9), atol=1e-6)
+
+    def test_numpy_integers_are_whole_numbers(self):
+        rows = vector_distances(np.random.default_rng(0).normal(size=(300, 5)))
+        narrow = rerank_streaming(rows, np.int64(4), np.int64(296), k1=np.int8(127))
+        np.testing.assert_array_equal(narrow, rerank_streaming(rows, 4, 296, k1=127))
+
+    def test_a_matrix_is_no_function(self):
+        with pytest.raises(TypeError, match="must be a function of start and stop"):
+            rerank_streaming(np.zeros((5, 5)), 2, 3)
+
     def test_vectors_are_checked(self):
         with pytest.raises(ValueError, match="kind must be"):
             vector_distances(np.ones((2, 3)), "hamming")

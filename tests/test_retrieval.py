@@ -85,6 +85,21 @@ class TestShortlist:
         with pytest.raises(ValueError, match=r"shape \(q, 6\), got \(2, 5\)"):
             shortlist(torch.ones(2, 5), torch.ones(3, 6), 1)
 
+    def test_kinds_are_checked(self, matcher, stored):
+        store, maps = stored
+        queries = pool_maps(unit_maps(2))
+        with pytest.raises(TypeError, match="of a store: its vectors"):
+            shortlist(queries, store, 3)
+        with pytest.raises(ValueError, match="query_vectors must be finite"):
+            shortlist(queries * torch.nan, store.vectors, 3)
+        assert shortlist(queries.double(), store.vectors, 3).shape == (2, 3)
+        with pytest.raises(ValueError, match="vectors must be a finite torch.Tensor"):
+            build_index(queries.numpy())
+        with pytest.raises(TypeError, match="store must be a MapStore, got Tensor"):
+            match_store(matcher, unit_maps(2), maps)
+        with pytest.raises(ValueError, match="temperature"):
+            match_store(matcher, unit_maps(2), store, temperature=-1.0)
+
     @pytest.mark.parametrize("cells", [0, 41])
     def test_cells_must_fit(self, cells):
         with pytest.raises(ValueError, match="cells must lie in 1..40"):
@@ -112,6 +127,14 @@ class TestMatchShortlist:
         found = match_shortlist(matcher, queries, store if from_disk else maps, rows)
         everything = match_gallery(matcher, queries, maps)
         torch.testing.assert_close(found, everything.gather(1, rows))
+
+    @pytest.mark.parametrize("from_disk", [False, True])
+    def test_rows_that_are_none_are_refused(self, matcher, stored, from_disk):
+        gallery, queries = stored[0] if from_disk else stored[1], unit_maps(2)
+        with pytest.raises(IndexError, match="rows must lie in 0..39, got -1 to -1"):
+            match_shortlist(matcher, queries, gallery, torch.full((2, 3), -1))
+        with pytest.raises(TypeError, match="rows must be whole numbers"):
+            match_shortlist(matcher, queries, gallery, torch.rand(2, 3))
 
     def test_rows_must_fit(self, matcher):
         with pytest.raises(ValueError, match=r"shape \(2, n\)"):

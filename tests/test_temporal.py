@@ -466,3 +466,17 @@ def test_tfusion_refuses_parameters_out_of_range(options, message):
 def test_tfusion_refuses_more_than_a_probability():
     with pytest.raises(ValueError, match="similarity must not be above 1"):
         tfusion(**{**GOOD, "similarity": np.full((2, 3), 1.5)})
+
+
+def test_without_alpha_far_images_keep_their_order():
+    scene = [np.array([[1.0, 0.9, 0.1]]), [1], [0.0], [1, 1, 1], [0.0, 180.0, 170.0]]
+    lifted = tlift(*scene, alpha=0.0, sigma=20.0, k=1)
+    expected = scene[0][0] * np.exp(-((np.array(scene[4]) / 20) ** 2))
+    np.testing.assert_allclose(lifted[0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [">f4", np.longdouble])
+def test_any_floating_type_and_narrow_integers(kind):
+    scene = random_scene(3)
+    narrow = tlift(np.asarray(scene[0], dtype=kind), *scene[1:], k=np.int8(127))
+    np.testing.assert_allclose(narrow.astype(float), tlift(*scene, k=127), rtol=1e-5)
