@@ -198,7 +198,7 @@ def test_gather_takes_tensors_of_unequal_length(both):
 def test_what_cannot_be_shared_is_named(both):
     for found in both[1]:
         assert found["odd batch"] == "batch_size 7 cannot be shared by 2 processes"
-        assert found["too many"] == "length must lie in 1..6, got 7"
+        assert found["too many"] == "length must lie in 1..6, the gallery's size, got 7"
 
 
 def test_a_lost_process_is_named(both):
