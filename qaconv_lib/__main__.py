@@ -282,7 +282,8 @@ def add_bench(subparsers: Subparsers) -> None:
         "bench",
         help="measure speed and memory beside the plain formulations",
         description="Measure speed and memory of every step beside its plain formulation, and "
-        "write the records that chapter 13 draws. Wants a quiet machine and 16 GB of memory.",
+        "write one record a case. Wants a quiet machine, and memory for the plain formulations "
+        "(10 GB for matching).",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="cases (default: all)")
     parser.set_defaults(run=run_bench)

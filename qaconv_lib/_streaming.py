@@ -2,7 +2,7 @@
 
 For every pair of images the plain form holds (h*w)**2 similarities. Here they exist for one gallery
 image at a time, in the forward pass and in the backward pass, and only the maxima and their places
-are kept. The plain form stands in chapter 4 and in the tests, which hold the two together.
+are kept. The plain form stands in chapter 4 and in `plain`; the tests hold the two together.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def weigh_matches(
         dtype: type for the correlation.
         progress: show a progress bar.
     """
-    mirrored = weights.roll(
-        len(weights) // 2
-    )  # seen from the other image: directions change places
+    mirrored = weights.roll(len(weights) // 2)  # from the other side the directions change places
     same = query_maps is gallery_maps
     row_maps, column_maps = query_maps, gallery_maps
     if len(query_maps) < len(gallery_maps):  # the longer side gives the rows: their blocks are full

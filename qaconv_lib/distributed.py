@@ -1,8 +1,7 @@
 """Several processes that work as one, launched by torchrun (chapter 13).
 
 The engine is `torch.distributed`; here stands what QAConv needs of it. Started alone, a process
-counts as one of one, and everything below does nothing: nothing else in the library asks how many
-there are.
+counts as one of one, and everything below does nothing.
 
     torchrun --nproc-per-node 4 -m qaconv_lib train qaconv mini-market
 """

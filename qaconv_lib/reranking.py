@@ -153,8 +153,14 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
         vectors: array or tensor of shape (N, d), queries first.
         kind: "cosine" for (1 - cosine) / 2, from 0 to 1, or "euclidean".
 
+    Returns:
+        A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
+        start, ..., stop - 1 from all, float32.
+
     Raises:
-        ValueError: an unknown kind, or a vector of length 0 has no cosine.
+        TypeError: if the vectors are no real numbers.
+        ValueError: vectors that are not finite or have not two axes, an unknown kind, or a vector
+            of length 0, which has no cosine.
     """
     points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
     if kind not in ("cosine", "euclidean"):

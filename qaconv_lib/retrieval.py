@@ -46,7 +46,7 @@ def match_store(
         Similarities in [0, 1], shape (q, len(store)), float32.
 
     Raises:
-        TypeError: `store` is none.
+        TypeError: `store` is not a MapStore.
         ValueError: as for `match_gallery`.
     """
     if not isinstance(store, MapStore):
@@ -189,7 +189,20 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
 
 
 def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
-    """`model.extract`, every process taking its share: maps of all images, on every process."""
+    """`model.extract`, every process taking its share.
+
+    Args:
+        model: the same on every process.
+        table: images as `load_dataset` gives them, the same on every process.
+        progress: the first process shows a progress bar.
+
+    Returns:
+        Maps of all images on every process, in the order of the table: (n, d, h, w), on the CPU.
+
+    Raises:
+        ValueError: a table without images.
+        ChildProcessError: another process is gone.
+    """
     if not len(table):
         raise ValueError("the table has no images to extract features from")
     own = share(len(table))
@@ -211,10 +224,24 @@ def similarity_in_shares(
     temperature: float = 1.0,
     progress: bool = False,
 ) -> Tensor:
-    """`model.similarity`, every process taking its share of the gallery: (q, g) on every process.
+    """`model.similarity`, every process taking its share of the gallery.
 
     Shares are joined in the gallery's order, so the result is that of one process. Of a set against
     itself one process computes half of the pairs; several compute all of them, each its own share.
+
+    Args:
+        model: the same on every process.
+        query_maps: shape (q, d, h, w), the same on every process.
+        gallery_maps: shape (g, d, h, w), the same on every process.
+        temperature: as for `model.similarity`.
+        progress: the first process shows a progress bar.
+
+    Returns:
+        Similarities in [0, 1], shape (q, g), on every process.
+
+    Raises:
+        ValueError: as for `model.similarity`.
+        ChildProcessError: another process is gone.
     """
     if process_count() == 1:
         return model.similarity(
