@@ -24,6 +24,7 @@ from qaconv_lib.comparisons import (
     larger_backbone,
     larger_source,
     losses,
+    pooled_layers,
     pooled_spread,
     sensitivity,
     several,
@@ -114,7 +115,7 @@ CLAIMS: list[Claim] = [
         "5.3",
         "For pooled features layer4 is better than layer3.",
         "pooled-layer",
-        ablation("pooled-layer", 0, 1),
+        pooled_layers,
     ),
     Claim(
         "5.1",

@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qaconv_lib.experiments import ABLATIONS, DIRECTIONS, EXPERIMENTS, Trial, find_record
+from qaconv_lib.experiments import (
+    ABLATIONS,
+    DIRECTIONS,
+    EXPERIMENTS,
+    LAYER3,
+    ON_BOTH_LAYERS,
+    Trial,
+    find_record,
+)
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.runs import Run
 from qaconv_lib.statistics import Difference, paired_bootstrap
@@ -113,18 +121,38 @@ def losses(first: str, second: str) -> Callable[[str], list[Comparison]]:
 
 
 def best_pooled(profile: str) -> list[Comparison]:
-    """QAConv against the pooled loss with the highest mAP, chosen on the very same queries."""
+    """QAConv against the pooled model with the highest mAP, chosen on the very same queries.
+
+    A loss that was tried on layer3 as well counts twice.
+    """
     found = []
     for source, target in DIRECTIONS:
-        pooled = {loss: _scores(profile, loss, source, target) for loss in POOLED}
+        pooled = {LABELS[loss]: _scores(profile, loss, source, target) for loss in POOLED}
         label = f"{source} → {target}"
         if not all(pooled.values()):
             found.append((label, None))
             continue
-        best = max(pooled, key=lambda loss: np.mean([s["mean_ap"] for s in pooled[loss]]))
+        for loss in ON_BOTH_LAYERS:
+            if scores := _scores(profile, loss, source, target, settings=LAYER3):
+                pooled[f"{LABELS[loss]} on layer3"] = scores
+        best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
         difference = compare(_scores(profile, "qaconv", source, target), pooled[best])
-        found.append((f"{label}, over {LABELS[best]}", difference))
+        found.append((f"{label}, over {best}", difference))
     return found
+
+
+def pooled_layers(profile: str) -> list[Comparison]:
+    """Pooled losses on layer4 against the same on layer3, both directions, same seeds."""
+    seeds = EXPERIMENTS["pooled-layer"].seeds
+    rows = []
+    for loss in ON_BOTH_LAYERS:
+        for source, target in DIRECTIONS:
+            layer4, layer3 = (
+                _scores(profile, loss, source, target, settings=settings, seeds=seeds)
+                for settings in ({}, LAYER3)
+            )
+            rows.append((f"{LABELS[loss]}, {source} → {target}", compare(layer4, layer3)))
+    return rows
 
 
 def pooled_spread(profile: str) -> list[Comparison]:

@@ -30,6 +30,9 @@ from qaconv_lib.search import calibration_of
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
 
+#: Pooled losses that are tried on both layers, and the settings of QAConv's layer.
+ON_BOTH_LAYERS, LAYER3 = ("softmax", "arc"), {"final_layer": "layer3"}
+
 #: Ablations: by name, the loss and the settings compared. The first is the one used elsewhere.
 ABLATIONS: dict[str, tuple[str, list[dict]]] = {
     "occlusion": (
@@ -45,7 +48,6 @@ ABLATIONS: dict[str, tuple[str, list[dict]]] = {
     "source-size": ("qaconv", [{}, {"identities": 100}, {"identities": 50}, {"identities": 25}]),
     "image-size": ("qaconv", [{}, {"height": 96, "width": 48}, {"height": 192, "width": 96}]),
     "layer": ("qaconv", [{}, {"final_layer": "layer4"}, {"final_layer": "layer2"}]),
-    "pooled-layer": ("softmax", [{}, {"final_layer": "layer3"}]),
 }
 
 
@@ -105,6 +107,14 @@ def _backbones(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[
                     yield Trial(run, profile.datasets[target], post=True)
 
 
+def _pooled_layers(profile: Profile, seed: int) -> Iterator[Trial]:
+    for loss in ON_BOTH_LAYERS:
+        for source, target in DIRECTIONS:
+            for settings in ({}, LAYER3):
+                run = Run(loss, profile.datasets[source], profile.name, seed, settings)
+                yield Trial(run, profile.datasets[target], post=not settings)
+
+
 def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
     loss, variants = ABLATIONS[name]
 
@@ -139,6 +149,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)",
         3,
         lambda profile, seed: _backbones(profile, seed, ("cuhk03", "msmt17")),
+    ),
+    "pooled-layer": Experiment(
+        "Pooled features from layer4 and from QAConv's layer3", 3, _pooled_layers
     ),
     **{name: Experiment(f"Ablation: {name}", 3, _ablation(name)) for name in ABLATIONS},
 }

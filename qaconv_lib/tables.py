@@ -11,6 +11,8 @@ from qaconv_lib.experiments import (
     ABLATIONS,
     DIRECTIONS,
     EXPERIMENTS,
+    LAYER3,
+    ON_BOTH_LAYERS,
     Trial,
     find_record,
     get_experiment,
@@ -146,6 +148,26 @@ def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
+    """Pooled losses on both layers, and how far QAConv, on layer3, is ahead; equal seeds."""
+    seeds, rows = EXPERIMENTS["pooled-layer"].seeds, {}
+    kinds = [(loss, s) for loss in ON_BOTH_LAYERS for s in ({}, LAYER3)] + [("qaconv", {})]
+    for loss, settings in kinds:
+        row = {}
+        for source, target in DIRECTIONS:
+            run, ours = (
+                Run(x, _name(profile, source), profile, 0, s)
+                for x, s in ((loss, settings), ("qaconv", {}))
+            )
+            name, direction = _name(profile, target), _direction(profile, source, target)
+            found = find_scores(run, name, seeds=seeds)
+            row[direction] = _cell(found)
+            ahead = compare(find_scores(ours, name, seeds=seeds), found)
+            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else _interval(ahead)
+        rows[f"{LABELS[loss]}, {run.config().final_layer}"] = row
+    return _ordered(rows)
+
+
 def tlift_table(profile: str = "laptop") -> pd.DataFrame:
     """TLift's variants, and each parameter at each value, on QAConv in both directions."""
     rows: dict[str, dict] = {}
@@ -241,6 +263,7 @@ _TABLES = {
     "table3": table3,
     "table4": table4,
     "tlift": tlift_table,
+    "pooled-layer": pooled_layer_table,
 }
 
 

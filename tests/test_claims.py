@@ -76,9 +76,19 @@ def test_qaconv_is_compared_with_the_best_pooled_loss(monkeypatch):
         "center": scores((0.2, 0.2)),
         "class-memory": scores((0.3, 0.3)),
     }
-    monkeypatch.setattr(comparisons, "_scores", lambda profile, loss, *rest, **more: table[loss])
+
+    def found(profile, loss, *rest, settings=None, **more):
+        return table.get(f"{loss}, layer3", []) if settings else table[loss]
+
+    monkeypatch.setattr(comparisons, "_scores", found)
     (label, difference), _ = comparisons.best_pooled("laptop")
     assert label == "market → duke, over Arc loss" and difference.mean == pytest.approx(40)
+    table["softmax, layer3"] = scores((0.5, 0.5))
+    (label, difference), _ = comparisons.best_pooled("laptop")
+    assert label.endswith("over softmax on layer3") and difference.mean == pytest.approx(30)
+    assert dict(comparisons.pooled_layers("laptop"))[
+        "softmax, market → duke"
+    ].mean == pytest.approx(-40)
     table["center"] = []
     assert comparisons.best_pooled("laptop")[0][1] is None
 

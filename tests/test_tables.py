@@ -107,6 +107,17 @@ def test_tfusion_is_read_from_its_own_records(filled):
     assert table["QAConv + RR + TLift (own camera suppressed)"] == "–"
 
 
+def test_pooled_losses_are_shown_on_both_layers(filled):
+    run = Run("softmax", "mini-market", settings={"final_layer": "layer3"})
+    write(run, "mini-duke", {"alone": scores([0.45] * 4, [1] * 4)})
+    table = tables.pooled_layer_table()
+    shown = table["mini-market → mini-duke"]
+    assert shown["softmax, layer4"].endswith("(2)") and shown["Arc loss, layer4"] == "–"
+    assert shown["softmax, layer3"] == "100.0 / 45.0 (1)"
+    ahead = table["QAConv ahead, mAP, mini-market → mini-duke"]
+    assert ahead["softmax, layer3"].startswith("+10.0") and ahead["QAConv, layer3"] == "–"
+
+
 def test_tables_3_and_4_know_source_backbone_and_stage(filled):
     run = Run("qaconv", "mini-msmt17-all", settings={"backbone": "efficientnet_lite2"})
     write(
