@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 from qaconv_lib.arrays import to_scores
 
 _BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
+_CACHED_ENTRIES = 2**18  # of those, searched at a time: 512 KiB, which a core's cache holds
+_SMALLEST = np.finfo(np.float32).tiny  # below it a quotient loses digits
 
 
 def check_matrices(
@@ -61,25 +63,48 @@ def check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
     return (part.clip(0) if low < 0 else part).astype(np.float32, copy=False)
 
 
-def rows_of(
-    query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray
-) -> Callable[[int, int], np.ndarray]:
-    """Rows of D transposed, read from its parts; a block is all queries or all gallery."""
-    num_query = len(query_gallery)
+class MatrixRows:
+    """Rows, and single entries, of D transposed, read from the three parts of D."""
 
-    def rows(start: int, stop: int) -> np.ndarray:
-        if stop <= num_query:
+    def __init__(
+        self, query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray
+    ):
+        self.parts = query_gallery, query_query, gallery_gallery
+        self.num_query = len(query_gallery)
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Distances (stop - start, N); a block is all queries or all gallery."""
+        query_gallery, query_query, gallery_gallery = self.parts
+        if stop <= self.num_query:
             to_queries, to_gallery = query_query[:, start:stop].T, query_gallery[start:stop]
         else:
-            part = slice(start - num_query, stop - num_query)
+            part = slice(start - self.num_query, stop - self.num_query)
             to_queries, to_gallery = query_gallery[:, part].T, gallery_gallery[:, part].T
-        return np.concatenate([to_queries, to_gallery], axis=1)
+        found = np.empty((stop - start, self.num_query + len(gallery_gallery)), dtype=np.float32)
+        found[:, : self.num_query] = to_queries
+        found[:, self.num_query :] = to_gallery
+        return found
 
-    return rows
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Distances at (rows[i], columns[i])."""
+        query_gallery, query_query, gallery_gallery = self.parts
+        q, found = self.num_query, np.empty(len(rows), dtype=np.float32)
+        from_query, to_query = columns < q, rows < q
+        for chosen, part, i, j in (
+            (from_query & to_query, query_query, columns, rows),
+            (from_query & ~to_query, query_gallery, columns, rows - q),
+            (~from_query & to_query, query_gallery, rows, columns - q),
+            (~from_query & ~to_query, gallery_gallery, columns - q, rows - q),
+        ):
+            found[chosen] = part[i[chosen], j[chosen]]
+        return found
 
 
 class ScaledRows:
-    """The scaled distances d (N, N) of step 1, a block of rows at a time."""
+    """The scaled distances d (N, N) of step 1, a block of rows at a time.
+
+    `neighbours` comes first: it finds the maxima that the others divide by.
+    """
 
     def __init__(
         self,
@@ -91,16 +116,48 @@ class ScaledRows:
     ):
         self.raw, self.squared, self.progress = raw, squared, progress
         self.num_query, self.num_images = num_query, num_query + num_gallery
+        self.largest = np.ones(self.num_images, dtype=np.float32)
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop of d, (stop - start, N): columns of D by their maximum."""
+    def neighbours(self, count: int) -> np.ndarray:
+        """The first ``count`` images of every ranking, (N, min(count, N))."""
+        count = min(count, self.num_images)
+        nearest = np.empty((self.num_images, count), dtype=np.int32)
+        for start, stop in self._blocks():
+            block = self._read(start, stop)
+            step = max(1, _CACHED_ENTRIES // self.num_images)
+            for first in range(0, stop - start, step):
+                rows = block[first : first + step]
+                images = slice(start + first, start + first + len(rows))
+                largest = rows.max(axis=1)
+                self.largest[images] = np.where(largest > 0, largest, 1)
+                nearest[images] = _nearest(rows, self.largest[images], count)
+        return nearest
+
+    def at(self, pattern: sparse.csr_array) -> np.ndarray:
+        """The entries of d where ``pattern`` (N, N) has entries, in their order."""
+        lengths = np.diff(pattern.indptr)
+        if isinstance(self.raw, MatrixRows):
+            values = self.raw.entries(np.repeat(np.arange(len(lengths)), lengths), pattern.indices)
+            values = values * values if self.squared else values
+        else:
+            values = np.empty(pattern.nnz, dtype=np.float32)
+            for start, stop in self._blocks():
+                part = slice(pattern.indptr[start], pattern.indptr[stop])
+                local = np.repeat(np.arange(stop - start), lengths[start:stop])
+                values[part] = self._read(start, stop)[local, pattern.indices[part]]
+        return values / np.repeat(self.largest, lengths)
+
+    def queries(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Blocks of queries, and their rows of d (block, g) without the columns of queries."""
+        for start, stop in self._blocks(self.num_query):
+            rows = self._read(start, stop)[:, self.num_query :]
+            yield slice(start, stop), rows / self.largest[start:stop, None]
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
         rows = self.raw(start, stop)
-        if self.squared:
-            rows = rows * rows
-        largest = rows.max(axis=1, keepdims=True)
-        return rows / np.where(largest > 0, largest, 1)
+        return rows * rows if self.squared else rows
 
-    def blocks(self, end: int | None = None) -> Iterator[tuple[int, int]]:
+    def _blocks(self, end: int | None = None) -> Iterator[tuple[int, int]]:
         """Bounds of the blocks that cover the first `end` rows; none has queries and gallery."""
         end = self.num_images if end is None else end
         size = max(1, _BLOCK_ENTRIES // self.num_images)
@@ -111,25 +168,13 @@ class ScaledRows:
                     yield start, stop
                     bar.update(stop - start)
 
-    def neighbours(self, count: int) -> np.ndarray:
-        """The first ``count`` images of every ranking, (N, min(count, N))."""
-        count = min(count, self.num_images)
-        nearest = np.empty((self.num_images, count), dtype=np.int32)
-        for start, stop in self.blocks():
-            rows = self.read(start, stop)
-            limits = np.partition(rows, count - 1, axis=1)[:, count - 1]
-            for image, row, limit in zip(range(start, stop), rows, limits, strict=True):
-                candidates = np.flatnonzero(row <= limit)  # more than count where distances tie
-                order = np.argsort(row[candidates], kind="stable")[:count]
-                nearest[image] = candidates[order]
-        return nearest
 
-    def at(self, pattern: sparse.csr_array) -> np.ndarray:
-        """The entries of d where ``pattern`` (N, N) has entries, in their order."""
-        values = np.empty(pattern.nnz, dtype=np.float32)
-        for start, stop in self.blocks():
-            part = slice(pattern.indptr[start], pattern.indptr[stop])
-            lengths = np.diff(pattern.indptr[start : stop + 1])
-            local = np.repeat(np.arange(stop - start), lengths)
-            values[part] = self.read(start, stop)[local, pattern.indices[part]]
-        return values
+def _nearest(rows: np.ndarray, scale: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` columns of each row by ascending row / scale, ties in their order."""
+    limits = np.partition(rows, count - 1, axis=1)[:, count - 1]
+    # Division may make distances equal that were not: what could be, is a candidate.
+    limits = np.maximum(limits * np.float32(1 + 2**-20), scale * _SMALLEST)
+    row, column = np.divmod(np.flatnonzero(rows <= limits[:, None]), rows.shape[1])
+    order = np.lexsort((rows[row, column] / scale[row], row))  # stable: ties keep their order
+    first = np.searchsorted(row, np.arange(len(rows)))
+    return column[order[first[:, None] + np.arange(count)]]

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaconv_lib import plain
+from qaconv_lib.bench_retrieval import bench_shortlist, bench_test
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.measure import compare_forms, describe, in_turns, largest_gap, measure, rounded
 from qaconv_lib.records import provenance, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
-from qaconv_lib.shortlists import bench_shortlist
 from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
@@ -83,17 +83,47 @@ def _bare_products(queries: Tensor, gallery: Tensor) -> None:
         torch.mm(rows, part, out=found[:, : part.shape[1]])
 
 
-def bench_machine(turns: int = 5) -> dict:
+def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
+    """From the plain form to `match_gallery`, one change at a time; a row each."""
+    matcher = QAConv(*SHAPE[1:]).eval()
+    queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    found = in_turns(
+        turns,
+        **{
+            "all pairs at once": partial(_plain_in_pieces, matcher, queries, gallery),
+            "one gallery image at a time": partial(_one_by_one, matcher, queries, gallery),
+            "head folded into a dot product": partial(_folded, matcher, queries, gallery),
+            "full blocks, maxima in one piece": partial(match_gallery, matcher, queries, gallery),
+            "bfloat16": partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
+            "the products alone": partial(_bare_products, queries, gallery),
+        },
+    )
+    size = f"{num_query:,} x {num_gallery:,}"
+    return [describe(name, size, measured) for name, measured in found.items()]
+
+
+def _one_by_one(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
+    pieces = gallery.split(1)
+    return torch.cat([plain.match_gallery(matcher, queries, piece) for piece in pieces], dim=1)
+
+
+@torch.no_grad()
+def _folded(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
+    weights, number = matcher.fold()
+    found = [plain.best_matches(queries, piece) @ weights for piece in gallery.split(1)]
+    return torch.sigmoid(torch.cat(found, dim=1) + number)
+
+
+def bench_machine(turns: int = 5, size: int = 4096) -> dict:
     """What the machine can do at most: a copy of 400 MB, and a product of large matrices."""
     source, target = torch.ones(10**8), torch.empty(10**8)
-    size = 4096
     left, right, out = (torch.ones(size, size) for _ in range(3))
     found = in_turns(
         turns, copy=partial(target.copy_, source), product=partial(torch.mm, left, right, out=out)
     )
     return {
         "step": "machine",
-        "size": "copy of 400 MB, product of 4096 x 4096",
+        "size": f"copy of 400 MB, product of {size} x {size}",
         "gigabytes_per_second": rounded(0.8 / found["copy"].seconds),  # read and written
         "gflop_per_second": rounded(2 * size**3 / found["product"].seconds / 1e9),
     }
@@ -131,7 +161,7 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
         acts["plain"] = partial(_gradient, plain_loss, maps, criterion)
     found, size = in_turns(turns, **acts), f"b=32, c={classes:,}"
     if beside_plain:
-        return compare_forms("training step", size, found, 1e-5)
+        return compare_forms("training step", size, found, 1e-5, relative=True)
     return describe("training step", size, found["library"])
 
 
@@ -206,6 +236,7 @@ def bench_streaming(images: int) -> dict:
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
     "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
+    "optimisations": [partial(bench_optimisations, 64, 1000)],
     "itself": [partial(bench_itself, 600, tied) for tied in (True, False)],
     "training": [partial(bench_training, 751, True), partial(bench_training, 1502, False)],
     "tlift": [partial(bench_tlift, 2228, 17_661)],
@@ -214,6 +245,7 @@ CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     + [partial(bench_reranking, 40_000, False)],
     # The last is the size of MSMT17's test set.
     "streaming": [partial(bench_streaming, n) for n in (10_000, 20_000, 40_000, 93_820)],
+    "test": [partial(bench_test, "mini-market", "mini-duke")],
     "shortlist": [
         partial(bench_shortlist, "mini-market", "mini-duke"),
         partial(bench_shortlist, "mini-duke", "mini-market"),

@@ -75,16 +75,27 @@ def compare_forms(
     size: str,
     found: dict[str, Measured],
     tolerance: float,
+    relative: bool = False,
 ) -> dict:
     """A row of a record from the forms "plain" and "library", whose results must agree.
 
+    Args:
+        step: what is done.
+        size: on how much.
+        found: both forms, measured.
+        tolerance: how far apart the results may be.
+        relative: take `relative_error` for that, not `largest_gap`.
+
     Raises:
-        ArithmeticError: the results differ by more than the tolerance.
+        ArithmeticError: the results are farther apart.
     """
     mine, theirs = found["library"], found["plain"]
-    gap = largest_gap(mine.result, theirs.result)
-    if not gap <= tolerance:
-        raise ArithmeticError(f"{step} at {size}: the two forms differ by {gap:.3g}")
+    gap = {"largest_difference": largest_gap(mine.result, theirs.result)}
+    if relative:
+        gap["relative_error"] = relative_error(mine.result, theirs.result)
+    judged = list(gap.values())[-1]
+    if not judged <= tolerance:
+        raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
     return {
         "step": step,
         "size": size,
@@ -93,7 +104,7 @@ def compare_forms(
         "ratio": rounded(theirs.seconds / mine.seconds),
         "plain_megabytes": rounded(theirs.megabytes),
         "megabytes": rounded(mine.megabytes),
-        "largest_difference": rounded(gap),
+        **{name: rounded(value) for name, value in gap.items()},
     }
 
 
@@ -103,6 +114,18 @@ def largest_gap(mine: Any, theirs: Any) -> float:
     if first.shape != second.shape:
         return float("inf")
     return float(np.abs(first - second).max(initial=0))
+
+
+def relative_error(mine: Any, theirs: Any) -> float:
+    """Norm of the difference over the norm of the second; infinite between unequal shapes.
+
+    For gradients through maxima: two similarities that are equal but for rounding may change
+    places, and a single entry of the gradient with them.
+    """
+    first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
+    if first.shape != second.shape:
+        return float("inf")
+    return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
 def describe(step: str, size: str, found: Measured) -> dict:

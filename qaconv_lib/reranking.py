@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qaconv_lib._distance_rows import ScaledRows, check_distances, check_matrices, rows_of
+from qaconv_lib._distance_rows import MatrixRows, ScaledRows, check_distances, check_matrices
 from qaconv_lib.arrays import check_whole_numbers, restore_kind, to_scores
 
 
@@ -83,7 +83,7 @@ def k_reciprocal_rerank(
     """
     parts = check_matrices(query_gallery, query_query, gallery_gallery, squared)
     num_query, num_gallery = parts[0].shape
-    rows = ScaledRows(rows_of(*parts), num_query, num_gallery, squared)
+    rows = ScaledRows(MatrixRows(*parts), num_query, num_gallery, squared)
     return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
 
 
@@ -196,9 +196,8 @@ def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarr
         encoding = (nearest @ encoding) / np.float32(min(k2, neighbours.shape[1]))
     mixed = _jaccard_distance(encoding, rows.num_query)
     mixed *= np.float32(1 - lambda_value)
-    for start, stop in rows.blocks(rows.num_query):
-        scaled = rows.read(start, stop)[:, rows.num_query :]
-        mixed[start:stop] += np.float32(lambda_value) * scaled
+    for part, scaled in rows.queries():
+        mixed[part] += np.float32(lambda_value) * scaled
     return mixed
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from qaconv_lib import bench, measure, plain
+from qaconv_lib import bench, bench_retrieval, measure, plain
 from qaconv_lib.__main__ import main
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, best_matches, match_gallery
@@ -80,7 +83,9 @@ class TestPlainForms:
 
 
 SMALL = {
+    "machine": [partial(bench.bench_machine, turns=1, size=64)],
     "matching": [partial(bench.bench_matching, 2, 5, turns=1)],
+    "optimisations": [partial(bench.bench_optimisations, 2, 5, turns=1)],
     "itself": [partial(bench.bench_itself, 5, True, turns=1)],
     "training": [
         partial(bench.bench_training, 33, True, turns=1),
@@ -104,20 +109,20 @@ class TestBench:
         monkeypatch.setattr(bench, "CASES", SMALL)
 
     def test_every_case_has_its_record(self, own_records, capsys):
-        assert set(SMALL) == set(bench.CASES)
         assert main(["bench"]) == 0
         records = {record["case"]: record for record in read_records("bench")}
         assert set(records) == set(SMALL)
-        assert [len(records[name]["rows"]) for name in SMALL] == [len(c) for c in SMALL.values()]
+        rows = {name: len(cases) for name, cases in SMALL.items()} | {"optimisations": 6}
+        assert {name: len(record["rows"]) for name, record in records.items()} == rows
         for record in records.values():
             assert record["device"].startswith("CPU") and record["commit"]
             for row in record["rows"]:
-                assert row["seconds"] > 0
+                assert row.get("seconds", 1) > 0
                 if "plain_seconds" in row:
                     ratio = row["plain_seconds"] / row["seconds"]
                     assert row["ratio"] == pytest.approx(ratio, rel=0.02)
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == sum(map(len, SMALL.values()))
+        assert len(lines) == sum(rows.values())
 
     def test_a_case_by_name(self, own_records):
         assert main(["bench", "tlift"]) == 0
@@ -133,6 +138,47 @@ class TestBench:
         assert main(["bench", "tlift"]) == 2
         assert "TLift at 30 x 90: the two forms differ by" in capsys.readouterr().err
         assert read_records("bench") == []
+
+
+class TestOnTheMiniatures:
+    """The shipped model on a few queries and images of mini-duke."""
+
+    @pytest.fixture(autouse=True)
+    def few_images(self, monkeypatch):
+        def few(name):
+            data = load_dataset(name)
+            known = data.gallery["identity"].isin(data.query["identity"][:4])
+            gallery = pd.concat([data.gallery[known], data.gallery[~known][:30]])
+            return dataclasses.replace(data, query=data.query[:12], gallery=gallery)
+
+        monkeypatch.setattr(bench_retrieval, "load_dataset", few)
+
+    def test_a_row_a_step(self):
+        rows = bench_retrieval.bench_test("mini-market", "mini-duke")
+        steps = [row["step"] for row in rows]
+        assert steps[:3] == ["extraction", "matching, bfloat16", "matching"]
+        assert {"re-ranking", "TLift", "scores"} < set(steps)
+        precision = {row["step"]: row["mean_ap"] for row in rows if "mean_ap" in row}
+        assert precision["matching, bfloat16"] == pytest.approx(precision["matching"], abs=0.02)
+        assert all(0.2 < value <= 1 for value in precision.values())
+
+    def test_a_longer_shortlist_comes_closer(self, monkeypatch):
+        monkeypatch.setattr(bench_retrieval, "LENGTHS", (1, 10, 10_000))
+        for distractors in (0, 50):
+            rows = bench_retrieval.bench_shortlist("mini-market", "mini-duke", distractors)
+            one, ten, whole = rows  # a list longer than the gallery is left out
+            assert (one["length"], ten["length"]) == (1, 10) and whole["length"] == whole["gallery"]
+            assert abs(ten["mean_ap"] - whole["mean_ap"]) <= abs(one["mean_ap"] - whole["mean_ap"])
+            assert whole["rank1"] > 0.2 and whole["queries"] == 12
+
+    def test_mixed_maps_are_halves_of_two_images(self):
+        maps = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 4, 2)
+        mixed = bench_retrieval.mixed_maps(maps, 40)
+        assert mixed.shape == (40, 2, 4, 2)
+        for half in (mixed[:, :, :2], mixed[:, :, 2:]):
+            assert torch.equal(half, half[:, :1, :1, :1].expand_as(half))
+        assert (mixed[:, 0, 0, 0] != mixed[:, 0, 3, 0]).any()
+        assert torch.equal(mixed, bench_retrieval.mixed_maps(maps, 40))
 
 
 class TestMeasure:
@@ -163,3 +209,5 @@ class TestMeasure:
         assert measure.largest_gap(np.ones((3, 1)), np.ones(3)) == float("inf")
         assert measure.largest_gap(np.uint8([1]), np.uint8([2])) == 1
         assert measure.largest_gap([], []) == 0
+        assert measure.relative_error(np.ones((3, 1)), np.ones(3)) == float("inf")
+        assert measure.relative_error([3.0, 4.5], [3.0, 4.0]) == pytest.approx(0.1)

@@ -1,8 +1,10 @@
-"""How long a shortlist must be: mAP and time against its length (chapter 13)."""
+"""Cases of `bench` on the miniatures: where a test spends its time, and shortlists (chapter 13)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,53 @@ from torch import Tensor
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.matching import match_gallery
-from qaconv_lib.measure import measure, rounded
+from qaconv_lib.measure import describe, measure, rounded
 from qaconv_lib.models import load_model
 from qaconv_lib.retrieval import build_index, match_shortlist, shortlist
-from qaconv_lib.runs import checkpoint_path
+from qaconv_lib.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.store import pool_maps
+from qaconv_lib.temporal import tlift
 
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
+    """Rows of a record: what each step of a test takes, and the mAP where it makes a ranking.
+
+    Args:
+        source: what the shipped QAConv model was trained on.
+        target: a miniature that has times.
+        profile: of the shipped model.
+    """
+    model = load_model(checkpoint_path("qaconv", source, profile))
+    matcher, data = model.criterion.matcher, load_dataset(target)
+    rows = []
+
+    def timed(step: str, act: Callable[[], Any], ranked: bool = False) -> Any:
+        found = measure(act)
+        row = describe(step, f"{len(data.query):,} x {len(data.gallery):,}", found)
+        if ranked:
+            row["mean_ap"] = rounded(score(found.result, data.query, data.gallery).mean_ap)
+        rows.append({"source": source, "target": target} | row)
+        return found.result
+
+    def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
+        found = match_gallery(matcher, first, second, temperature=10.0, dtype=dtype)
+        return found.numpy(force=True)
+
+    queries, gallery = timed(
+        "extraction", lambda: (model.extract(data.query), model.extract(data.gallery))
+    )
+    timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), ranked=True)
+    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), ranked=True)}
+    for name, maps in (("query_query", queries), ("gallery_gallery", gallery)):
+        similarity[name] = timed(
+            f"matching, {name.split('_')[0]} itself", partial(pairs, maps, maps)
+        )
+    reranked = timed("re-ranking", partial(rerank, similarity), ranked=True)
+    timed("TLift", partial(tlift, reranked, *times(data)), ranked=True)
+    timed("scores", partial(score, reranked, data.query, data.gallery))
+    return rows
 
 
 def bench_shortlist(
