@@ -4,7 +4,7 @@ A store is a folder. Every `append` adds a *part*: three files that are never ch
 
     store.json            format, model, shape of the maps, and the list of parts with their sizes
     part-000000.maps.npy     feature maps, float16, (n, d, h, w)
-    part-000000.vectors.npy  the maps averaged over their locations, float32, (n, d), unit length
+    part-000000.vectors.npy  the maps pooled by `pool_maps`, float32
     part-000000.table.json   one row an image: whatever the caller knows about it
 
 A part belongs to the store once `store.json` names it, and that file is replaced in one step. So
@@ -36,6 +36,7 @@ from qaconv_lib.models import training_only
 VERSION = 1
 _MANIFEST = "store.json"
 _KINDS = ("maps.npy", "vectors.npy", "table.json")
+_STRIPES = 4  # of a pooled vector
 _WAIT = 60  # seconds for another process to finish its append
 
 
@@ -54,8 +55,19 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def pool_maps(maps: Tensor) -> Tensor:
-    """Average maps (n, d, h, w) over their locations, to vectors (n, d) of unit length, float32."""
-    return F.normalize(maps.float().mean(dim=(2, 3)), dim=1)
+    """Vectors for a shortlist: the average of each of four horizontal stripes of a map.
+
+    Stripes keep the order of head, body and legs, as in the part-based model of Sun et al. (ECCV
+    2018), and find far more of what QAConv would rank first than one average over the whole map.
+
+    Args:
+        maps: shape (n, d, h, w).
+
+    Returns:
+        Shape (n, d * min(4, h)), float32, of unit length.
+    """
+    stripes = F.adaptive_avg_pool2d(maps.float(), (min(_STRIPES, maps.shape[2]), 1))
+    return F.normalize(stripes.flatten(1), dim=1)
 
 
 class MapStore:
@@ -66,7 +78,7 @@ class MapStore:
         model: fingerprint of the model that made the maps.
         shape: (d, h, w) of every map.
         table: what is known of the images, one row each, in the order of the maps.
-        vectors: the maps averaged over their locations, float32 (n, d), unit length.
+        vectors: the maps pooled by `pool_maps`, float32 (n, d * min(4, h)).
 
     Args:
         folder: an existing store; `create` makes a new one.
@@ -116,6 +128,10 @@ class MapStore:
         manifest = {"format": "qaconv store", "version": VERSION, "model": str(model)}
         write_json(folder / _MANIFEST, manifest | {"shape": [int(n) for n in shape], "parts": []})
         return cls(folder)
+
+    @property
+    def _vector_size(self) -> int:
+        return self.shape[0] * min(_STRIPES, self.shape[1])
 
     def __len__(self) -> int:
         return sum(part["images"] for part in self._parts)
@@ -237,7 +253,7 @@ class MapStore:
             )
         if self.vectors is None:
             self.model, self.shape = model, shape
-            self.vectors = torch.empty(0, shape[0])
+            self.vectors = torch.empty(0, self._vector_size)
         if (model, shape, parts[:known]) != (self.model, self.shape, self._parts):
             raise ValueError(
                 f"{self.folder} was made anew since this store was opened; open it again"
@@ -253,7 +269,7 @@ class MapStore:
                 self._check_size(f"{part['name']}.{kind}", part["bytes"][kind])
             count = part["images"]
             all_maps.append(self._read(part, "maps.npy", np.float16, (count, *self.shape)))
-            own = self._read(part, "vectors.npy", np.float32, (count, self.shape[0]))
+            own = self._read(part, "vectors.npy", np.float32, (count, self._vector_size))
             vectors.append(torch.from_numpy(np.array(own)))
             tables.append(_read_table(self.folder / f"{part['name']}.table.json", count))
         if parts:  # all at once: a part that cannot be read leaves this object as it was
