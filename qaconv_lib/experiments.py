@@ -33,6 +33,8 @@ DIRECTIONS = (("market", "duke"), ("duke", "market"))
 #: Pooled losses that are tried on both layers, and the settings of QAConv's layer.
 ON_BOTH_LAYERS, LAYER3 = ("softmax", "arc"), {"final_layer": "layer3"}
 
+# The shorter of the two is what `warm_start` takes in all.
+_LONGER = [{"epochs": 7, "decay_epochs": 6}, {"epochs": 10, "decay_epochs": 8}]
 #: Ablations: by name, the loss and the settings compared. The first is the one used elsewhere.
 ABLATIONS: dict[str, tuple[str, list[dict]]] = {
     "occlusion": (
@@ -45,6 +47,8 @@ ABLATIONS: dict[str, tuple[str, list[dict]]] = {
     "head": ("qaconv", [{}, {"tied": True}]),
     "kernel": ("qaconv", [{}, {"kernel_size": 3}]),
     "start": ("qaconv", [{}, {"warm_start": 2}, {"pretrained": False, "frozen_stages": 0}]),
+    "epochs": ("qaconv", [{}, *_LONGER]),
+    "epochs-arc": ("arc", [{}, _LONGER[1]]),
     "source-size": ("qaconv", [{}, {"identities": 100}, {"identities": 50}, {"identities": 25}]),
     "image-size": ("qaconv", [{}, {"height": 96, "width": 48}, {"height": 192, "width": 96}]),
     "layer": ("qaconv", [{}, {"final_layer": "layer4"}, {"final_layer": "layer2"}]),
