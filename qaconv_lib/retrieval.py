@@ -21,6 +21,9 @@ from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel
 from qaconv_lib.store import MapStore, check_rows
 
+# Numbers of a shortlist's maps gathered at once: 8 MB, so that no large memory comes and goes.
+_GATHERED_ELEMENTS = 1 << 21
+
 
 def match_store(
     matcher: QAConv,
@@ -149,13 +152,15 @@ def match_shortlist(
         )
     device = next(matcher.parameters()).device
     similarity = torch.empty(rows.shape, device=device)
+    size = max(1, _GATHERED_ELEMENTS // query_maps[:1].numel())
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
-        maps = (
-            gallery.maps(own) if isinstance(gallery, MapStore) else gallery[own.to(gallery.device)]
-        )
-        similarity[query] = match_gallery(
-            matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
-        )[0]
+        for start in range(0, len(own), size):
+            part = own[start : start + size]
+            from_disk = isinstance(gallery, MapStore)
+            maps = gallery.maps(part) if from_disk else gallery[part.to(gallery.device)]
+            similarity[query, start : start + size] = match_gallery(
+                matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
+            )[0]
     return similarity
 
 
