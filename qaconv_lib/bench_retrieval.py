@@ -50,7 +50,7 @@ def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
         found = in_turns(2, act=act)["act"]
         row = describe(step, f"{len(data.query):,} x {len(data.gallery):,}", found)
         if ranked:
-            row["mean_ap"] = rounded(score(found.result, data.query, data.gallery).mean_ap)
+            row["mean_ap"] = round(score(found.result, data.query, data.gallery).mean_ap, 5)
         rows.append({"source": source, "target": target} | row)
         return found.result
 
@@ -106,7 +106,7 @@ def bench_shortlist(
             data.query["camera"],
             labels["camera"],
         )
-        return {"rank1": rounded(found.rank(1)), "mean_ap": rounded(found.mean_ap)}
+        return {"rank1": round(found.rank(1), 5), "mean_ap": round(found.mean_ap, 5)}
 
     about = {"source": source, "target": target, "gallery": len(gallery), "queries": len(queries)}
     rows = []
