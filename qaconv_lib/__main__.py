@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qaconv_lib.export import add_export
+
 Subparsers = argparse._SubParsersAction
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _COUNTS = ("<!-- counts: begin -->", "<!-- counts: end -->")
@@ -317,6 +319,7 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     add_tables,
     add_claims,
     add_bench,
+    add_export,
 ]
 
 

@@ -12,14 +12,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from qaconv_lib.archives import data_folders
+from qaconv_lib.ibn import IBN_WEIGHTS, add_instance_norm
+from qaconv_lib.weights import check_fit, fetch_weights, read_weights
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+IBN_RESNETS = tuple(IBN_WEIGHTS)
 LITES = ("efficientnet_lite0", "efficientnet_lite2")
-BACKBONES = (*RESNETS, *LITES)
+BACKBONES = (*RESNETS, *IBN_RESNETS, *LITES)
+#: Pixels per location of the maps, by the layer where the network is cut.
+STRIDES = {"layer2": 8, "layer3": 16, "layer4": 32}
 # How many of the seven groups of an EfficientNet-Lite reach the stride of a ResNet's layer.
 _LITE_GROUPS = {"layer2": 3, "layer3": 5, "layer4": 7}
 # The pixel statistics with which each family's ImageNet weights were trained.
@@ -46,9 +51,11 @@ class Backbone(nn.Module):
         *,
         neck_channels: int | None,
         neck_size: int,
+        neck_norm: bool,
         unit_channels: bool,
         pixels: str,
         frozen_stages: int,
+        frozen_norm: bool,
     ):
         super().__init__()
         self.trunk = trunk
@@ -57,16 +64,12 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"frozen_stages must lie in 0..{len(stages)} for this network, got {frozen_stages}"
             )
-        self.frozen_stages = frozen_stages
+        self.frozen_stages, self.frozen_norm = frozen_stages, frozen_norm
         for stage in stages[:frozen_stages]:
             stage.requires_grad_(False)
         self.neck = nn.Identity()
         if neck_channels is not None:
-            convolution = nn.Conv2d(
-                trunk_channels, neck_channels, neck_size, padding=neck_size // 2, bias=False
-            )
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-            self.neck = nn.Sequential(convolution, nn.BatchNorm2d(neck_channels))
+            self.neck = _neck(trunk_channels, neck_channels, neck_size, neck_norm)
         self.channels = neck_channels or trunk_channels
         self.stride = stride
         self.unit_channels = unit_channels
@@ -84,10 +87,14 @@ class Backbone(nn.Module):
         return F.normalize(maps, dim=1) if self.unit_channels else maps
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training or evaluation; frozen stages keep the BN statistics they have."""
+        """Switch to training or evaluation; what is frozen keeps the BN statistics it has."""
         super().train(mode)
         for stage in _stages(self.trunk)[: self.frozen_stages]:
             stage.eval()
+        if self.frozen_norm:
+            for module in self.trunk.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
@@ -99,12 +106,15 @@ def make_backbone(
     name: str,
     *,
     pretrained: bool = False,
+    weights: str | Path | None = None,
     final_layer: str = "layer3",
     neck_channels: int | None = 128,
     neck_size: int = 1,
+    neck_norm: bool = True,
     unit_channels: bool = True,
     pixels: str | None = None,
     frozen_stages: int = 0,
+    frozen_norm: bool = False,
 ) -> Backbone:
     """Build a backbone: images to maps of shape (b, d, h, w) (section 5.1, built in chapter 2).
 
@@ -112,49 +122,63 @@ def make_backbone(
     its released code has the BatchNorm too, and without it training from random weights fails.
 
     Args:
-        name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision), or
-            efficientnet_lite0 and efficientnet_lite2 (timm), the small networks of the laptop
-            profile.
+        name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision); of these all but the
+            last with _ibn_a or _ibn_b after it (IBN-Net, see `ibn`); or efficientnet_lite0 and
+            efficientnet_lite2 (timm), the small networks of the laptop profile.
         pretrained: start from ImageNet weights. Those of the EfficientNets lie in the `data`
-            folder; those of the ResNets come from torchvision's registry, over the network.
+            folder. Those of the ResNets are the files of torchvision's registry and of IBN-Net's
+            release: see `fetch_weights` for where they are looked for before they are fetched.
+        weights: a file to start from instead: the state dict of the whole network or of the part
+            that is kept, see `read_weights`.
         final_layer: layer2, layer3 or layer4: a stride of 8, 16 or 32 pixels.
         neck_channels: channels `d` of the maps; None leaves the neck out.
         neck_size: side of the neck's convolution; 1 in the paper, 3 in the released code.
+        neck_norm: BatchNorm after the neck's convolution; without it, as in the released v2.1, the
+            convolution has a bias.
         unit_channels: scale the channels of every location to unit length.
         pixels: statistics subtracted from the input: "imagenet", "half" (mean and deviation 0.5) or
             "none", as the released code has it; None takes those the ImageNet weights were
             trained with.
         frozen_stages: how many leading stages keep their weights and BN statistics; the stem is
             the first, then come a ResNet's layers or EfficientNet's groups of blocks.
+        frozen_norm: in training, too, the BN layers before the neck normalise by the statistics
+            they have, and keep them, as in the released v2.1. Their weights train, except in
+            frozen stages. Where an instance is normalised, no statistics are kept anyway.
 
     Raises:
-        ValueError: an unknown name, layer or pixel statistic, a neck of an impossible size, or
-            more frozen stages than there are.
-        FileNotFoundError: the weights of an EfficientNet are not in the data folder.
-        ConnectionError: torchvision could not fetch the weights of a ResNet.
+        ValueError: an unknown name, layer or pixel statistic, a neck of an impossible size, more
+            frozen stages than there are, or weights that are damaged or of another network.
+        FileNotFoundError: no file at `weights`, or the weights of an EfficientNet are not in the
+            data folder.
+        ConnectionError: the weights of a ResNet are not there and could not be fetched.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}")
-    if final_layer not in _LITE_GROUPS:
+    if final_layer not in STRIDES:
         raise ValueError(f"final_layer must be layer2, layer3 or layer4, got {final_layer!r}")
     if neck_channels is not None and neck_channels < 1:
         raise ValueError(f"neck_channels must be at least 1 or None, got {neck_channels}")
     if neck_size < 1 or neck_size % 2 == 0:
         raise ValueError(f"neck_size must be odd and at least 1, got {neck_size}")
-    pixels = pixels or ("imagenet" if name in RESNETS else "half")
+    pixels = pixels or ("half" if name in LITES else "imagenet")
     if pixels not in _PIXELS:
         raise ValueError(f"pixels must be one of {', '.join(_PIXELS)}, got {pixels!r}")
-    build = _resnet if name in RESNETS else _efficientnet_lite
-    trunk, channels = build(name, pretrained, final_layer)
+    network = _efficientnet_lite(name) if name in LITES else _resnet(name)
+    trunk, channels = _cut(network, final_layer)
+    if weights is not None or pretrained:
+        path = Path(weights) if weights is not None else _imagenet_weights(name)
+        _load_trunk(trunk, path, name, whole=set(network.state_dict()))
     return Backbone(
         trunk,
         channels,
-        stride={"layer2": 8, "layer3": 16, "layer4": 32}[final_layer],
+        stride=STRIDES[final_layer],
         neck_channels=neck_channels,
         neck_size=neck_size,
+        neck_norm=neck_norm,
         unit_channels=unit_channels,
         pixels=pixels,
         frozen_stages=frozen_stages,
+        frozen_norm=frozen_norm,
     )
 
 
@@ -168,41 +192,67 @@ def _stages(trunk: nn.Sequential) -> list[nn.Sequential]:
     return [nn.Sequential(*stem), *layers]
 
 
-def _resnet(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequential, int]:
-    try:
-        network = torchvision.models.get_model(
-            name, weights="IMAGENET1K_V1" if pretrained else None
-        )
-    except OSError as error:  # urllib's errors are OSErrors
-        raise ConnectionError(
-            f"the ImageNet weights of {name} could not be fetched ({error}); connect once, put the "
-            f"file into {torch.hub.get_dir()}/checkpoints, or build with pretrained=False"
-        ) from error
-    parts = OrderedDict()
-    for part, module in network.named_children():
-        parts[part] = module
-        if part == final_layer:
-            break
-    last_block = parts[final_layer][-1]
-    last_convolution = last_block.conv3 if hasattr(last_block, "conv3") else last_block.conv2
+def _neck(trunk_channels: int, channels: int, size: int, norm: bool) -> nn.Sequential:
+    convolution = nn.Conv2d(trunk_channels, channels, size, padding=size // 2, bias=not norm)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+    if norm:
+        return nn.Sequential(convolution, nn.BatchNorm2d(channels))
+    nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution)
+
+
+def _resnet(name: str) -> nn.Module:
+    plain, _, variant = name.partition("_ibn_")
+    network = torchvision.models.get_model(plain, weights=None)
+    if variant:
+        add_instance_norm(network, variant)
+    return network
+
+
+def _efficientnet_lite(name: str) -> nn.Module:
+    import timm  # here, because importing it takes longer than everything else together
+
+    return timm.create_model(f"tf_{name}", pretrained=False)
+
+
+def _cut(network: nn.Module, final_layer: str) -> tuple[nn.Sequential, int]:
+    """What a network runs up to a layer, under the names it has there, and its channels."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if hasattr(network, "blocks"):
+        parts |= {"conv_stem": network.conv_stem, "bn1": network.bn1}
+        parts["blocks"] = network.blocks[: _LITE_GROUPS[final_layer]]
+        last_convolution = parts["blocks"][-1][-1].conv_pwl
+    else:
+        for part, module in network.named_children():
+            parts[part] = module
+            if part == final_layer:
+                break
+        last_block = parts[final_layer][-1]
+        last_convolution = last_block.conv3 if hasattr(last_block, "conv3") else last_block.conv2
     return nn.Sequential(parts), last_convolution.out_channels
 
 
-def _efficientnet_lite(name: str, pretrained: bool, final_layer: str) -> tuple[nn.Sequential, int]:
-    import timm  # here, because importing it takes longer than everything else together
+def _imagenet_weights(name: str) -> Path:
+    if name in LITES:
+        return _lite_weights(name)
+    if name in IBN_WEIGHTS:
+        return fetch_weights(IBN_WEIGHTS[name], name)
+    registry = torchvision.models.get_model_weights(name)
+    return fetch_weights(registry["IMAGENET1K_V1"].url, name)
 
-    network = timm.create_model(f"tf_{name}", pretrained=False)
-    trunk = nn.Sequential(
-        OrderedDict(
-            conv_stem=network.conv_stem,
-            bn1=network.bn1,
-            blocks=network.blocks[: _LITE_GROUPS[final_layer]],
-        )
+
+def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) -> None:
+    """Copy the weights of a network, whole or cut already, into its trunk."""
+    tensors, wanted = read_weights(path), trunk.state_dict()
+    check_fit(
+        tensors,
+        wanted,
+        str(path),
+        name,
+        may_lack=lambda key: key.endswith("num_batches_tracked"),  # old files do
+        may_add=whole.__contains__,
     )
-    if pretrained:
-        weights = load_file(_lite_weights(name))
-        trunk.load_state_dict({key: weights[key].float() for key in trunk.state_dict()})
-    return trunk, trunk.blocks[-1][-1].conv_pwl.out_channels
+    trunk.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
 
 
 def _lite_weights(name: str) -> Path:

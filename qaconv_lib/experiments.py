@@ -8,7 +8,6 @@ experiment that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import os
 import time
@@ -177,17 +176,11 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
 
 def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
     """The record of a trial that was run with these very settings, if there is one."""
-    wanted = {**_about(trial.run), "target": trial.target}
     for record in read_records(folder):
-        if all(record.get(key) == value for key, value in wanted.items()):
+        if record.get("target") == trial.target and trial.run.made(record):
             lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
             return None if lacking else record
     return None
-
-
-def _about(run: Run) -> dict:
-    """What every record of a run says, as it reads when it comes back from its file."""
-    return json.loads(json.dumps({**run.about, "config": dataclasses.asdict(run.config())}))
 
 
 def evaluate_trial(trial: Trial, *, device: str | None = None) -> dict:
@@ -319,6 +312,4 @@ def _has_model(run: Run) -> bool:
     """Whether the run's model is there, trained with the settings the run has now."""
     if not run.trained(run.checkpoint()):
         return False
-    about = _about(run)
-    trained = read_records("train")
-    return any(all(r.get(key) == value for key, value in about.items()) for r in trained)
+    return any(run.made(record) for record in read_records("train"))

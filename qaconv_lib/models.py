@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,15 @@ from qaconv_lib.backbones import make_backbone
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
 from qaconv_lib.losses import LOSSES, PooledLoss, QAConvLoss
 from qaconv_lib.transforms import ReidImages
+from qaconv_lib.weights import check_fit
+
+
+def _later(default):
+    """A setting that came after the first records, which do not name it.
+
+    Its default is what was done before there was a choice, and stays (see `differing_settings`).
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,14 @@ class TrainingConfig:
     center_weight: float = 0.0005  # center loss only
     workers: int = 0  # processes that load images
     seed: int = 0
+    # A further setting is declared with `_later`: what was trained before it stays current.
+    weights: str | None = _later(None)  # a file to start from instead; see `make_backbone`
+    neck_norm: bool = _later(True)
+    frozen_norm: bool = _later(False)
 
     def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", os.fspath(self.weights))
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
@@ -77,6 +95,34 @@ class TrainingConfig:
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(**values)
 
+    def digest(self) -> str:
+        """Eight digits that name the settings; a later one that has its default has no part."""
+        named = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if "later" not in field.metadata or getattr(self, field.name) != field.default
+        }
+        text = json.dumps(named, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differing_settings(stored: object, config: TrainingConfig) -> list[str]:
+    """Names of the settings in which a configuration from a file differs from `config`.
+
+    Every comparison of settings goes through here. A setting that the file does not name did not
+    exist when it was written, and counts as its default, which is what was done then.
+
+    Args:
+        stored: the dictionary in a checkpoint or record, as it comes back from the file.
+        config: the settings it is held against.
+    """
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    if not isinstance(stored, dict):
+        return sorted(mine)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    theirs = defaults | stored
+    return sorted(key for key in theirs if key not in mine or mine[key] != theirs[key])
+
 
 class ReidModel(nn.Module):
     """A backbone and the training loss that holds its matcher.
@@ -92,12 +138,15 @@ class ReidModel(nn.Module):
         self.backbone = make_backbone(
             config.backbone,
             pretrained=config.pretrained,
+            weights=config.weights,
             final_layer=config.final_layer,
             neck_channels=config.neck_channels,
             neck_size=config.neck_size,
+            neck_norm=config.neck_norm,
             unit_channels=config.loss == "qaconv",
             pixels=config.pixels,
             frozen_stages=config.frozen_stages,
+            frozen_norm=config.frozen_norm,
         )
         sizes = [num_classes, self.backbone.channels]
         if config.loss == "qaconv":
@@ -176,7 +225,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidMode
     tensors, details = read_checkpoint(path)
     try:
         config = TrainingConfig.from_dict(details["config"])
-        model = ReidModel(dataclasses.replace(config, pretrained=False), details["num_classes"])
+        config = dataclasses.replace(config, pretrained=False, weights=None)
+        model = ReidModel(config, details["num_classes"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe a model of this library: {error}") from error
     load_weights(model, tensors, str(path))
@@ -186,19 +236,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidMode
 def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> None:
     """Copy tensors into a model; ValueError names what is missing, left over or misshapen."""
     wanted = model.state_dict()
-    missing = [key for key in wanted if key not in tensors and not training_only(key)]
-    extra = [key for key in tensors if key not in wanted]
-    if missing or extra:
-        raise ValueError(
-            f"{source} holds the weights of another model: "
-            f"missing {missing[:3] or 'nothing'}, left over {extra[:3] or 'nothing'}"
-        )
-    for key, value in tensors.items():
-        if value.shape != wanted[key].shape:
+    for key in filter(training_only, tensors):  # one row for every training identity
+        if key in wanted and len(tensors[key]) != len(wanted[key]):
             raise ValueError(
-                f"{source} holds {key} of shape {tuple(value.shape)}, "
-                f"the model wants {tuple(wanted[key].shape)}"
+                f"{source} holds {key} for {len(tensors[key])} training identities, the model has "
+                f"{len(wanted[key])}"
             )
+    name = f"a model with {model.config.backbone} and {model.config.loss}"
+    check_fit(tensors, wanted, source, name, may_lack=training_only)
     model.load_state_dict(tensors, strict=False)
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
+import re
 import time
 import zipfile
 from dataclasses import dataclass, field
@@ -20,7 +22,13 @@ from qaconv_lib.checkpoints import make_folder, read_checkpoint
 from qaconv_lib.datasets import ReidDataset, all_images, load_dataset
 from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.models import TrainingConfig, default_device, load_model, save_model
+from qaconv_lib.models import (
+    TrainingConfig,
+    default_device,
+    differing_settings,
+    load_model,
+    save_model,
+)
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, results_folder, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -54,7 +62,11 @@ class Run:
 
     def __post_init__(self) -> None:
         base = dataclasses.asdict(get_profile(self.profile).config(self.loss, self.seed))
-        changed = {key: value for key, value in self.settings.items() if base.get(key) != value}
+        settings = {  # as JSON holds them
+            key: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for key, value in self.settings.items()
+        }
+        changed = {key: value for key, value in settings.items() if base.get(key) != value}
         object.__setattr__(self, "settings", changed)
         self.config()  # refuses what does not exist
 
@@ -96,18 +108,23 @@ class Run:
             _, details = read_checkpoint(path)
         except (FileNotFoundError, ValueError):
             return False
-        return details.get("config") == json.loads(json.dumps(dataclasses.asdict(self.config())))
+        return not differing_settings(details.get("config"), self.config())
+
+    def made(self, record: dict) -> bool:
+        """Whether a record is of this run, with the settings it has now."""
+        about = json.loads(json.dumps(self.about))
+        same = all(record.get(key) == value for key, value in about.items())
+        return same and not differing_settings(record.get("config"), self.config())
 
     def folder(self) -> Path:
         """Where the run keeps its state while it trains, and its model; other settings, another."""
-        config = json.dumps(dataclasses.asdict(self.config()), sort_keys=True)
-        digest = hashlib.sha256(config.encode()).hexdigest()[:8]
-        return cache_folder() / "runs" / f"{self.name}-{digest}"
+        return cache_folder() / "runs" / f"{self.name}-{self.config().digest()}"
 
 
 def settings_name(settings: dict) -> str:
-    """Settings as part of a file name."""
-    return "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
+    """Settings as part of a file name; a path among them loses its separators."""
+    name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
+    return re.sub(r"[\\/:]+", "_", name)
 
 
 def training_images(source: str) -> pd.DataFrame:

@@ -22,7 +22,13 @@ from qaconv_lib.distributed import (
     process_rank,
     share,
 )
-from qaconv_lib.models import ReidModel, TrainingConfig, default_device, load_weights
+from qaconv_lib.models import (
+    ReidModel,
+    TrainingConfig,
+    default_device,
+    differing_settings,
+    load_weights,
+)
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
 
@@ -221,10 +227,7 @@ class Trainer:
 
     def _resume(self) -> None:
         tensors, details = read_checkpoint(self.checkpoint)
-        mine, theirs = dataclasses.asdict(self.config), details.get("config", {})
-        if theirs != mine:
-            keys = sorted({*mine, *theirs})
-            other = [key for key in keys if mine.get(key) != theirs.get(key)]
+        if other := differing_settings(details.get("config"), self.config):
             raise ValueError(
                 f"{self.checkpoint} belongs to a run with other settings ({', '.join(other)}); "
                 "give another run folder, or remove this one"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from qaconv_lib import backbones
 from qaconv_lib.backbones import make_backbone
@@ -101,10 +102,100 @@ def test_missing_weights_say_where_they_were_looked_for(monkeypatch, tmp_path):
         make_backbone("efficientnet_lite0", pretrained=True)
 
 
-def test_no_network_gives_advice(monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no route to host")
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_ibn_b"])
+def test_published_weights_are_asked_for_by_their_address(monkeypatch, name):
+    asked = []
 
-    monkeypatch.setattr(torchvision.models, "get_model", fail)
-    with pytest.raises(ConnectionError, match="pretrained=False"):
-        make_backbone("resnet18", pretrained=True)
+    def fail(url, network):
+        asked.append((url, network))
+        raise ConnectionError
+
+    monkeypatch.setattr(backbones, "fetch_weights", fail)
+    with pytest.raises(ConnectionError):
+        make_backbone(name, pretrained=True)
+    ((url, network),) = asked
+    assert network == name and url.startswith("https://") and f"/{name}-" in url
+
+
+def test_frozen_norm_keeps_statistics_and_trains_weights():
+    """As opposed to frozen stages, and together with them; the neck's BN learns its statistics."""
+    options = dict(neck_channels=8, final_layer="layer2", frozen_norm=True, frozen_stages=2)
+    backbone = make_backbone("resnet18_ibn_a", **options).train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    backbone(torch.rand(2, 3, 64, 32)).square().mean().backward()
+    statistics = {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+    assert statistics and all(key.startswith("neck.1.") for key in statistics)
+    trained = {k for k, p in backbone.named_parameters() if p.grad is not None}
+    assert {"trunk.layer2.0.bn1.BN.weight", "trunk.layer2.0.bn1.IN.weight"} <= trained
+    assert not any(key.startswith(("trunk.conv1", "trunk.bn1", "trunk.layer1")) for key in trained)
+    # In training mode the trunk gives what it gives in evaluation, and without the setting not.
+    images = torch.rand(2, 3, 64, 32)
+    expected = backbone.eval().trunk(images)
+    assert torch.equal(backbone.train().trunk(images), expected)
+    backbone.frozen_norm = False
+    assert not torch.allclose(backbone.train().trunk(images), expected)
+
+
+def test_a_neck_without_norm_has_a_bias():
+    backbone = make_backbone("resnet18", neck_channels=8, neck_size=3, neck_norm=False)
+    assert {k for k in backbone.state_dict() if k.startswith("neck")} == {
+        "neck.0.weight",
+        "neck.0.bias",
+    }
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    torch.manual_seed(5)
+    return torchvision.models.resnet18().state_dict()
+
+
+class TestWeightFiles:
+    """`weights`: the state dict of the whole network, or of what is kept of it."""
+
+    def loaded(self, path, **more):
+        return make_backbone("resnet18", weights=path, **more).trunk.state_dict()
+
+    def test_a_whole_network(self, tmp_path, tensors):
+        torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "w")
+        found = self.loaded(tmp_path / "w", pretrained=True)  # the file, not the registry
+        assert all(torch.equal(value, tensors[key]) for key, value in found.items())
+
+    def test_a_cut_network_in_half_precision(self, tmp_path, tensors):
+        kept = {k: v.half() for k, v in tensors.items() if not k.startswith(("layer4", "fc"))}
+        save_file(kept, tmp_path / "w.safetensors")
+        found = self.loaded(str(tmp_path / "w.safetensors"))
+        assert found["conv1.weight"].dtype == torch.float32
+        assert torch.equal(found["conv1.weight"].half(), kept["conv1.weight"])
+
+    def test_old_files_lack_the_counts_of_batches(self, tmp_path, tensors):
+        old = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+        torch.save(old, tmp_path / "w.pth")
+        found = self.loaded(tmp_path / "w.pth")
+        assert torch.equal(found["layer3.1.bn2.weight"], tensors["layer3.1.bn2.weight"])
+
+    @pytest.mark.parametrize(
+        "name, message",
+        [
+            ("resnet34", "missing: layer1.2.conv1.weight"),
+            ("resnet50", "misshapen: layer1.0.conv1.weight of shape"),
+            ("resnet18_ibn_a", "missing: layer1.0.bn1.IN.weight.*left over: layer1.0.bn1.weight"),
+            ("resnet18_ibn_b", "left over: bn1.running_mean"),
+            ("efficientnet_lite0", "missing: conv_stem.weight.*left over: conv1.weight"),
+        ],
+    )
+    def test_another_architecture_is_named(self, tmp_path, tensors, name, message):
+        torch.save(tensors, tmp_path / "w.pth")
+        with pytest.raises(
+            ValueError, match=rf"w.pth does not hold the weights of {name}.*{message}"
+        ):
+            make_backbone(name, weights=tmp_path / "w.pth")
+
+    def test_a_cut_file_does_not_reach_a_later_layer(self, tmp_path, tensors):
+        torch.save({k: v for k, v in tensors.items() if k[:6] != "layer4"}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match="missing: layer4.0.conv1.weight"):
+            self.loaded(tmp_path / "w.pth", final_layer="layer4")
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none\.pth"):
+            self.loaded(tmp_path / "none.pth")

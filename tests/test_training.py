@@ -10,7 +10,13 @@ from PIL import Image
 
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.models import TrainingConfig, load_model, save_model
+from qaconv_lib.models import (
+    TrainingConfig,
+    differing_settings,
+    load_model,
+    load_weights,
+    save_model,
+)
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.training import Trainer
 
@@ -103,6 +109,37 @@ def test_other_settings_in_the_run_folder_are_refused(table, tmp_path):
     Trainer(TINY, table, run_folder=tmp_path).train(epochs=1)
     with pytest.raises(ValueError, match="learning_rate"):
         Trainer(dataclasses.replace(TINY, learning_rate=0.5), table, run_folder=tmp_path)
+
+
+def drop_later_settings(path):
+    """A checkpoint as it was written before the settings that came later existed."""
+    tensors, details = read_checkpoint(path)
+    later = [f.name for f in dataclasses.fields(TrainingConfig) if "later" in f.metadata]
+    for name in later:
+        del details["config"][name]
+    write_checkpoint(path, tensors, details)
+    return later
+
+
+def test_a_run_that_knows_fewer_settings_is_taken_up(table, tmp_path):
+    Trainer(TINY, table, run_folder=tmp_path).train(epochs=1)
+    assert {"weights", "frozen_norm"} <= set(drop_later_settings(tmp_path / "last.safetensors"))
+    with pytest.raises(ValueError, match=r"other settings \(frozen_norm\)"):
+        Trainer(dataclasses.replace(TINY, frozen_norm=True), table, run_folder=tmp_path)
+    assert Trainer(TINY, table, run_folder=tmp_path).epoch == 1
+
+
+def test_weights_of_a_file_are_what_training_starts_from(table, tmp_path):
+    tensors = Trainer(TINY, table).model.backbone.trunk.state_dict()
+    torch.save({key: value + 1 for key, value in tensors.items()}, tmp_path / "w.pth")
+    config = dataclasses.replace(TINY, weights=tmp_path / "w.pth")
+    assert config.weights == str(tmp_path / "w.pth")  # as JSON holds it
+    trainer = Trainer(config, table)
+    found = trainer.model.backbone.trunk.state_dict()
+    assert all(torch.equal(value, tensors[key] + 1) for key, value in found.items())
+    save_model(tmp_path / "m.safetensors", trainer.model)
+    (tmp_path / "w.pth").unlink()  # the trained model does not want it
+    load_model(tmp_path / "m.safetensors")
 
 
 def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
@@ -258,6 +295,18 @@ class TestModelFiles:
         with pytest.raises(ValueError, match=message):
             load_model(path)
 
+    def test_weights_of_another_number_of_identities(self, table):
+        model = Trainer(TINY, table).model
+        fewer = Trainer(TINY, table[table["identity"] < 2]).model
+        with pytest.raises(ValueError, match="for 3 training identities, the model has 2"):
+            load_weights(fewer, model.state_dict(), "m.safetensors")
+
+    def test_a_model_that_knows_fewer_settings_is_read(self, table, tmp_path):
+        path = tmp_path / "m.safetensors"
+        save_model(path, Trainer(TINY, table).model)
+        drop_later_settings(path)
+        assert load_model(path).config == TINY
+
     def test_settings_from_elsewhere(self, table, tmp_path):
         path = tmp_path / "m.safetensors"
         save_model(path, Trainer(TINY, table).model)
@@ -281,3 +330,35 @@ class TestModelFiles:
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+class TestComparedSettings:
+    """A setting that a file does not name counts as its default; all else must be the same."""
+
+    stored = dataclasses.asdict(TINY)
+
+    def test_the_same(self):
+        assert differing_settings(self.stored, TINY) == []
+
+    def test_a_setting_that_came_later(self):
+        older = {key: value for key, value in self.stored.items() if key != "frozen_norm"}
+        assert differing_settings(older, TINY) == []
+        changed = dataclasses.replace(TINY, frozen_norm=True)
+        assert differing_settings(older, changed) == ["frozen_norm"]
+
+    @pytest.mark.parametrize("change", [{"gamma": 1.0}, {"colour": 1}, {"frozen_norm": True}])
+    def test_another_value_or_an_unknown_setting(self, change):
+        assert differing_settings(self.stored | change, TINY) == list(change)
+
+    @pytest.mark.parametrize("stored", [None, [], "qaconv"])
+    def test_no_settings_at_all(self, stored):
+        assert "loss" in differing_settings(stored, TINY)
+
+    def test_later_settings_leave_the_digest_alone_until_they_are_used(self):
+        """Models in a reader's cache stay where they are when a setting is added."""
+        assert TrainingConfig().digest() == "b62431da"
+        digests = {
+            TrainingConfig(**change).digest()
+            for change in ({}, {"frozen_norm": True}, {"weights": "a"}, {"weights": "b"})
+        }
+        assert len(digests) == 4
