@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,12 +79,19 @@ def add_check_data(subparsers: Subparsers) -> None:
         "check-data",
         help="hold a public dataset against its published counts",
         description="Count images, identities and cameras of each split of a public dataset, hold "
-        "them against the published counts, and say what is missing or extra. Exit status 0 means "
-        "that all is as published, 1 that something is not.",
+        "them against the published counts, and say what is missing or extra. One's own images, "
+        "listed in a CSV file, are counted and looked over. Exit status 0 means that nothing is "
+        "amiss, 1 that something is.",
     )
-    parser.add_argument("name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17")
+    parser.add_argument(
+        "name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17, or people.csv"
+    )
     parser.add_argument("--root", default=None, help="its folder (default: the data search path)")
     parser.add_argument("--images", action="store_true", help="open every image too")
+    parser.add_argument(
+        "--duplicates", action="store_true", help="look for files of the same content"
+    )
+    _add_skip_option(parser)
     parser.set_defaults(run=run_check_data)
 
 
@@ -92,13 +100,18 @@ def run_check_data(options: argparse.Namespace) -> int:
     from qaconv_lib.checking import check_dataset
 
     table, remarks = check_dataset(
-        options.name, options.root, read_images=options.images, progress=options.images
+        options.name,
+        options.root,
+        read_images=options.images,
+        find_duplicates=options.duplicates,
+        skip_unreadable=options.skip_unreadable,
+        progress=True,
     )
     print(table.to_string())
-    for remark in remarks:
-        print(remark)
+    for line in table.attrs["notes"] + remarks:
+        print(line)
     if not remarks:
-        print(f"{options.name} is complete: all counts are as published")
+        print(f"{options.name}: {table.attrs['verdict']}")
     return 1 if remarks else 0
 
 
@@ -114,6 +127,7 @@ def add_train(subparsers: Subparsers) -> None:
         default=None,
         help="keep the state after each epoch here, and go on from it if there is one",
     )
+    _add_skip_option(parser)
     parser.set_defaults(run=run_train)
 
 
@@ -129,6 +143,7 @@ def run_train(options: argparse.Namespace) -> None:
         device=options.device,
         run_folder=options.run_folder,
         progress=not options.quiet,
+        skip_unreadable=options.skip_unreadable,
     )
     if process_rank() == 0:
         print(path)
@@ -143,11 +158,13 @@ def add_evaluate(subparsers: Subparsers) -> None:
     )
     _add_run_options(parser)
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="datasets to test on")
+    _add_skip_option(parser)
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate on every target and print rank-1 and mAP of each stage."""
+    from qaconv_lib.datasets import load_test
     from qaconv_lib.distributed import process_rank
     from qaconv_lib.experiments import Trial, evaluate_trial
     from qaconv_lib.runs import Run, pair_similarities
@@ -155,9 +172,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
     run = Run(options.loss, options.source, options.profile, options.seed)
     for target in options.targets:
         if process_rank():  # of several processes, the others help with the similarities only
-            pair_similarities(run, target, device=options.device)
+            dataset = load_test(target, options.skip_unreadable)
+            pair_similarities(run, dataset, device=options.device)
             continue
-        record = evaluate_trial(Trial(run, target, post=True), device=options.device)
+        record = evaluate_trial(
+            Trial(run, target, post=True),
+            device=options.device,
+            skip_unreadable=options.skip_unreadable,
+        )
         for stage, scores in record["stages"].items():
             print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
@@ -308,6 +330,14 @@ def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _add_skip_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="open every image first; leave out those that cannot be read, and say which",
+    )
+
+
 #: Commands, in the order of the help text.
 COMMANDS: list[Callable[[Subparsers], None]] = [
     add_synthesize,
@@ -334,9 +364,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _format_warning(message: Warning | str, category: type[Warning], place: str, *_) -> str:
+    """A warning of this package as one sentence, others with the place they come from."""
+    if Path(__file__).parent in Path(place).parents:
+        return f"qaconv_lib: {message}\n"
+    return f"{place}: {category.__name__}: {message}\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     options = make_parser().parse_args(arguments)
+    warnings.formatwarning = _format_warning
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(options, "device")
     try:
         if several:  # started by torchrun; importing torch takes a second, so not before

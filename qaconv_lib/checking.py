@@ -1,30 +1,37 @@
-"""Is a public dataset complete? Its counts beside the published ones (`check-data`)."""
+"""Is a dataset complete? Its counts beside the published ones (`check-data`)."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tqdm.auto import tqdm
 
-from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
+from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.flaws import copies_by_content, copies_by_name, flaws_of_own
+from qaconv_lib.images import name_some, unreadable_images
 
 
 class Counts(NamedTuple):
-    """Images, identities and cameras of a split; distractors count as images only."""
+    """Images, identities and cameras of a split; distractors count as images only.
 
-    images: int
-    identities: int
-    cameras: int
+    None stands for a number for which no published source is known here.
+    """
+
+    images: int | None
+    identities: int | None
+    cameras: int | None
 
 
 #: Counts that the datasets' authors publish, after bad detections (identity -1) are dropped.
+#: "all" counts the splits together.
 #: Market-1501: Zheng et al., ICCV 2015 (19,732 gallery files, 3,819 of them bad detections and
 #: 2,798 distractors). DukeMTMC-reID: Zheng et al., ICCV 2017. CUHK03-NP: Zhong et al., CVPR 2017.
-#: MSMT17: Wei et al., CVPR 2018.
+#: MSMT17: Wei et al., CVPR 2018. RandPerson: images of the subset from the project's page,
+#: github.com/VideoObjectSearch/RandPerson. ClonedPerson: Wang et al., CVPR 2022 and the project's
+#: page, github.com/Yanan-Wang-cs/ClonedPerson; they give totals. Its 24 cameras: Table I of Zhao et
+#: al., arXiv 2410.13567.
 PUBLISHED: dict[str, dict[str, Counts]] = {
     "market1501": {
         "train": Counts(12_936, 751, 6),
@@ -51,8 +58,14 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "query": Counts(11_659, 3_060, 15),
         "gallery": Counts(82_161, 3_060, 15),
     },
+    "randperson": {"train": Counts(132_145, None, None)},
+    "clonedperson": {"all": Counts(887_766, 5_621, 24)},
 }
 _DISTRACTORS = {"market1501": 2_798}
+_BAD_DETECTIONS = {"market1501": 3_819}
+#: All of RandPerson: Wang et al., ACM Multimedia 2020; its 19 cameras: Table I as above.
+_WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
+_UNKNOWN = Counts(None, None, None)
 
 
 def check_dataset(
@@ -60,41 +73,104 @@ def check_dataset(
     root: str | os.PathLike[str] | None = None,
     *,
     read_images: bool = False,
+    find_duplicates: bool = False,
+    skip_unreadable: bool = False,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Count a dataset, hold it against the published counts, and say what may be the matter.
 
     Args:
-        name: a public dataset.
+        name: a public dataset, or a CSV file of one's own images (which has no published counts).
         root: as for `load_dataset`.
         read_images: open every image too.
-        progress: show a progress bar while images are opened.
+        find_duplicates: compare the contents of all files.
+        skip_unreadable: open every image, and count only those that can be read.
+        progress: show a progress bar while images are opened or compared.
 
     Returns:
-        A table with one row a split, and remarks; no remarks means that all is as published.
+        A table with one row a split, and remarks; no remarks means that nothing is amiss. The
+        table's `attrs` hold "notes", lines that are no objections, and "verdict", what may be said
+        where there are no remarks.
 
     Raises:
         FileNotFoundError, ValueError: as `load_dataset`; or there are no published counts for it.
     """
-    if name not in PUBLISHED:
+    own = name.lower().endswith(".csv")
+    if name not in PUBLISHED and not own:
         raise ValueError(f"no published counts for {name!r}; there are for {', '.join(PUBLISHED)}")
     dataset = load_dataset(name, root)
-    rows, remarks = {}, []
-    for split, table in dataset.splits.items():
-        known = table["identity"] != dataset.distractor_identity
-        found = Counts(len(table), table["identity"][known].nunique(), table["camera"].nunique())
-        wanted = PUBLISHED[name][split]
+    remarks, lost = [], []
+    if read_images or skip_unreadable:
+        lost, remarks = _unreadable(dataset, progress, skip_unreadable)
+    if skip_unreadable:
+        dataset = _without(dataset, lost)
+    published, notes = _published(name, dataset)
+    rows = {}
+    for split, found in _count(dataset, "all" in published).items():
+        wanted = published.get(split, _UNKNOWN)
         rows[split] = {
-            label: f"{mine:,}" if mine == theirs else f"{mine:,} ({theirs:,} published)"
+            label: f"{mine:,}" + ("" if theirs in (mine, None) else f" ({theirs:,} published)")
             for label, mine, theirs in zip(Counts._fields, found, wanted, strict=True)
         }
+        wanted = Counts(*(n if m is None else m for m, n in zip(wanted, found, strict=True)))
         if found != wanted:
             remarks.append(f"{split}: {_explain(found, wanted)}")
-        remarks += [f"{split}: {remark}" for remark in _look_at_files(table)]
+        if split != "all":
+            remarks += [f"{split}: {note}" for note in copies_by_name(dataset.splits[split])]
     remarks += _look_at_distractors(name, dataset)
-    if read_images:
-        remarks += _unreadable(dataset, progress)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split"), remarks
+    if own:
+        remarks += flaws_of_own(dataset)
+    if find_duplicates:
+        remarks += copies_by_content(dataset, progress)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+    table.attrs["notes"] = notes
+    table.attrs["verdict"] = (
+        "nothing amiss was found; there are no published counts of one's own images"
+        if own
+        else f"{name} is complete: all counts are as published"
+    )
+    return table, remarks
+
+
+def _count(dataset: ReidDataset, together: bool) -> dict[str, Counts]:
+    """Counts of every split that has images, and of all together if asked."""
+    tables = {split: table for split, table in dataset.splits.items() if len(table)}
+    if together:
+        tables["all"] = pd.concat(dataset.splits.values())
+    found = {}
+    for split, table in tables.items():
+        known = table["identity"] != dataset.distractor_identity
+        found[split] = Counts(
+            len(table), table["identity"][known].nunique(), table["camera"].nunique()
+        )
+    return found
+
+
+def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list[str]]:
+    """The counts to hold a dataset against, and notes on them."""
+    published, notes = PUBLISHED.get(name, {}), []
+    if name == "randperson":
+        subset, images = published["train"], len(dataset.train)
+        if abs(images - _WHOLE_RANDPERSON.images) < abs(images - subset.images):
+            published = {"train": _WHOLE_RANDPERSON}
+            notes.append("held against all of RandPerson, not the subset that its authors train on")
+        else:
+            notes.append(
+                "of the subset only the number of images is published where this could be looked "
+                f"up; all of RandPerson has {_WHOLE_RANDPERSON.identities:,} identities and "
+                f"{_WHOLE_RANDPERSON.cameras} cameras"
+            )
+    if name == "clonedperson":
+        notes.append(
+            "published totals only: no source for the counts of its splits could be looked up"
+        )
+    if name in _BAD_DETECTIONS:
+        bad = dataset.gallery.attrs.get("bad detections", 0)
+        notes.append(
+            f"gallery: {bad:,} bad detections (identity -1) were left out; "
+            f"{_BAD_DETECTIONS[name]:,} are published"
+        )
+    return published, notes
 
 
 def _explain(found: Counts, wanted: Counts) -> str:
@@ -124,15 +200,6 @@ def _explain(found: Counts, wanted: Counts) -> str:
     )
 
 
-def _look_at_files(table: pd.DataFrame) -> list[str]:
-    """What the file names of a split tell: copies of an image under two names."""
-    stems = Counter(Path(path).name.partition(".")[0].lower() for path in table["path"])
-    copies = [stem for stem, count in stems.items() if count > 1]
-    if not copies:
-        return []
-    return [f"{len(copies):,} images are there twice under other endings, e.g. {copies[0]}"]
-
-
 def _look_at_distractors(name: str, dataset: ReidDataset) -> list[str]:
     if name not in _DISTRACTORS:
         return []
@@ -145,14 +212,19 @@ def _look_at_distractors(name: str, dataset: ReidDataset) -> list[str]:
     ]
 
 
-def _unreadable(dataset: ReidDataset, progress: bool) -> list[str]:
+def _unreadable(dataset: ReidDataset, progress: bool, skip: bool) -> tuple[list[str], list[str]]:
+    """Images that cannot be read, and the remark on them."""
     paths = [path for table in dataset.splits.values() for path in table["path"]]
-    bad = []
-    for path in tqdm(paths, unit="image", disable=not progress):
-        try:
-            load_image(path)
-        except (ValueError, OSError):
-            bad.append(path)
+    bad = unreadable_images(paths, progress)
     if not bad:
-        return []
-    return [f"{len(bad):,} images cannot be read: {', '.join(bad[:3])}{' ...' * (len(bad) > 3)}"]
+        return [], []
+    left_out = "; their rows were left out" if skip else ""
+    return bad, [f"{len(bad):,} images cannot be read: {name_some(bad)}{left_out}"]
+
+
+def _without(dataset: ReidDataset, paths: list[str]) -> ReidDataset:
+    kept = {
+        split: table[~table["path"].isin(paths)].reset_index(drop=True)
+        for split, table in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, **kept)

@@ -8,7 +8,7 @@ table with the columns
 path       image file
 identity   who is on it; 0 = distractor in Market-1501
 camera     from 0
-session    as the file name counts it (Market-1501), else 0
+session    as the file name counts it (Market-1501; the scene of rendered data), else 0
 frame      number in the file name; a time only where ``seconds`` is one
 seconds    time on the camera's clock, NaN where the dataset has none
 =========  ================================================================================
@@ -18,25 +18,30 @@ Which gallery images are junk for which query is not decided here but when resul
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from qaconv_lib.archives import data_folders, unpack_archive
-from qaconv_lib.layouts import LAYOUTS, Layout
+from qaconv_lib.archives import data_folders
+from qaconv_lib.images import load_image, load_part_map, readable_rows
+from qaconv_lib.layouts import LAYOUTS
+from qaconv_lib.layouts.own import read_csv, read_table
+from qaconv_lib.places import find_csv, find_folder, not_found
 
 __all__ = [
     "DATASETS",
     "ReidDataset",
     "all_images",
     "choose_queries",
+    "dataset_from_table",
     "load_dataset",
     "load_image",
     "load_part_map",
+    "load_test",
     "validation_split",
 ]
 
@@ -51,7 +56,7 @@ _MINIATURES = {
 }
 #: Names that ``load_dataset`` knows.
 DATASETS = (*LAYOUTS, *_MINIATURES)
-_PART_MAPS = "part_maps"
+_OWN_SUFFIX = ".csv"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -79,8 +84,14 @@ class ReidDataset:
 
     @property
     def has_time(self) -> bool:
-        """Whether every query and gallery image has a time in seconds."""
-        return bool(self.query["seconds"].notna().all() and self.gallery["seconds"].notna().all())
+        """Whether there are queries, and every query and gallery image has a time in seconds."""
+        tables = (self.query, self.gallery)
+        return self.has_test and all(bool(table["seconds"].notna().all()) for table in tables)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are query and gallery images; RandPerson, for one, has none."""
+        return len(self.query) > 0 and len(self.gallery) > 0
 
     @property
     def num_cameras(self) -> int:
@@ -104,111 +115,95 @@ class ReidDataset:
         parts = [
             f"{split} {row['images']:,} images of {row['identities']:,} identities"
             for split, row in self.summary().iterrows()
+            if row["images"]
         ]
         time = "with time" if self.has_time else "without time"
+        time = time if self.has_test else "nothing to test on"
         return f"ReidDataset({self.name!r}: {', '.join(parts)}; {self.num_cameras} cameras; {time})"
 
 
 def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidDataset:
-    """Load a public dataset or a miniature.
+    """Load a public dataset, a miniature, or one's own images.
 
     Args:
-        name: one of ``DATASETS``; ``mini-cuhk03`` means its detected boxes.
+        name: one of ``DATASETS``; ``mini-cuhk03`` means its detected boxes. Or the name of a CSV
+            file with a row for each of one's own images, such as ``people.csv``: see
+            `dataset_from_table` for its columns; its paths count from the file's folder.
         root: the dataset's folder or the folder above it; for a miniature also its zip file or the
-            folder that holds it. None looks in the data search path: the environment variable
-            ``QACONV_DATA``, ``data/`` beside the package, ``data/`` of the working directory and
-            of the folders above it.
+            folder that holds it; for a CSV file its folder. None looks in the data search path:
+            the environment variable ``QACONV_DATA``, ``data/`` beside the package, ``data/`` of
+            the working directory and of the folders above it.
 
     Raises:
         FileNotFoundError: the dataset, or an image that one of its lists names, is not there.
-        ValueError: unknown name, an empty split, a file name that cannot be read, or a damaged
-            archive.
+        ValueError: unknown name, an empty split, a file name or a list that cannot be read, or a
+            damaged archive.
     """
+    places = data_folders() if root is None else [Path(root)]
+    if name.lower().endswith(_OWN_SUFFIX):
+        path = find_csv(name, places)
+        return ReidDataset(name, path.parent, **read_csv(path), distractor_identity=0)
     if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
+        raise ValueError(
+            f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, and CSV files such as "
+            "people.csv"
+        )
     archive, layout_name = _MINIATURES.get(name, (None, name))
     layout = LAYOUTS[layout_name]
-    places = data_folders() if root is None else [Path(root)]
-    folder = _find(layout, archive, places, given=root is not None)
+    folder = find_folder(layout, archive, places, given=root is not None)
     if folder is None:
-        raise FileNotFoundError(_not_found(name, layout, archive, places, root))
+        raise FileNotFoundError(not_found(name, layout, archive, places, root))
     tables = layout.read(folder)
     return ReidDataset(name, folder, **tables, distractor_identity=layout.distractor)
 
 
-def _find(layout: Layout, archive: str | None, places: list[Path], given: bool) -> Path | None:
-    """First folder of the dataset in ``places``; ``given`` says that the caller named the place."""
-    for place in places:
-        if archive is not None:
-            bundle = place / f"{archive}.zip" if place.is_dir() else place
-            if bundle.is_file():
-                return unpack_archive(bundle)
-            if (folder := layout.find(place / archive)) is not None:
-                return folder
-        if (given or archive is None) and (folder := layout.find(place)) is not None:
-            return folder
-    return None
-
-
-def _not_found(
-    name: str,
-    layout: Layout,
-    archive: str | None,
-    places: list[Path],
-    root: str | os.PathLike[str] | None,
-) -> str:
-    looked = ", ".join(str(place) for place in places) or "no folder at all"
-    if root is not None and not Path(root).exists():
-        return f"{name}: there is no folder {root}"
-    wanted = f"a folder {layout.folders[0]} with {layout.describe()}"
-    if archive is not None:
-        return (
-            f"{name}: neither {archive}.zip nor {wanted} found in {looked}; "
-            f"draw it with `python -m qaconv_lib synthesize {archive}`, "
-            "or name its place with root= or QACONV_DATA"
-        )
-    return f"{name}: {wanted} not found in {looked}; name its place with root= or QACONV_DATA"
-
-
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image as RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {os.fspath(path)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {os.fspath(path)}: {error}") from error
-
-
-def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Body part shown by each pixel of a query or gallery image of a miniature.
+def dataset_from_table(
+    table: pd.DataFrame, root: str | os.PathLike[str] = ".", name: str = "own images"
+) -> ReidDataset:
+    """A dataset of one's own images, from a table with one row an image.
 
     Args:
-        path: the image (not the map), as in the column ``path``.
-
-    Returns:
-        (H, W) uint8 of indices into ``qaconv_lib.synthetic.domains.PART_NAMES``; 0 is the
-        background.
+        table: columns ``path``, ``identity`` and ``camera``, and perhaps ``seconds`` (time on the
+            camera's clock, may be empty) and ``split`` (train, query or gallery; without it all
+            images are training images). Identities and cameras are whole numbers or names. Numbers
+            stay as they are; names are numbered in sorted order, identities from 1 and cameras
+            from 0. Identity 0 stands for people who belong to no query.
+        root: where relative paths start.
+        name: the dataset's name.
 
     Raises:
-        FileNotFoundError: the image has no part map: it is a training image, or of no miniature.
+        FileNotFoundError: an image is not there.
+        ValueError: a column is missing, or a cell cannot be read; messages name row and column,
+            the first row being row 0.
     """
-    path = Path(path)
-    for folder in path.parents:
-        if (folder / _PART_MAPS).is_dir():
-            part_map = (folder / _PART_MAPS / path.relative_to(folder)).with_suffix(".png")
-            if part_map.is_file():
-                with Image.open(part_map) as image:
-                    return np.asarray(image, dtype=np.uint8)
-            break
-    raise FileNotFoundError(
-        f"no part map for {path}; the query and gallery images of the miniatures have one"
+    tables = read_table(table, Path(root), name)
+    return ReidDataset(name, Path(root), **tables, distractor_identity=0)
+
+
+def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
+    """Load a dataset to test on.
+
+    Args:
+        name: as for `load_dataset`.
+        skip_unreadable: open every query and gallery image, and leave out those that cannot be
+            read; a warning says which.
+
+    Raises:
+        FileNotFoundError: as `load_dataset`.
+        ValueError: as `load_dataset`; or the dataset has no query and gallery images.
+    """
+    dataset = load_dataset(name)
+    if not dataset.has_test:
+        raise ValueError(
+            f"{name} has no query and gallery images, so nothing can be tested on it; train on it "
+            "and test on another dataset"
+        )
+    if not skip_unreadable:
+        return dataset
+    return dataclasses.replace(
+        dataset,
+        query=readable_rows(dataset.query, f"{name}, query"),
+        gallery=readable_rows(dataset.gallery, f"{name}, gallery"),
     )
 
 
@@ -223,6 +218,8 @@ def all_images(dataset: ReidDataset) -> pd.DataFrame:
     parts, count = [], 0
     for table in (dataset.train, test):
         table = table[table["identity"] != dataset.distractor_identity]
+        if table.empty:
+            continue
         numbers, known = pd.factorize(table["identity"], sort=True)
         parts.append(table.assign(identity=numbers + count))
         count += len(known)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from qaconv_lib.datasets import load_dataset
+from qaconv_lib.datasets import load_dataset, load_test
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import default_device
 from qaconv_lib.postprocessing import tfusion_record, tlift_record
@@ -183,14 +183,19 @@ def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
     return None
 
 
-def evaluate_trial(trial: Trial, *, device: str | None = None) -> dict:
-    """Test a trained model on a dataset, with all post-processing if asked; write the record."""
-    run, dataset = trial.run, load_dataset(trial.target)
+def evaluate_trial(
+    trial: Trial, *, device: str | None = None, skip_unreadable: bool = False
+) -> dict:
+    """Test a trained model on a dataset, with all post-processing if asked; write the record.
+
+    With `skip_unreadable`, images that cannot be read are left out and a warning names them.
+    """
+    run, dataset = trial.run, load_test(trial.target, skip_unreadable)
     calibration = None
     if trial.post and dataset.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
-    pairs = pair_similarities(run, trial.target, device=device, keep=not run.settings)
+    pairs = pair_similarities(run, dataset, device=device, keep=not run.settings)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
         stages = similarity_stages(pairs, dataset, run.loss, calibration)

@@ -19,9 +19,10 @@ from scipy.special import expit, logit
 
 from qaconv_lib.archives import cache_folder, write_whole
 from qaconv_lib.checkpoints import make_folder, read_checkpoint
-from qaconv_lib.datasets import ReidDataset, all_images, load_dataset
+from qaconv_lib.datasets import ReidDataset, all_images, load_dataset, load_test
 from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.images import counting_unreadable, readable_rows
 from qaconv_lib.models import (
     TrainingConfig,
     default_device,
@@ -147,6 +148,7 @@ def train_run(
     device: str | None = None,
     run_folder: str | Path | None = None,
     progress: bool = False,
+    skip_unreadable: bool = False,
 ) -> Path:
     """Train; write the model and the record of the run.
 
@@ -156,22 +158,30 @@ def train_run(
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         run_folder: where to keep the state after every epoch, to go on from after an interruption.
         progress: show progress bars.
+        skip_unreadable: open every image first, and leave out those that cannot be read.
 
     Returns:
         The checkpoint.
+
+    Raises:
+        UnreadableImageError: images cannot be read; it says which and how many.
     """
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
-    table = run.table()
+    whole = table = run.table()
+    if skip_unreadable:
+        table = readable_rows(whole, f"{run.source}, training", progress)
     make_folder(path.parent)  # now, and not after the training
     trainer = Trainer(run.config(), table, device=device, run_folder=run_folder)
     start, done_before = time.perf_counter(), trainer.epoch
-    model = trainer.train(progress=progress)
+    with counting_unreadable(table, f"{run.source}, training"):
+        model = trainer.train(progress=progress)
     seconds = time.perf_counter() - start
     record = {
         "experiment": "train",
         **run.about,
         "config": dataclasses.asdict(trainer.config),
         "images": len(table),
+        **({"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}),
         "num_identities": model.num_classes,
         "history": trainer.history,
         "seconds": round(seconds, 1),
@@ -186,7 +196,7 @@ def train_run(
 
 
 def pair_similarities(
-    run: Run, target: str, *, device: str | None = None, keep: bool = True
+    run: Run, target: str | ReidDataset, *, device: str | None = None, keep: bool = True
 ) -> dict[str, np.ndarray]:
     """Similarities of a trained model on a dataset's query and gallery images, all pairs.
 
@@ -195,16 +205,22 @@ def pair_similarities(
 
     Args:
         run: a run whose model is there.
-        target: name of the dataset.
+        target: the dataset, or its name.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         keep: keep them in the cache folder, under the contents of checkpoint and dataset, and take
             them from there at the next call.
 
     Returns:
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
+
+    Raises:
+        ValueError: the dataset has no query and gallery images.
+        UnreadableImageError: images cannot be read; it says which and how many.
     """
-    path, dataset = run.checkpoint(), load_dataset(target)
-    images = pd.concat([dataset.query, dataset.gallery])["path"]
+    path = run.checkpoint()
+    dataset = load_test(target) if isinstance(target, str) else target
+    tested = pd.concat([dataset.query, dataset.gallery])
+    images = tested["path"]
     key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
     key.update("\n".join(map(str, images)).encode())  # the folder's name holds the archive's hash
     kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
@@ -215,8 +231,9 @@ def pair_similarities(
         except (ValueError, EOFError, zipfile.BadZipFile):
             pass  # damaged: compute it again
     model = load_model(path, device or default_device())
-    queries = extract_in_shares(model, dataset.query)
-    gallery = extract_in_shares(model, dataset.gallery)
+    with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
+        queries = extract_in_shares(model, dataset.query)
+        gallery = extract_in_shares(model, dataset.gallery)
     temperature = 10.0 if run.loss == "qaconv" else 1.0
     found = {
         name: similarity_in_shares(model, a, b, temperature=temperature).numpy(force=True)

@@ -106,6 +106,83 @@ def test_unreadable_images_are_counted_and_named(market):
     assert remark.startswith("2 images cannot be read: ") and "0001_c1s3_000010_00.jpg" in remark
 
 
+def test_bad_detections_are_noted(market):
+    table, _ = check_dataset("market1501", market)
+    assert table.attrs["notes"] == [
+        "gallery: 1 bad detections (identity -1) were left out; 3,819 are published"
+    ]
+
+
+def test_unreadable_images_are_left_out(market):
+    next((market / "query").glob("0001*")).write_bytes(b"no image")
+    table, found = check_dataset("market1501", market, skip_unreadable=True)
+    assert table.loc["query"].tolist() == ["1 (2 published)", "1 (2 published)", "1 (2 published)"]
+    assert found[0].endswith("0001_c1s3_000010_00.jpg; their rows were left out")
+    assert found[1].startswith("query: 1 images and 1 identities are missing")
+
+
+def test_files_of_the_same_content(market):
+    for number, path in enumerate(sorted(market.rglob("*.jpg"))):
+        path.write_bytes(bytes([number]))
+    assert remarks(market, find_duplicates=True) == []
+    train, query = market / "bounding_box_train", market / "query"
+    (train / "0007_c1s2_001000_01.jpg").write_bytes(b"same")
+    (train / "0002_c2s1_000776_01.jpg").write_bytes(b"same")
+    (query / "0009_c2s1_000100_00.jpg").write_bytes(b"same")
+    assert remarks(market) == []
+    within, across = remarks(market, find_duplicates=True)
+    assert within.startswith("train: 1 files repeat the content of another, e.g. ")
+    assert "0002_c2s1_000776_01.jpg and " in within and "0007_c1s2_001000_01.jpg" in within
+    assert across.startswith("train and query have 1 files of the same content, e.g. ")
+    assert across.endswith("0009_c2s1_000100_00.jpg")
+
+
+@pytest.fixture
+def rendered(tmp_path, monkeypatch):
+    """RandPerson with three images, and ClonedPerson with as many in all."""
+    monkeypatch.setitem(checking.PUBLISHED, "randperson", {"train": Counts(3, None, None)})
+    monkeypatch.setitem(checking.PUBLISHED, "clonedperson", {"all": Counts(3, 2, 2)})
+    names = [
+        f"{person:06d}_s00_c0{camera}_f000001.jpg" for person, camera in ((0, 0), (0, 1), (5, 1))
+    ]
+    folders = ["train", "test/query", "test/gallery"]
+    for folder, name in zip(folders, names, strict=True):
+        for path in (
+            tmp_path / "randperson_subset" / name,
+            tmp_path / "clonedperson" / folder / name,
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return tmp_path
+
+
+def test_randperson_is_held_against_its_subset(rendered):
+    table, found = check_dataset("randperson", rendered)
+    assert found == [] and table.to_dict("index") == {
+        "train": {"images": "3", "identities": "2", "cameras": "2"}
+    }
+    assert "only the number of images is published" in table.attrs["notes"][0]
+    next((rendered / "randperson_subset").iterdir()).unlink()
+    assert check_dataset("randperson", rendered)[1][0].startswith("train: 1 images are missing")
+
+
+def test_or_against_the_whole_where_it_is_nearer(rendered, monkeypatch):
+    monkeypatch.setattr(checking, "_WHOLE_RANDPERSON", Counts(4, 3, 2))
+    monkeypatch.setitem(checking.PUBLISHED, "randperson", {"train": Counts(1, None, None)})
+    table, found = check_dataset("randperson", rendered)
+    assert found[0].startswith("train: 1 images and 1 identities are missing")
+    assert "all of RandPerson" in table.attrs["notes"][0]
+
+
+def test_clonedperson_is_held_against_its_totals(rendered):
+    table, found = check_dataset("clonedperson", rendered)
+    assert found == [] and table.loc["all"].tolist() == ["3", "2", "2"]
+    assert table.index.tolist() == ["train", "query", "gallery", "all"]
+    (rendered / "clonedperson" / "train" / "000008_s00_c01_f000001.jpg").write_bytes(b"")
+    (remark,) = check_dataset("clonedperson", rendered)[1]
+    assert remark.startswith("all: 1 images and 1 identities too many")
+
+
 class TestCommand:
     def test_a_complete_dataset(self, market, capsys):
         assert main(["check-data", "market1501", "--root", str(market), "--images"]) == 0

@@ -1,0 +1,144 @@
+"""Folder layouts of the public re-identification datasets: file names in, tables out.
+
+Each reader takes a dataset's folder and returns the three tables ``train``, ``query`` and
+``gallery`` with the columns of ``COLUMNS``. Chapter 1 shows what the parts of a file name mean;
+``qaconv_lib.datasets`` finds the folders and is what other code calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qaconv_lib.layouts.cuhk03 import protocol_name, read_cuhk03
+from qaconv_lib.layouts.market_duke import (
+    DUKE_FPS,
+    DUKE_OFFSETS,
+    MARKET_FPS,
+    read_duke,
+    read_market,
+)
+from qaconv_lib.layouts.msmt17 import read_msmt17
+from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
+from qaconv_lib.layouts.rendered import read_clonedperson, read_randperson
+
+__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layout", "Tables"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one public dataset lies on disk.
+
+    Attributes:
+        title: the dataset's name in messages.
+        folders: names its folder goes by; the first is the official one.
+        markers: sets of entries, as patterns; a folder that has all entries of one set is taken
+            for the dataset. Earlier sets are looked for first.
+        read: from the folder to the tables.
+        distractor: identity number of people who belong to no query, or None.
+        contents: what a folder holds, in words; None names the markers.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    markers: tuple[tuple[str, ...], ...]
+    read: Callable[[Path], Tables]
+    distractor: int | None = None
+    contents: str | None = None
+
+    def describe(self) -> str:
+        """What a folder of this dataset must hold, in words."""
+        return self.contents or " or ".join(", ".join(names) for names in self.markers)
+
+    def find(self, root: Path) -> Path | None:
+        """The dataset's folder: ``root`` itself, or one below it along folders of known names."""
+        folders = list(self._candidates(root))
+        for names in self.markers:
+            for folder in folders:
+                if all(_has(folder, name) for name in names):
+                    return folder
+        return None
+
+    def lacking(self, root: Path) -> str:
+        """What is there and what is not where part of a dataset lies, or ""."""
+        for folder in self._candidates(root):
+            for names in self.markers:
+                there = [name for name in names if _has(folder, name)]
+                absent = [name for name in names if name not in there]
+                if there and absent:
+                    return f"{folder} holds {', '.join(there)} but lacks {', '.join(absent)}"
+        return ""
+
+    def _candidates(self, root: Path, depth: int = 3) -> Iterator[Path]:
+        """``root``, then the folders in it that bear a known name, and those in them."""
+        known = {_plain(name) for name in self.folders}
+        level = [root] if root.is_dir() else []
+        for _ in range(depth + 1):
+            yield from level
+            level = [
+                path
+                for folder in level
+                for path in sorted(folder.iterdir())
+                if _plain(path.name) in known and path.is_dir()
+            ]
+
+
+def _has(folder: Path, name: str) -> bool:
+    if "*" in name:
+        return any(True for _ in folder.glob(name))
+    return (folder / name).exists()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+_BOXES = tuple(BOX_FOLDERS.values())
+
+
+def _cuhk03(boxes: str) -> Layout:
+    return Layout(
+        "CUHK03-NP",
+        ("cuhk03-np", "cuhk03", "cuhk03_release"),
+        ((f"{boxes}/{_BOXES[0]}",), (protocol_name(boxes),), (boxes,), _BOXES),
+        lambda root: read_cuhk03(root, boxes),
+        contents=f"a folder {boxes} with {', '.join(_BOXES)}, or {protocol_name(boxes)} beside "
+        f"images_{boxes} or cuhk03_release/cuhk-03.mat",
+    )
+
+
+LAYOUTS = {
+    "market1501": Layout(
+        "Market-1501",
+        ("Market-1501-v15.09.15", "Market-1501"),
+        (_BOXES,),
+        read_market,
+        distractor=0,
+    ),
+    "dukemtmc": Layout("DukeMTMC-reID", ("DukeMTMC-reID", "DukeMTMC"), (_BOXES,), read_duke),
+    "cuhk03-np-detected": _cuhk03("detected"),
+    "cuhk03-np-labeled": _cuhk03("labeled"),
+    "msmt17": Layout(
+        "MSMT17",
+        ("MSMT17_V1", "MSMT17_V2", "MSMT17"),
+        (("list_train.txt",),),
+        read_msmt17,
+        contents="list_train.txt, list_val.txt, list_query.txt and list_gallery.txt beside train "
+        "and test, or mask_train_v2 and mask_test_v2",
+    ),
+    "randperson": Layout(
+        "RandPerson",
+        ("randperson_subset", "randperson", "images", "subset"),
+        (("*_s[0-9]*_c[0-9]*_f[0-9]*",), ("*_c[0-9]*_s[0-9]*_f[0-9]*",), ("scene[0-9]*",)),
+        read_randperson,
+        contents=f"images named like {FORMATS['RandPerson'].example}",
+    ),
+    "clonedperson": Layout(
+        "ClonedPerson",
+        ("clonedperson",),
+        (("train", "test/query", "test/gallery"),),
+        read_clonedperson,
+    ),
+}

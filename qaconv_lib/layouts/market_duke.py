@@ -1,0 +1,57 @@
+"""Market-1501 and DukeMTMC-reID: three folders of boxes, and times in the file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from qaconv_lib.layouts.names import Tables, read_boxes
+
+MARKET_FPS = 25.0
+DUKE_FPS = 59.94
+#: Frames to add to the counter of each camera of DukeMTMC-reID so that the eight clocks agree.
+DUKE_OFFSETS = (5542, 3606, 27243, 31181, 0, 22401, 18967, 46765)
+
+
+def read_market(root: Path) -> Tables:
+    """Market-1501: ``0002_c1s1_000451_03.jpg`` = identity, camera and session, frame, box.
+
+    Bad detections (identity -1) are dropped from the gallery, which leaves 15,913 images there,
+    and distractors (identity 0) are kept. Names that end in ``.jpg.jpg`` count: the public archive
+    has 24 of them.
+
+    Frames restart at zero in every session of every camera. As in section 5.2 of the paper the
+    sessions of a camera are laid end to end: a session starts where the one before it ends, its
+    end being the largest frame seen of that camera and session in any split (bad detections too,
+    for they bear a time as well). Sessions that all end at frame 1000 so start at 0, 1000, 2000,
+    3000. The released code adds the offsets up twice and starts them at 0, 1000, 3000, 7000.
+    Seconds are frames / 25.
+    """
+    tables = read_boxes(root, "Market-1501")
+    last = pd.concat(tables.values()).groupby(["camera", "session"])["frame"].max().sort_index()
+    start = last.groupby(level="camera").cumsum() - last
+    for split, table in tables.items():
+        keys = pd.MultiIndex.from_frame(table[["camera", "session"]])
+        table["seconds"] = (table["frame"] + start.loc[keys].to_numpy()) / MARKET_FPS
+        bad = table["identity"] < 0
+        tables[split] = table[~bad].reset_index(drop=True)
+        tables[split].attrs["bad detections"] = int(bad.sum())
+    return tables
+
+
+def read_duke(root: Path) -> Tables:
+    """DukeMTMC-reID: ``0005_c2_f0046985.jpg`` = identity, camera, frame.
+
+    Seconds are (frame + offset of the camera) / 59.94, on one clock for all eight cameras.
+    """
+    tables = read_boxes(root, "DukeMTMC-reID")
+    for split, table in tables.items():
+        if table["camera"].max() >= len(DUKE_OFFSETS):
+            path = table["path"][table["camera"].idxmax()]
+            raise ValueError(
+                f"{path} names a camera above 8; DukeMTMC-reID has the cameras c1 to c8"
+            )
+        offset = table["camera"].map(dict(enumerate(DUKE_OFFSETS)))
+        tables[split]["seconds"] = (table["frame"] + offset) / DUKE_FPS
+    return tables

@@ -1,0 +1,102 @@
+"""MSMT17: lists that say which images belong where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qaconv_lib.layouts.names import FORMATS, Tables, make_table, parse_name, read_text
+
+_LISTS = {
+    "train": ("train", ("list_train.txt", "list_val.txt")),
+    "query": ("test", ("list_query.txt",)),
+    "gallery": ("test", ("list_gallery.txt",)),
+}
+
+
+def read_msmt17(root: Path) -> Tables:
+    """MSMT17, first (``train``, ``test``) or second (``mask_train_v2``, ``mask_test_v2``) release.
+
+    The lists say which images belong where and who is on them; ``list_train.txt`` and
+    ``list_val.txt`` together are the training set (32,621 images of 1,041 identities). Training
+    and test identities are both numbered from 0 in the lists and have nothing to do with each
+    other: ``all_images`` tells them apart. Here they count from 1, because evaluation takes 0 for
+    a distractor. Time of day in the names is no clock.
+    """
+    tables, present = {}, {}
+    for split, (part, lists) in _LISTS.items():
+        folder = _image_folder(root, part)
+        if folder not in present:
+            present[folder] = _files_below(folder)
+        rows = [row for name in lists for row in _list_rows(root / name, folder, present[folder])]
+        tables[split] = make_table(rows)
+    return tables
+
+
+def _image_folder(root: Path, part: str) -> Path:
+    """The folder of one part, whatever the case of its name; that of the first release first."""
+    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    for name in (part, f"mask_{part}_v2"):
+        if name in folders:
+            return folders[name]
+    raise FileNotFoundError(
+        f"no folder {root / part}; MSMT17 keeps train and test, or mask_train_v2 and mask_test_v2"
+    )
+
+
+def _files_below(folder: Path) -> dict[str, str]:
+    """Relative paths of all files, by their lower-case form."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        for name in names:
+            path = (inside / name).as_posix()
+            found[path.lower()] = path
+    return found
+
+
+def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[dict]:
+    """Rows of one list file, whose lines are ``0000/0000_000_01_0303morning_0008_0.jpg 0``."""
+    if not list_path.is_file():
+        raise FileNotFoundError(
+            f"no list {list_path}; MSMT17 keeps its list_*.txt files beside the image folders"
+        )
+    rows, missing = [], []
+    for number, line in enumerate(read_text(list_path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, label = (line.rsplit(maxsplit=1) + [""])[:2]
+        if not label.isdecimal():
+            raise ValueError(
+                f"{list_path}, line {number}: {line!r}; "
+                "an image path, a space and an identity are expected"
+            )
+        name = name.strip().removeprefix("./").replace("\\", "/")
+        fields = parse_name(name.rpartition("/")[2], "MSMT17", folder)
+        if fields["camera"] < 1:
+            raise ValueError(
+                f"{list_path}, line {number}: {name} has camera 00; a name like "
+                f"{FORMATS['MSMT17'].example} counts from 01"
+            )
+        if name.lower() not in present:
+            missing.append((number, name))
+            continue
+        rows.append(
+            {
+                "path": str(folder / present[name.lower()]),
+                "identity": int(label) + 1,
+                "camera": fields["camera"] - 1,
+                "frame": fields["frame"],
+            }
+        )
+    if missing:
+        number, name = missing[0]
+        raise FileNotFoundError(
+            f"{list_path}, line {number}, names {name}, which is not in {folder}; "
+            f"{len(missing):,} of the list's {len(missing) + len(rows):,} images are missing there"
+        )
+    if not rows:
+        raise ValueError(
+            f"{list_path} is empty; lines with an image path and an identity are expected"
+        )
+    return rows

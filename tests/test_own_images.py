@@ -1,0 +1,220 @@
+"""One's own images from a CSV file or a table, and what is wrong with them by row and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from qaconv_lib.__main__ import main
+from qaconv_lib.checking import check_dataset
+from qaconv_lib.datasets import dataset_from_table, load_dataset, load_test
+from qaconv_lib.layouts import COLUMNS
+from qaconv_lib.records import read_records
+
+HEADER = "path,identity,camera,seconds,split"
+ROWS = [
+    "a.jpg,3,0,,train",
+    "b.jpg,3,1,,train",
+    "c.jpg,8,0,2.5,query",
+    "d.jpg,8,1,4,gallery",
+    "e.jpg,0,1,5,gallery",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in "abcde":
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+    return tmp_path
+
+
+def write(folder: Path, *rows: str, header: str = HEADER, encoding: str = "utf-8") -> Path:
+    path = folder / "people.csv"
+    path.write_bytes("\n".join([header, *rows]).encode(encoding))
+    return path
+
+
+class TestCsv:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    def test_all_columns(self, folder, encoding):
+        path = write(folder, *ROWS, "", encoding=encoding)
+        for root in (folder, path):
+            data = load_dataset("people.csv", root)
+            assert data.name == "people.csv" and data.root == folder
+            assert [len(table) for table in data.splits.values()] == [2, 1, 2]
+            assert list(data.train.columns) == COLUMNS
+            assert data.gallery["identity"].tolist() == [8, 0] and data.has_time
+            assert data.gallery["path"].tolist() == [str(folder / "d.jpg"), str(folder / "e.jpg")]
+            assert data.query["seconds"].tolist() == [2.5] and data.train["seconds"].isna().all()
+        assert data.summary().loc["gallery", "distractor images"] == 1
+
+    def test_names_instead_of_numbers(self, folder):
+        write(folder, "b.jpg,zoe,yard", "a.jpg,ann,hall", "c.jpg,ann,yard", header=HEADER[:20])
+        data = load_dataset("people.csv", folder)
+        assert data.train["identity"].tolist() == [2, 1, 1]
+        assert data.train["camera"].tolist() == [1, 0, 1]
+        assert data.query.empty and not data.has_test
+
+    def test_it_is_looked_for_in_the_search_path(self, folder, monkeypatch):
+        write(folder, *ROWS)
+        monkeypatch.setenv("QACONV_DATA", str(folder))
+        assert len(load_test("people.csv").gallery) == 2
+        with pytest.raises(FileNotFoundError, match="others.csv not found in"):
+            load_dataset("others.csv")
+        with pytest.raises(ValueError, match="file name without its folder"):
+            load_dataset("here/people.csv")
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ([",1,0,,train"], "row 2, column path: it is empty"),
+            (["a.jpg,,0,,train"], "row 2, column identity: it is empty"),
+            ([ROWS[0], "", "b.jpg,3,-1,,train"], "row 4, column camera: -1 is negative"),
+            ([ROWS[0], "b.jpg,3,hall,,train"], "row 3, column camera: 'hall' is not a whole num"),
+            (["a.jpg,x,0,,train", "b.jpg,y,0,,train", "c.jpg,7,0,,train"], "row 4, .*'7' is not"),
+            ([ROWS[0], "b.jpg,1.5,1,,train", "c.jpg,3,1,,train"], "row 3, column identity: '1.5'"),
+            (["a.jpg,3,0,noon,train"], "row 2, column seconds: 'noon' is no number"),
+            (["a.jpg,3,0,inf,train"], "row 2, column seconds: 'inf' is no number"),
+            (["a.jpg,3,0,,test", "b.jpg,3,0,,val"], r"row 2, column split: 'test' .*\(and 1"),
+            (["a.jpg,0,0,,train"], "row 2, column identity: 0 stands for people who belong to no"),
+            ([ROWS[0], "a.jpg,4,0,,train"], "row 3, column path: a.jpg was named before"),
+            (ROWS[:3], "query images but no gallery images"),
+            ([ROWS[0], ROWS[3]], "gallery images but no query images"),
+            ([], "has no rows; the columns path, identity, camera"),
+            ([f"{ROWS[0]},extra"], "more cells than its header"),
+            ([ROWS[0], f"{ROWS[1]},extra"], "line 3"),
+        ],
+    )  # fmt: skip
+    def test_bad_rows_are_named(self, folder, rows, message):
+        write(folder, *rows)
+        with pytest.raises(ValueError, match=f"people.csv.*{message}"):
+            load_dataset("people.csv", folder)
+
+    def test_missing_images_are_named_and_counted(self, folder):
+        write(folder, ROWS[0], "x.jpg,3,1,,train", "y.jpg,3,1,,train")
+        with pytest.raises(
+            FileNotFoundError, match=r"row 3, column path: .*x\.jpg \(and 1 more rows"
+        ):
+            load_dataset("people.csv", folder)
+
+    @pytest.mark.parametrize(
+        ("header", "message"),
+        [
+            ("path;identity;camera", "no column path and no column identity and no column camera"),
+            ("path,identity,cam", "no column camera; .* its columns are: path, identity, cam"),
+        ],
+    )
+    def test_missing_columns_are_named(self, folder, header, message):
+        write(folder, header.replace("path", "a.jpg"), header=header)
+        with pytest.raises(ValueError, match=message):
+            load_dataset("people.csv", folder)
+
+    def test_an_empty_file(self, folder):
+        (folder / "people.csv").write_bytes(b"")
+        with pytest.raises(ValueError, match="people.csv is empty"):
+            load_dataset("people.csv", folder)
+
+
+class TestTable:
+    def test_numbers_as_pandas_keeps_them(self, folder):
+        table = pd.DataFrame(
+            {
+                "path": [folder / "a.jpg", "b.jpg"],
+                "identity": [2.0, 5.0],
+                "camera": pd.Categorical(["hall", "yard"]),
+                "seconds": [1.5, np.nan],
+                "note": ["", "not read"],
+            },
+            index=[7, 7],
+        )
+        data = dataset_from_table(table, folder, name="hall and yard")
+        assert data.name == "hall and yard" and data.train["identity"].tolist() == [2, 5]
+        assert data.train["camera"].tolist() == [0, 1] and data.train["seconds"][0] == 1.5
+
+    def test_rows_count_from_zero(self, folder):
+        table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "identity": [1, None], "camera": [0, 0]})
+        with pytest.raises(ValueError, match="own images, row 1, column identity: it is empty"):
+            dataset_from_table(table, folder)
+
+
+def checked(folder: Path, *rows: str) -> list[str]:
+    write(folder, *rows)
+    return check_dataset("people.csv", folder)[1]
+
+
+class TestCheck:
+    def test_nothing_amiss(self, folder):
+        assert checked(folder, *ROWS) == []
+
+    def test_a_query_without_a_match(self, folder):
+        (remark,) = checked(folder, *ROWS[:3], "d.jpg,8,0,4,gallery", "e.jpg,9,1,5,gallery")
+        assert remark.startswith("query: 1 of 1 images have no gallery image of the same identity")
+
+    def test_an_identity_trained_and_tested_on(self, folder):
+        rows = [row.replace(",8,", ",3,") for row in ROWS]
+        assert checked(folder, *rows) == ["1 identities are both trained on and tested on"]
+
+    def test_identities_under_one_camera(self, folder):
+        (remark,) = checked(folder, ROWS[0])
+        assert remark.startswith("train: all 1 identities were seen by one camera only")
+
+    def test_command(self, folder, capsys):
+        write(folder, *ROWS)
+        assert main(["check-data", "people.csv", "--root", str(folder)]) == 0
+        assert "people.csv: nothing amiss was found" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """People of a CSV file, drawn as noise; two training images and one gallery image damaged."""
+    folder = tmp_path_factory.mktemp("studio")
+    (folder / "results").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for person in range(1, 9):
+        for camera in range(2):
+            for number in range(3):
+                split = "train" if person < 7 else "gallery" if camera else "query"
+                name = f"{person}_{camera}_{number}.png"
+                pixels = rng.integers(0, 255, (64, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name)
+                rows.append(f"{name},{person},{camera},,{split}")
+    write(folder, *rows)
+    for name in ("2_0_1", "3_1_2", "7_1_0"):
+        (folder / f"{name}.png").write_bytes(b"damaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QACONV_DATA", str(folder))
+        patch.setenv("QACONV_CACHE", str(folder / "cache"))
+        yield folder
+
+
+class TestUnreadableImages:
+    RUN = ["softmax", "people.csv", "--profile", "smoke", "--quiet", "--device", "cpu"]
+
+    def test_training_stops_and_says_how_many(self, studio, capsys):
+        assert main(["train", *self.RUN]) == 2
+        error = capsys.readouterr().err
+        assert "people.csv, training: 2 of 36 images cannot be read: " in error
+        assert "2_0_1.png" in error and "3_1_2.png" in error and "--skip-unreadable" in error
+        assert not list(studio.rglob("*.safetensors"))
+
+    def test_training_and_testing_go_on_without_them(self, studio):
+        with pytest.warns(UserWarning, match=r"training: 2 of 36 .* rows are left out"):
+            assert main(["train", *self.RUN, "--skip-unreadable"]) == 0
+        (record,) = read_records("train")
+        assert record["images"] == 34 and record["unreadable_images"] == 2
+        evaluate = ["evaluate", *self.RUN[:2], "people.csv", *self.RUN[2:]]
+        with pytest.warns(UserWarning, match=r"gallery: 1 of 6 images cannot be read: .*7_1_0.png"):
+            assert main([*evaluate, "--skip-unreadable"]) == 0
+        (record,) = read_records("evaluate")
+        assert record["gallery"] == 5 and record["queries"] == 6
+        assert main(evaluate) == 2  # the similarities kept are those of the readable images
+
+    def test_check(self, studio, capsys):
+        assert main(["check-data", "people.csv", "--root", str(studio), "--skip-unreadable"]) == 1
+        out = capsys.readouterr().out
+        assert "3 images cannot be read: " in out and "their rows were left out" in out
+        assert out.splitlines()[2].split() == ["train", "34", "6", "2"]
