@@ -37,10 +37,11 @@ LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
-# What `python -m qaconv_lib COMMAND` prints stands between two marks of a page.
+# What `python -m qaconv_lib COMMAND`, or a script of this folder, prints stands between two marks.
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
     (BOOK / "claims.md", "claims", ["claims"]),
+    (BOOK / "model_card.md", "models", ["model_card.py"]),
 ]
 CELL_TIMEOUT_SECONDS = 900
 
@@ -239,8 +240,10 @@ def copy_book(output: Path) -> Path:
 
 
 def printed(command: Sequence[str]) -> str:
-    """What `python -m qaconv_lib` prints for a command."""
-    whole = [sys.executable, "-m", "qaconv_lib", *command]
+    """What `python -m qaconv_lib`, or a script of the book's folder, prints for a command."""
+    script = command[0].endswith(".py")
+    program = [str(BOOK / command[0])] if script else ["-m", "qaconv_lib", command[0]]
+    whole = [sys.executable, *program, *command[1:]]
     run = subprocess.run(whole, check=True, capture_output=True, text=True, cwd=ROOT)
     return run.stdout.strip()
 
@@ -296,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--headline",
         action="store_true",
-        help="only renew the tables of README.md and the claims, and README.md's picture",
+        help="only renew the tables of README.md and of pages, and README.md's picture",
     )
     parser.add_argument(
         "--jobs",

@@ -66,7 +66,9 @@ class ReidDataset:
     Attributes:
         name: name it was loaded by.
         root: its folder.
-        train, query, gallery: tables of images, see the head of this module.
+        train: table of the training images; its columns stand at the head of this module.
+        query: table of the query images.
+        gallery: table of the gallery images.
         distractor_identity: identity number shared by people who belong to no query, or None.
     """
 

@@ -262,6 +262,90 @@ def test_no_directives_in_notebooks(path: Path) -> None:
     assert not found, "these show raw in Jupyter and on Colab"
 
 
+# ------------------------------------------------------------------- pages to look things up in
+
+
+def described_modules() -> dict[str, set[str]]:
+    """Modules on the pages of the library, and the names asked for; none means all."""
+    found: dict[str, set[str]] = {}
+    for path in BOOK.glob("api_*.md"):
+        blocks = path.read_text(encoding="utf-8").split(".. automodule:: ")[1:]
+        for module, names in (re.match(r"(\S+)\n   :members:(.*)", block).groups() for block in blocks):
+            found[module] = {name.strip() for name in names.split(",") if name.strip()}
+    return found
+
+
+def names_in_use() -> set[tuple[str, str]]:
+    """Functions and classes of the library that a reader meets: (module that defines it, name)."""
+    library = importlib.import_module("qaconv_lib")
+    places = {("qaconv_lib", name) for name in library.__all__}
+    for path in CHAPTERS:
+        source = "\n".join(
+            TransformerManager().transform_cell(cell.source) for cell in code_cells(read(path))
+        )
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qaconv_lib"):
+                places |= {(node.module, name.name) for name in node.names}
+    things = [(name, resolve(f"{module}.{name}")) for module, name in places]
+    return {(thing.__module__, name) for name, thing in things if callable(thing)}
+
+
+def test_the_pages_of_the_library_name_what_chapters_use() -> None:
+    described = described_modules()
+    missing = [
+        f"{module}.{name}"
+        for module, name in names_in_use()
+        if module not in described or (described[module] and name not in described[module])
+    ]
+    assert not missing, f"add to a page book/api_*.md: {', '.join(sorted(missing))}"
+    assert all(resolve(f"{m}.{n}") is not None for m, names in described.items() for n in names)
+
+
+def test_the_overview_of_the_library_is_complete() -> None:
+    text = (BOOK / "api.md").read_text(encoding="utf-8")
+    library = importlib.import_module("qaconv_lib")
+    linked = set(re.findall(r"\{py:(?:func|class)\}`~qaconv_lib\.\w+\.(\w+)`", text))
+    assert linked == set(library.__all__)
+    commands = importlib.import_module("qaconv_lib.__main__").make_parser()._actions[-1].choices
+    table = text.split("\n## Commands")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(commands)
+
+
+def test_the_glossary_is_in_order() -> None:
+    text = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    terms = [term.lower() for term in re.findall(r"^(.*)\n: ", text, re.MULTILINE)]
+    assert len(terms) > 40
+    assert terms == sorted(terms)
+
+
+def plain_title(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", title.lower()).strip()
+
+
+def bibliography() -> dict[str, str]:
+    """Key and title of each work."""
+    text = (BOOK / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{(\w+),\n(?:.+\n)*? *title *= \{(.+)\},?$", text, re.M)
+    return {key: plain_title(re.sub(r"[{}]", "", title)) for key, title in entries}
+
+
+def test_every_citation_has_an_entry() -> None:
+    keys = set(bibliography())
+    for path in PAGES:
+        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        for found in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text):
+            assert set(found.split(",")) <= keys, f"{path.name}: {found}"
+
+
+@each_chapter
+def test_every_reference_of_a_chapter_has_an_entry(path: Path) -> None:
+    references = prose(read(path)).split("\n## References")[1]
+    titles = [plain_title(title) for title in re.findall(r"\*([^*]+)\*", references)]
+    known = set(bibliography().values())
+    missing = [title for title in titles if not any(work.startswith(title) for work in known)]
+    assert not missing, f"not in references.bib: {missing}"
+
+
 # ------------------------------------------------------------------------- files and addresses
 
 

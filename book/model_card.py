@@ -1,0 +1,83 @@
+"""Prints the tables of the page "Model card": the shipped models and how they score.
+
+Everything is read from the checkpoints in `data/checkpoints` and from the records of their runs.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from safetensors import safe_open
+
+from qaconv_lib.records import read_records, results_folder
+from qaconv_lib.runs import STAGES
+from qaconv_lib.tables import to_markdown
+
+KEY = ("loss", "source", "profile", "seed")
+
+
+def shipped() -> list[str]:
+    """File names of the models that come with the book, without their ending."""
+    folder = results_folder().parent / "checkpoints"
+    return sorted(path.stem for path in folder.glob("*.safetensors"))
+
+
+def name_of(record: dict) -> str:
+    """The name that a record's model has as a file; empty for other settings than the profile's."""
+    loss, source, profile, seed = (record[key] for key in KEY)
+    return "" if record["settings"] else f"{loss}-{source}-{profile}-seed{seed}"
+
+
+def made_table(names: list[str]) -> pd.DataFrame:
+    """How each model was made."""
+    records = {name_of(record): record for record in read_records("train")}
+    rows = {}
+    for name in names:
+        path = results_folder().parent / "checkpoints" / f"{name}.safetensors"
+        with safe_open(path, framework="pt") as file:
+            numbers = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+        record, config = records[name], records[name]["config"]
+        rows[f"`{name}`"] = {
+            "loss": record["loss"],
+            "layer": config["final_layer"],
+            "trained on": f"{record['source']}: {record['images']:,} images of "
+            f"{record['num_identities']} drawn people",
+            "pixels": f"{config['height']} × {config['width']}",
+            "epochs": config["epochs"],
+            "minutes": f"{record['seconds'] / 60:.1f}",
+            "weights": f"{numbers:,}",
+            "file, MB": f"{path.stat().st_size / 1e6:.1f}",
+        }
+    return pd.DataFrame(rows).T
+
+
+def scores_table(names: list[str]) -> pd.DataFrame:
+    """Rank-1 / mAP in percent of each model on each miniature it was tested on."""
+    rows: dict[str, dict[str, str]] = {}
+    for record in read_records("evaluate"):
+        if name_of(record) in names:
+            row = rows.setdefault(f"{record['loss']}, {record['source']} → {record['target']}", {})
+            for stage in STAGES:
+                found = record["stages"].get(stage)
+                row[stage.replace("+", " + ").strip()] = (
+                    f"{found['rank1']:.1%} / {found['mean_ap']:.1%}".replace("%", "")
+                    if found
+                    else "–"
+                )
+    return pd.DataFrame(rows).T
+
+
+def devices(folder: str, names: list[str]) -> str:
+    """The devices that the records of the models name."""
+    return "; ".join(sorted({r["device"] for r in read_records(folder) if name_of(r) in names}))
+
+
+def main() -> None:
+    names = shipped()
+    print("{.wide}\n" + to_markdown(made_table(names)))
+    print(f"\nTrained on {devices('train', names)}.\n")
+    print("{.wide}\n" + to_markdown(scores_table(names)))
+    print(f"\nRank-1 / mAP in percent, one seed; tested on {devices('evaluate', names)}.")
+
+
+if __name__ == "__main__":
+    main()
