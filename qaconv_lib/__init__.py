@@ -7,6 +7,7 @@ imported from here; each function's docstring names the equation or section it i
 from qaconv_lib.backbones import make_backbone
 from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.export import export_onnx
 from qaconv_lib.losses import focal_loss
 from qaconv_lib.matching import (
     QAConv,
@@ -18,6 +19,7 @@ from qaconv_lib.matching import (
 )
 from qaconv_lib.memory import ClassMemory
 from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.released import load_released
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
@@ -36,12 +38,14 @@ __all__ = [
     "best_matches",
     "correlate",
     "evaluate_ranking",
+    "export_onnx",
     "find_correspondences",
     "focal_loss",
     "k_reciprocal_rerank",
     "load_dataset",
     "load_image",
     "load_model",
+    "load_released",
     "make_backbone",
     "match_gallery",
     "query_kernels",

@@ -293,6 +293,11 @@ class TestRuns:
         other = Run("qaconv", "mini-market", settings={"tied": True, "gamma": 0.0})
         assert other.name == "qaconv-mini-market-laptop-gamma=0.0-tied=True-seed0"
 
+    def test_a_file_among_the_settings_is_no_folder_in_the_name(self):
+        run = Run("qaconv", "mini-market", settings={"weights": Path("/data/other\\net.pth")})
+        assert run.name == "qaconv-mini-market-laptop-weights=_data_other_net.pth-seed0"
+        assert json.loads(json.dumps(run.about))["settings"] == run.settings
+
     def test_all_images_of_a_dataset(self):
         table = runs.training_images("mini-cuhk03-all")
         data = load_dataset("mini-cuhk03")

@@ -35,6 +35,14 @@ def test_checkpoints_have_the_profiles_settings(loss, source):
     assert load_model(path).config == dataclasses.replace(run.config(), pretrained=False)
 
 
+@pytest.mark.parametrize("folder", ["train", "evaluate", "tfusion", "tlift"])
+def test_every_record_has_the_settings_its_run_has_now(folder):
+    """Also those that were written before a setting existed."""
+    keys = "loss", "source", "profile", "seed", "settings"
+    stale = [r for r in read_records(folder) if not Run(*(r[key] for key in keys)).made(r)]
+    assert not stale
+
+
 @pytest.mark.parametrize("source, target", [SOURCES, SOURCES[::-1]])
 def test_qaconv_beats_the_pooled_baseline_across_domains(source, target):
     found = {
