@@ -270,7 +270,8 @@ def described_modules() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in BOOK.glob("api_*.md"):
         blocks = path.read_text(encoding="utf-8").split(".. automodule:: ")[1:]
-        for module, names in (re.match(r"(\S+)\n   :members:(.*)", block).groups() for block in blocks):
+        for block in blocks:
+            module, names = re.match(r"(\S+)\n   :members:(.*)", block).groups()
             found[module] = {name.strip() for name in names.split(",") if name.strip()}
     return found
 
