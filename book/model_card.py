@@ -8,10 +8,12 @@ from __future__ import annotations
 import pandas as pd
 from safetensors import safe_open
 
+from qaconv_lib.comparisons import LABELS
 from qaconv_lib.records import read_records, results_folder
 from qaconv_lib.runs import STAGES
 from qaconv_lib.tables import to_markdown
 
+HARD_SPACE = "\u00a0"
 KEY = ("loss", "source", "profile", "seed")
 
 
@@ -27,6 +29,18 @@ def name_of(record: dict) -> str:
     return "" if record["settings"] else f"{loss}-{source}-{profile}-seed{seed}"
 
 
+def model_label(record: dict) -> str:
+    """How a table names a model: its loss and what it was trained on."""
+    return f"{LABELS[record['loss']]}, {record['source']}"
+
+
+def cell(found: dict | None) -> str:
+    """Rank-1 / mAP in percent, kept on one line; a dash where a stage was not tested."""
+    if found is None:
+        return "–"
+    return f"{100 * found['rank1']:.1f}{HARD_SPACE}/{HARD_SPACE}{100 * found['mean_ap']:.1f}"
+
+
 def made_table(names: list[str]) -> pd.DataFrame:
     """How each model was made."""
     records = {name_of(record): record for record in read_records("train")}
@@ -36,16 +50,15 @@ def made_table(names: list[str]) -> pd.DataFrame:
         with safe_open(path, framework="pt") as file:
             numbers = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
         record, config = records[name], records[name]["config"]
-        rows[f"`{name}`"] = {
-            "loss": record["loss"],
+        rows[model_label(record)] = {
             "layer": config["final_layer"],
-            "trained on": f"{record['source']}: {record['images']:,} images of "
-            f"{record['num_identities']} drawn people",
-            "pixels": f"{config['height']} × {config['width']}",
+            "images": f"{record['images']:,}",
+            "people": record["num_identities"],
+            "pixels": f"{config['height']} × {config['width']}".replace(" ", HARD_SPACE),
             "epochs": config["epochs"],
             "minutes": f"{record['seconds'] / 60:.1f}",
             "weights": f"{numbers:,}",
-            "file, MB": f"{path.stat().st_size / 1e6:.1f}",
+            "MB": f"{path.stat().st_size / 1e6:.1f}",
         }
     return pd.DataFrame(rows).T
 
@@ -55,14 +68,9 @@ def scores_table(names: list[str]) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
     for record in read_records("evaluate"):
         if name_of(record) in names:
-            row = rows.setdefault(f"{record['loss']}, {record['source']} → {record['target']}", {})
+            row = rows.setdefault(f"{model_label(record)} → {record['target']}", {})
             for stage in STAGES:
-                found = record["stages"].get(stage)
-                row[stage.replace("+", " + ").strip()] = (
-                    f"{found['rank1']:.1%} / {found['mean_ap']:.1%}".replace("%", "")
-                    if found
-                    else "–"
-                )
+                row[stage.replace("+", " + ").strip()] = cell(record["stages"].get(stage))
     return pd.DataFrame(rows).T
 
 
@@ -73,9 +81,9 @@ def devices(folder: str, names: list[str]) -> str:
 
 def main() -> None:
     names = shipped()
-    print("{.wide}\n" + to_markdown(made_table(names)))
+    print(to_markdown(made_table(names)))
     print(f"\nTrained on {devices('train', names)}.\n")
-    print("{.wide}\n" + to_markdown(scores_table(names)))
+    print(to_markdown(scores_table(names)))
     print(f"\nRank-1 / mAP in percent, one seed; tested on {devices('evaluate', names)}.")
 
 
