@@ -27,6 +27,7 @@ import pandas as pd
 from PIL import Image
 
 from qaconv_lib.archives import data_folders, unpack_archive
+from qaconv_lib.images import load_image
 from qaconv_lib.layouts import LAYOUTS, Layout
 
 __all__ = [
@@ -168,22 +169,6 @@ def _not_found(
             "or name its place with root= or QACONV_DATA"
         )
     return f"{name}: {wanted} not found in {looked}; name its place with root= or QACONV_DATA"
-
-
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image as RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {os.fspath(path)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {os.fspath(path)}: {error}") from error
 
 
 def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
