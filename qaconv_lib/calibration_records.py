@@ -19,6 +19,7 @@ import pandas as pd
 
 from qaconv_lib.calibration import (
     Calibration,
+    OperatingPoint,
     Roc,
     calibration_cost,
     fit_calibration,
@@ -105,8 +106,9 @@ def calibration_record(
         progress: show progress bars.
 
     Returns:
-        The record. `domains` has for each dataset what was fitted on its first half, `transfer` for
-        each ordered pair of datasets what became of it on the second half of the other.
+        The record. `fitted` has for each dataset what was fitted on its first half, `tried` what
+        the second half would have allowed, and `transfer` for each ordered pair of datasets what
+        became of the first one's fit on the second half of the second.
 
     Raises:
         FileNotFoundError, ValueError: as `load_model` and `load_dataset`; or a dataset has too few
@@ -120,16 +122,17 @@ def calibration_record(
     for name in targets:
         pairs = cross_camera_pairs(model, load_dataset(name), progress=progress)
         fitted[name], tried[name] = halves(pairs)
-    domains = {name: _fit(pairs) for name, pairs in fitted.items()}
+    fits = {name: _fit(pairs) for name, pairs in fitted.items()}
     record = {
         "experiment": "calibration",
         **(run.about if run else unknown),
         "config": dataclasses.asdict(config),
         "checkpoint": Path(checkpoint).name,
         "model": model_fingerprint(model),
-        "domains": domains,
+        "fitted": fits,
+        "tried": {name: _best(pairs) for name, pairs in tried.items()},
         "transfer": [
-            {"from": old, "to": new, **_transfer(domains[old], tried[new])}
+            {"from": old, "to": new, **_transfer(fits[old], tried[new])}
             for old, new in itertools.product(targets, targets)
         ],
         "seconds": round(time.perf_counter() - start, 1),
@@ -141,43 +144,63 @@ def calibration_record(
 
 def _fit(pairs: Pairs) -> dict:
     """What is fitted on the pairs of one half of a dataset."""
-    calibration, roc = fit_calibration(pairs.scores, pairs.same), roc_curve(*pairs[:2])
+    found = fit_calibration(*pairs[:2])
+    calibration = {name: _round(value) for name, value in dataclasses.asdict(found).items()}
+    return {**_counts(pairs), "calibration": calibration, "thresholds": _points(pairs)}
+
+
+def _best(pairs: Pairs) -> dict:
+    """What the other half would have allowed, had it been fitted on itself."""
+    own = fit_calibration(*pairs[:2])
     return {
-        "pairs": len(pairs.scores),
-        "pairs_of_one_person": int(pairs.same.sum()),
-        "people": len(np.unique(pairs.identities)),
-        "calibration": dataclasses.asdict(calibration),
-        "thresholds": [
-            {"wanted": rate, **operating_point(roc, rate)._asdict()}
-            for rate in FALSE_POSITIVE_RATES
-        ],
-        "roc": _thin(roc),
+        **_counts(pairs),
+        "thresholds": _points(pairs),
+        "cost": _round(calibration_cost(own.log_ratio(pairs.scores), pairs.same)),
+        "roc": _thin(roc_curve(*pairs[:2])),
     }
 
 
 def _transfer(fit: dict, pairs: Pairs) -> dict:
     """What a fit is worth on other pairs, with intervals over their people."""
-    own, calibration = fit_calibration(*pairs[:2]), Calibration(**fit["calibration"])
-    ratios, roc = calibration.log_ratio(pairs.scores), roc_curve(*pairs[:2])
+    calibration = Calibration(**fit["calibration"])
     at = []
-    for fitted in fit["thresholds"]:
-        found = rates_at(*pairs[:2], fitted["threshold"])._asdict()
-        accepted = (pairs.scores >= fitted["threshold"]).astype(np.float64)
+    for point in fit["thresholds"]:
+        found = _rounded(rates_at(*pairs[:2], point["threshold"]))
+        accepted = (pairs.scores >= point["threshold"]).astype(np.float64)
         for kind, these in (("true", pairs.same), ("false", ~pairs.same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
-            found[f"{kind}_interval"] = [round(value, 6) for value in interval[1:]]
-        best = operating_point(roc, fitted["wanted"])
-        found["true_positive_rate_of_own_threshold"] = best.true_positive_rate
-        at.append({"wanted": fitted["wanted"], **found})
+            found[f"{kind}_interval"] = [_round(value) for value in interval[1:]]
+        at.append({"wanted": point["wanted"], **found})
+    table = reliability(calibration.probability(pairs.scores), pairs.same)
     return {
         "thresholds": at,
-        "cost": calibration_cost(ratios, pairs.same),
-        "cost_of_own_calibration": calibration_cost(own.log_ratio(pairs.scores), pairs.same),
-        "reliability": reliability(calibration.probability(pairs.scores), pairs.same).to_dict(
-            orient="list"
-        ),
-        "roc": _thin(roc),
+        "cost": _round(calibration_cost(calibration.log_ratio(pairs.scores), pairs.same)),
+        "reliability": {name: [_round(v) for v in values] for name, values in table.items()},
     }
+
+
+def _counts(pairs: Pairs) -> dict[str, int]:
+    return {
+        "pairs": len(pairs.scores),
+        "pairs_of_one_person": int(pairs.same.sum()),
+        "people": len(np.unique(pairs.identities)),
+    }
+
+
+def _points(pairs: Pairs) -> list[dict[str, float]]:
+    """The thresholds that keep each of the false positive rates on these pairs."""
+    roc = roc_curve(*pairs[:2])
+    return [
+        {"wanted": rate, **_rounded(operating_point(roc, rate))} for rate in FALSE_POSITIVE_RATES
+    ]
+
+
+def _rounded(point: OperatingPoint) -> dict[str, float]:
+    return {name: _round(value) for name, value in point._asdict().items()}
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _thin(roc: Roc) -> dict:
@@ -186,8 +209,8 @@ def _thin(roc: Roc) -> dict:
     wanted = np.geomspace(rates[rates > 0].min(), 1, _ROC_POINTS)
     places = np.unique(np.searchsorted(rates, wanted, side="right") - 1)
     return {
-        "false_positive_rate": [float(f"{value:.5g}") for value in rates[places]],
-        "true_positive_rate": [float(f"{value:.5g}") for value in roc.true_positive_rate[places]],
+        "false_positive_rate": [_round(value) for value in rates[places]],
+        "true_positive_rate": [_round(value) for value in roc.true_positive_rate[places]],
     }
 
 

@@ -22,7 +22,8 @@ from qaconv_lib.picture_files import check_photographs, photograph_table
 from qaconv_lib.runs import checkpoint_path
 from qaconv_lib.visualize import show_correspondences
 
-#: Loss and source of the model that is used where none is named.
+#: Loss and source of the model that is used where none is named: of the two QAConv models of the
+#: book the one that tells people of the other miniatures apart better (`results/calibration`).
 DEFAULT_MODEL = ("qaconv", "mini-duke")
 #: The domain whose calibration is used where none is named: the most diverse of the miniatures.
 DEFAULT_DOMAIN = "mini-msmt17"
@@ -94,7 +95,7 @@ def known_about(model: ReidModel, domain: str | None = None) -> Knowledge:
                 f"`python -m qaconv_lib calibrate MODEL {domain}`"
             )
         return Knowledge("unknown", None, None, {})
-    fitted = record["domains"]
+    fitted = record["fitted"]
     if domain is not None and domain not in fitted:
         raise ValueError(f"domain must be one of {', '.join(fitted)}, got {domain!r}")
     domain = domain or (DEFAULT_DOMAIN if DEFAULT_DOMAIN in fitted else next(iter(fitted)))
