@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qaconv_lib.export import add_export
+from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS
+from qaconv_lib.preparation_commands import PREPARATION_COMMANDS
 
 Subparsers = argparse._SubParsersAction
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -184,20 +186,20 @@ def run_evaluate(options: argparse.Namespace) -> None:
             print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
 
-def add_search(subparsers: Subparsers) -> None:
-    """``search``: choose settings on a validation split of the source."""
+def add_tune(subparsers: Subparsers) -> None:
+    """``tune``: choose settings on a validation split of the source."""
     parser = subparsers.add_parser(
-        "search",
+        "tune",
         help="try settings on held-out training identities",
         description="Try the profile's candidate settings on a validation split of the source. "
         "Candidates that have a record are not run again.",
     )
     _add_run_options(parser, seed=False)
-    parser.set_defaults(run=run_search)
+    parser.set_defaults(run=run_tune)
 
 
-def run_search(options: argparse.Namespace) -> None:
-    """Search, and print every candidate with its validation scores."""
+def run_tune(options: argparse.Namespace) -> None:
+    """Try, and print every candidate with its validation scores."""
     from qaconv_lib.search import search
 
     found = search(
@@ -344,12 +346,14 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     add_check_data,
     add_train,
     add_evaluate,
-    add_search,
+    add_tune,
     add_run,
     add_tables,
     add_claims,
     add_bench,
     add_export,
+    *PHOTOGRAPH_COMMANDS,
+    *PREPARATION_COMMANDS,
 ]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.flaws import copies_by_content, copies_by_name, flaws_of_own
-from qaconv_lib.images import name_some, unreadable_images
+from qaconv_lib.unreadable import name_some, unreadable_images
 
 
 class Counts(NamedTuple):

@@ -27,10 +27,11 @@ import numpy as np
 import pandas as pd
 
 from qaconv_lib.archives import data_folders
-from qaconv_lib.images import load_image, load_part_map, readable_rows
+from qaconv_lib.images import load_image, load_part_map
 from qaconv_lib.layouts import LAYOUTS
 from qaconv_lib.layouts.own import read_csv, read_table
 from qaconv_lib.places import find_csv, find_folder, not_found
+from qaconv_lib.unreadable import readable_rows
 
 __all__ = [
     "DATASETS",

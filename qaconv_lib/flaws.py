@@ -8,7 +8,7 @@ from collections import Counter
 import pandas as pd
 
 from qaconv_lib.datasets import ReidDataset
-from qaconv_lib.images import content_digests
+from qaconv_lib.unreadable import content_digests
 
 
 def copies_by_name(table: pd.DataFrame) -> list[str]:

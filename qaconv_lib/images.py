@@ -1,42 +1,70 @@
-"""Image files: reading one, and finding those of a table that cannot be read or are there twice."""
+"""Reading image files: every picture that the library opens comes through here (chapters 1, 14).
+
+The public datasets hold plain RGB files. Photographs of one's own come grey, transparent, in CMYK,
+with 16 bits, or lying on their side with a note that they should be turned.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import struct
+import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from PIL import Image
-from tqdm.auto import tqdm
+from PIL import Image, UnidentifiedImageError
 
+_ORIENTATION = 274  # the EXIF tag
+#: What turns an image upright, by the value of the tag (EXIF 2.32, section 4.6.4).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 _PART_MAPS = "part_maps"
-_NAMED = 3  # bad files that a message names
+_OPENING = threading.Lock()
 
 
 class UnreadableImageError(ValueError):
-    """A file is no image, or a damaged one."""
+    """A file is no image, a damaged one, or one too large."""
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image as RGB.
+    """Read an image as RGB, upright.
+
+    A rotation that the file notes (EXIF) is carried out, transparent parts become white, grey, CMYK
+    and 16-bit pixels become RGB. Of an animation the first picture is read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is no readable image (a `ValueError`).
+        UnreadableImageError: the file is no readable image, or has more pixels than Pillow's limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {os.fspath(path)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"cannot read the image {os.fspath(path)}: {error}") from error
+    with _opened(path) as image:
+        turn = _TURNS.get(_orientation(image))
+        image.load()
+        image = _to_rgb(image)
+        return image if turn is None else image.transpose(turn)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image as `load_image` gives it, from the head of the file alone.
+
+    Raises:
+        FileNotFoundError, UnreadableImageError: as `load_image`; damage further on in the file
+            goes unseen.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in _LYING else (width, height)
 
 
 def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
@@ -65,86 +93,48 @@ def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
     )
 
 
-def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]:
-    """Those of the images that cannot be read, or are not there; every image is opened."""
-
-    def is_bad(path: str) -> bool:
-        try:
-            load_image(path)
-        except (UnreadableImageError, FileNotFoundError):
-            return True
-        return False
-
-    paths = list(map(str, paths))
-    bad = _in_threads(is_bad, paths, progress, "opening")
-    return [path for path, is_so in zip(paths, bad, strict=True) if is_so]
-
-
-def content_digests(paths: Iterable[str], progress: bool = False) -> list[str]:
-    """One digest a file, equal where the contents are; empty for a file that is not there."""
-
-    def digest(path: str) -> str:
-        try:
-            return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-        except OSError:
-            return ""
-
-    return _in_threads(digest, list(map(str, paths)), progress, "comparing")
-
-
-def _in_threads(work, paths: list[str], progress: bool, what: str) -> list:
-    """Results in the order of the paths; reading and decoding leave Python's lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(work, paths)
-        bar = tqdm(results, what, len(paths), unit="image", disable=not progress)
-        return list(bar)
-
-
-def name_some(paths: list[str]) -> str:
-    """The first few of the paths, for a message."""
-    return ", ".join(paths[:_NAMED]) + " ..." * (len(paths) > _NAMED)
-
-
-def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
-    """The rows of a table whose images can be read; a warning says how many cannot, and which.
-
-    Args:
-        table: images as `load_dataset` gives them.
-        what: what messages call the table.
-        progress: show a progress bar.
-
-    Raises:
-        UnreadableImageError: none can be read.
-    """
-    bad = unreadable_images(table["path"], progress)
-    if not bad:
-        return table
-    message = f"{what}: {_count(bad, len(table))}"
-    if len(bad) == len(table):
-        raise UnreadableImageError(message)
-    warnings.warn(f"{message}; their rows are left out", stacklevel=2)
-    return table[~table["path"].isin(bad)].reset_index(drop=True)
-
-
 @contextmanager
-def counting_unreadable(table: pd.DataFrame, what: str) -> Iterator[None]:
-    """Where the first unreadable image of a table stops the work, say how many there are.
-
-    Raises:
-        UnreadableImageError: names what cannot be read and how to go on.
-    """
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An open image; whatever goes wrong in the block is said in one sentence."""
+    name = os.fspath(path)
     try:
-        yield
-    except UnreadableImageError as error:
-        bad = unreadable_images(table["path"])
-        if not bad:  # it can be read now, or is not of this table
-            raise
+        with _OPENING, warnings.catch_warnings():  # filters are shared by all threads
+            warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            yield image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image at {name}") from None
+    except IsADirectoryError:
+        raise UnreadableImageError(f"{name} is a folder, not an image") from None
+    except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"{what}: {_count(bad, len(table))}; --skip-unreadable (in Python, "
-            "skip_unreadable=True) goes on without them"
+            f"{name} is no image, or of a kind that cannot be read; JPEG and PNG can"
         ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+        ) from error
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise UnreadableImageError(f"cannot read the image {name}: {error}") from error
 
 
-def _count(bad: list[str], total: int) -> str:
-    verb = "image cannot" if total == 1 else "images cannot"
-    return f"{len(bad):,} of {total:,} {verb} be read: {name_some(bad)}"
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag; 1, upright, where there is none or it cannot be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        paper = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(paper, coloured).convert("RGB")
+    if image.mode.startswith("I"):  # one channel of 16 bits, which Pillow would cut off at 255
+        pixels = np.asarray(image).astype(np.int64)
+        scale = 257 if pixels.max() > 255 else 1
+        return Image.fromarray((pixels // scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -187,6 +187,18 @@ class ReidModel(nn.Module):
             query_maps, gallery_maps, temperature=temperature, progress=progress
         )
 
+    def scores(self, query_maps: Tensor, gallery_maps: Tensor, *, progress=False) -> Tensor:
+        """What a threshold or a calibration takes, shape (q, g), float64 (chapter 14).
+
+        The logit of a similarity, or of a pooled model, whose similarity is none of a probability,
+        the similarity as it is.
+        """
+        if self.config.loss != "qaconv":
+            return self.similarity(query_maps, gallery_maps, progress=progress).double()
+        # At temperature 1 a similarity near 1 would have lost the logit's digits.
+        found = self.similarity(query_maps, gallery_maps, temperature=10.0, progress=progress)
+        return 10 * torch.logit(found.double())
+
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""

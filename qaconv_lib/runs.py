@@ -22,7 +22,6 @@ from qaconv_lib.checkpoints import make_folder, read_checkpoint
 from qaconv_lib.datasets import ReidDataset, all_images, load_dataset, load_test
 from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.images import counting_unreadable, readable_rows
 from qaconv_lib.models import (
     TrainingConfig,
     default_device,
@@ -36,6 +35,7 @@ from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
+from qaconv_lib.unreadable import counting_unreadable, readable_rows
 
 #: Post-processing in the order of the paper's Table 2.
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")

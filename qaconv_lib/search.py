@@ -96,7 +96,7 @@ def best_settings(loss: str, profile: str) -> dict:
     if not found:
         raise FileNotFoundError(
             f"no search of {loss} at the {profile} profile in {results_folder()}; run "
-            f"`python -m qaconv_lib search {loss} SOURCE --profile {profile}`"
+            f"`python -m qaconv_lib tune {loss} SOURCE --profile {profile}`"
         )
     sources = max(len(records) for records in found.values())
     complete = [records for records in found.values() if len(records) == sources]
@@ -119,7 +119,7 @@ def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
             return record["calibration"]
     raise FileNotFoundError(
         f"{loss} on {source} has no calibration at the {profile} profile; run "
-        f"`python -m qaconv_lib search {loss} {source} --profile {profile}`"
+        f"`python -m qaconv_lib tune {loss} {source} --profile {profile}`"
     )
 
 

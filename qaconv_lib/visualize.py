@@ -1,12 +1,14 @@
 """Pictures of matches: heat maps, correspondences, rank lists (used from chapter 3 on).
 
 Every function returns a matplotlib Figure on a white background. The alternative text is stored
-with the figure (`figure.get_label()`), for whoever saves it or puts it into a page.
+with the figure (`figure.get_label()`), for whoever saves it or puts it into a page. Time lines and
+curves are in :mod:`qaconv_lib.curves`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,7 +62,7 @@ def show_images(
             axis.imshow(images[position])
             if titles is not None:
                 axis.set_title(titles[position], fontsize=8)
-    return _finish(figure, alt)
+    return finish(figure, alt)
 
 
 def show_location_match(
@@ -112,7 +114,7 @@ def show_location_match(
         bottom.add_patch(_cell_frame(*best, COLOURS["vermilion"]))
         bottom.set_title(f"best: {similarity[location].max():.2f}", fontsize=9)
     figure.colorbar(heat, ax=axes[1].tolist(), label="similarity", shrink=0.9)
-    return _finish(figure, alt)
+    return finish(figure, alt)
 
 
 def show_correspondences(
@@ -176,7 +178,25 @@ def show_correspondences(
     right.set_title("gallery", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10)
-    return _finish(figure, alt)
+    return finish(figure, alt)
+
+
+#: How a gallery image of a rank list is framed and marked: colour, line and mark.
+_LOOKS = {
+    "match": (COLOURS["blue"], "-", "\N{CHECK MARK}"),
+    "wrong": (COLOURS["vermilion"], "--", "\N{MULTIPLICATION SIGN}"),
+    "distractor": (COLOURS["vermilion"], ":", "distractor"),
+    "junk": (COLOURS["grey"], ":", "junk"),
+    "unknown": (COLOURS["grey"], "-", ""),
+}
+
+
+class RankList(NamedTuple):
+    """The best gallery images of a query, best first."""
+
+    images: Sequence[Image.Image]
+    kinds: Sequence[str]  # "match", "wrong", "distractor", "junk" or "unknown" for each
+    scores: Sequence[float]
 
 
 def show_rank_list(
@@ -193,32 +213,62 @@ def show_rank_list(
     Args:
         query_image: the query, drawn first.
         gallery_images: best first.
-        kinds: "match", "wrong", "distractor" or "junk" for each gallery image.
+        kinds: "match", "wrong", "distractor", "junk" or "unknown" for each gallery image.
         scores: the similarity of each.
         title: a line above the pictures.
         alt: what the figure shows, in words.
     """
-    looks = {
-        "match": (COLOURS["blue"], "-", "\N{CHECK MARK}"),
-        "wrong": (COLOURS["vermilion"], "--", "\N{MULTIPLICATION SIGN}"),
-        "distractor": (COLOURS["vermilion"], ":", "distractor"),
-        "junk": (COLOURS["grey"], ":", "junk"),
-    }
-    count = len(gallery_images) + 1
-    figure, axes = plt.subplots(1, count, figsize=(1.05 * count, 2.7), layout="constrained")
-    axes[0].imshow(query_image)
-    axes[0].set_title("query", fontsize=8)
-    for axis, image, kind, score in zip(axes[1:], gallery_images, kinds, scores, strict=True):
-        colour, line, mark = looks[kind]
-        axis.imshow(image)
-        axis.set_title(f"{mark} {score:.2f}", fontsize=8, color=colour)
-        for spine in axis.spines.values():
-            spine.set(color=colour, linestyle=line, linewidth=2.5)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
+    found = RankList(gallery_images, kinds, scores)
+    return show_rank_lists(query_image, {"": found}, title=title, alt=alt)
+
+
+def show_rank_lists(
+    query_image: Image.Image,
+    lists: Mapping[str, RankList],
+    *,
+    title: str | None = None,
+    alt: str,
+) -> Figure:
+    """Rank lists of one query below each other, such as before and after re-ranking.
+
+    Args:
+        query_image: the query, drawn first in each line.
+        lists: by name, which stands left of the line.
+        title: a line above the pictures.
+        alt: what the figure shows, in words.
+
+    Raises:
+        ValueError: no lists, or an unknown kind of image.
+    """
+    if not lists:
+        raise ValueError("no rank lists to show")
+    count = max(len(found.images) for found in lists.values()) + 1
+    figure, axes = plt.subplots(
+        len(lists),
+        count,
+        figsize=(1.05 * count, 2.7 * len(lists)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, (name, found) in zip(axes, lists.items(), strict=True):
+        row[0].imshow(query_image)
+        row[0].set_title("query", fontsize=8)
+        row[0].set_ylabel(name, fontsize=9)
+        for axis, image, kind, score in zip(row[1 : len(found.images) + 1], *found, strict=True):
+            if kind not in _LOOKS:
+                raise ValueError(f"kinds must be among {', '.join(_LOOKS)}, got {kind!r}")
+            colour, line, mark = _LOOKS[kind]
+            axis.imshow(image)
+            axis.set_title(f"{mark} {score:.2f}".strip(), fontsize=8, color=colour)
+            for spine in axis.spines.values():
+                spine.set(color=colour, linestyle=line, linewidth=2.5)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+        for axis in row[len(found.images) + 1 :]:  # a shorter list
+            axis.axis("off")
     if title:
         figure.suptitle(title, fontsize=10)
-    return _finish(figure, alt)
+    return finish(figure, alt)
 
 
 def _show(axis: Axes, image: Image.Image, height: int, width: int) -> None:
@@ -232,7 +282,8 @@ def _cell_frame(row: int, column: int, colour: str) -> Rectangle:
     return Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, linewidth=2)
 
 
-def _finish(figure: Figure, alt: str) -> Figure:
+def finish(figure: Figure, alt: str) -> Figure:
+    """Store the alternative text with a figure; ValueError if it is empty."""
     if not alt.strip():
         raise ValueError("alt is empty; say in words what the figure shows")
     figure.set_label(alt)

@@ -52,7 +52,7 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def smoke(workplace, own_runs):
     """Both losses searched and trained on mini-market and tested on mini-duke; one ablation."""
-    assert main(["search", "softmax", "mini-market", *SMOKE, "--quiet"]) == 0
+    assert main(["tune", "softmax", "mini-market", *SMOKE, "--quiet"]) == 0
     for loss in ("softmax", "qaconv"):
         assert main(["train", loss, "mini-market", *SMOKE, "--quiet"]) == 0
         assert main(["evaluate", loss, "mini-market", "mini-duke", *SMOKE, "--quiet"]) == 0
@@ -373,7 +373,7 @@ class TestBadInput:
         assert message in error and "Traceback" not in error
 
     def test_no_search_names_the_command(self, workplace):
-        with pytest.raises(FileNotFoundError, match="python -m qaconv_lib search softmax"):
+        with pytest.raises(FileNotFoundError, match="python -m qaconv_lib tune softmax"):
             search.best_settings("softmax", "paper")
 
     def test_no_calibration_names_the_command(self, monkeypatch):
@@ -381,7 +381,7 @@ class TestBadInput:
         record = about | {"scores": {"mean_ap": 0.5}, "calibration": [1.0, 2.0]}
         monkeypatch.setattr(search, "read_records", lambda folder: [record])
         assert search.calibration_of("softmax", "mini-market", "smoke") == [1.0, 2.0]
-        with pytest.raises(FileNotFoundError, match="search softmax mini-duke --profile smoke"):
+        with pytest.raises(FileNotFoundError, match="tune softmax mini-duke --profile smoke"):
             search.calibration_of("softmax", "mini-duke", "smoke")
 
     def test_a_damaged_record_is_named(self, tmp_path, monkeypatch):

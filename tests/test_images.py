@@ -1,75 +1,105 @@
-"""Images that cannot be read, and files of the same content."""
+"""Reading image files as photographs come: turned, transparent, grey, huge, broken."""
 
-import warnings
-
-import pandas as pd
+import numpy as np
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import _format_warning
-from qaconv_lib.images import (
-    UnreadableImageError,
-    content_digests,
-    counting_unreadable,
-    load_image,
-    readable_rows,
-    unreadable_images,
-)
+from qaconv_lib.images import image_size, load_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def table(tmp_path):
-    """Images 0 to 4; 1 is damaged and 3 is not there."""
-    for number in range(5):
-        Image.new("RGB", (4, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "1.png").write_bytes(b"damaged")
-    (tmp_path / "3.png").unlink()
-    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
-    return pd.DataFrame({"path": paths, "identity": range(5)})
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
 
 
-def test_images_that_cannot_be_read_are_found(table):
-    assert unreadable_images(table["path"]) == [table["path"][1], table["path"][3]]
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_noted_rotation_is_carried_out(tmp_path, orientation):
+    undone = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),  # the camera lay on its side: turn clockwise to see it upright
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    stored = np.ascontiguousarray(undone[orientation](PIXELS))
+    note = Image.Exif()
+    note[274] = orientation
+    path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=note)
+    assert np.array_equal(np.asarray(load_image(path)), PIXELS)
+    assert image_size(path) == (6, 12)
 
 
-def test_their_rows_are_left_out_with_a_warning(table):
-    with pytest.warns(
-        UserWarning, match=r"set: 2 of 5 images cannot be read: .*1.png, .*3.png; th"
-    ):
-        kept = readable_rows(table, "set")
-    assert kept["identity"].tolist() == [0, 2, 4] and kept.index.tolist() == [0, 1, 2]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert readable_rows(kept, "set") is kept
+def test_an_unreadable_note_is_ignored(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(PIXELS), exif=b"Exif\x00\x00nonsense")
+    assert np.array_equal(np.asarray(load_image(path)), PIXELS)
 
 
-def test_a_table_without_any_readable_image(table):
-    with pytest.raises(UnreadableImageError, match="set: 2 of 2 images cannot be read"):
-        readable_rows(table.iloc[[1, 3]], "set")
+def test_transparent_parts_become_white(tmp_path):
+    alpha = np.zeros((12, 6), np.uint8)
+    alpha[:6] = 255
+    image = Image.fromarray(np.dstack([PIXELS, alpha]), "RGBA")
+    found = np.asarray(load_image(saved(tmp_path / "a.png", image)))
+    assert np.array_equal(found[:6], PIXELS[:6]) and (found[6:] == 255).all()
 
 
-def test_the_first_unreadable_image_makes_all_be_counted(table):
-    with pytest.raises(UnreadableImageError, match="set: 2 of 5 images .*--skip-unreadable"):
-        with counting_unreadable(table, "set"):
-            load_image(table["path"][1])
+def test_a_transparent_colour_of_a_palette_becomes_white(tmp_path):
+    image = Image.new("P", (6, 12), 1)
+    image.putpalette([0, 0, 0, 200, 10, 10])
+    image.putpixel((0, 0), 0)
+    found = load_image(saved(tmp_path / "a.png", image, transparency=1))
+    assert found.getpixel((0, 0)) == (0, 0, 0) and found.getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_other_errors_pass_as_they_are(table):
-    with pytest.raises(ValueError, match="^something else$"), counting_unreadable(table, "set"):
-        raise ValueError("something else")
-    with pytest.raises(UnreadableImageError, match="^of another table$"):
-        with counting_unreadable(table.iloc[[0]], "set"):
-            raise UnreadableImageError("of another table")
+def test_16_bits_keep_their_range(tmp_path):
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    found = np.asarray(load_image(saved(tmp_path / "a.png", deep)))
+    assert all(np.array_equal(found[..., channel], PIXELS[..., 0]) for channel in range(3))
 
 
-def test_digests_tell_contents(table, tmp_path):
-    (tmp_path / "2.png").write_bytes((tmp_path / "0.png").read_bytes())
-    zero, one, two, three, four = content_digests(table["path"])
-    assert zero == two and len({zero, one, four}) == 3 and three == ""
+@pytest.mark.parametrize("mode, name", [("L", "a.png"), ("CMYK", "a.tif"), ("1", "a.png")])
+def test_other_pixels_become_rgb(tmp_path, mode, name):
+    image = Image.fromarray(PIXELS).convert(mode)
+    found = load_image(saved(tmp_path / name, image))
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
 
 
-def test_own_warnings_are_one_sentence():
-    import qaconv_lib.images as images
+@pytest.mark.parametrize("limit", [71, 30])  # Pillow warns above the limit, refuses above twice
+def test_too_many_pixels(tmp_path, monkeypatch, limit):
+    path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 72)
+    assert load_image(path).size == (6, 12)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    for read in (load_image, image_size):
+        with pytest.raises(ValueError, match=f"a.png has more than {limit} pixels"):
+            read(path)
 
-    assert _format_warning("lost", UserWarning, images.__file__, 3) == "qaconv_lib: lost\n"
-    assert _format_warning("old", UserWarning, "/x/y.py", 3) == "/x/y.py: UserWarning: old\n"
+
+@pytest.mark.parametrize("name", ["two words.png", "人物 写真.png", "фото.png", "a%20{b}#c.png"])
+def test_names_in_any_script(tmp_path, name):
+    assert load_image(saved(tmp_path / name, Image.fromarray(PIXELS))).size == (6, 12)
+
+
+def test_damage_is_a_value_error(tmp_path):
+    rng = np.random.default_rng(1)
+    for kind in ("a.png", "a.jpg", "a.tif", "a.gif", "a.bmp"):
+        content = saved(tmp_path / kind, Image.fromarray(PIXELS)).read_bytes()
+        for _ in range(60):
+            broken = bytearray(content)
+            for place in rng.integers(0, len(broken), 5):
+                broken[place] = rng.integers(0, 256)
+            (tmp_path / kind).write_bytes(broken)
+            try:
+                assert load_image(tmp_path / kind).mode == "RGB"
+            except ValueError as error:
+                assert kind in str(error)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        load_image(tmp_path)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from qaconv_lib.calibration_records import find_calibrations, transfer_table
 from qaconv_lib.experiments import Trial, find_record
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import load_model
@@ -51,3 +52,13 @@ def test_qaconv_beats_the_pooled_baseline_across_domains(source, target):
     }
     for key in ("rank1", "mean_ap"):
         assert found["qaconv"][key] > found["softmax"][key]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_shipped_models_are_calibrated_on_every_miniature(source):
+    record = find_calibrations(load_model(checkpoint_path("qaconv", source)))
+    assert record is not None, "the model is another than on record: run `calibrate` again"
+    assert record["source"] == source
+    domains = set(PROFILES["laptop"].datasets.values())
+    assert set(record["fitted"]) == set(record["tried"]) == domains
+    assert len(transfer_table(record)) == 2 * len(domains) ** 2

@@ -10,10 +10,12 @@ from PIL import Image
 
 from qaconv_lib.matching import find_correspondences
 from qaconv_lib.visualize import (
+    RankList,
     show_correspondences,
     show_images,
     show_location_match,
     show_rank_list,
+    show_rank_lists,
 )
 
 
@@ -72,10 +74,27 @@ def test_location_match_marks_the_best_cell(pair):
 
 
 def test_rank_list_tells_right_from_wrong_without_colour(pair):
-    kinds = ["match", "wrong", "distractor", "junk"]
-    figure = show_rank_list(pair[0], [pair[1]] * 4, kinds, [0.9, 0.8, 0.7, 0.6], alt="a list")
+    kinds = ["match", "wrong", "distractor", "junk", "unknown"]
+    figure = show_rank_list(pair[0], [pair[1]] * 5, kinds, [0.9, 0.8, 0.7, 0.6, 0.5], alt="a list")
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles[0] == "query" and len({title.split()[0] for title in titles}) == 5
+    assert titles[0] == "query" and titles[5] == "0.50"
+    assert len({title.split()[0] for title in titles}) == 6
+
+
+def test_rank_lists_stand_below_each_other(pair):
+    lists = {
+        "before": RankList([pair[1]] * 3, ["wrong", "match", "junk"], [0.9, 0.8, 0.7]),
+        "after": RankList([pair[1]], ["match"], [0.95]),
+    }
+    figure = show_rank_lists(pair[0], lists, alt="two lists")
+    assert len(figure.axes) == 8
+    assert [axis.get_ylabel() for axis in figure.axes[::4]] == ["before", "after"]
+    titles = [axis.get_title() for axis in figure.axes if axis.axison]
+    assert len(titles) == 6 and titles[5] == "\N{CHECK MARK} 0.95"
+    with pytest.raises(ValueError, match="no rank lists"):
+        show_rank_lists(pair[0], {}, alt="nothing")
+    with pytest.raises(ValueError, match="kinds must be among"):
+        show_rank_list(pair[0], [pair[1]], ["right"], [1.0], alt="a list")
 
 
 def test_every_figure_is_white_and_described(pair):

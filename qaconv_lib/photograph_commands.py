@@ -1,0 +1,265 @@
+"""The commands ``match`` and ``search``, for pictures of one's own (chapter 14)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from qaconv_lib.models import ReidModel
+    from qaconv_lib.photographs import Knowledge
+
+Subparsers = argparse._SubParsersAction
+_FORMATS = (".png", ".svg", ".pdf")
+_DPI = 200  # twice what a page shows
+
+
+def add_match(subparsers: Subparsers) -> None:
+    """``match``: compare two pictures."""
+    parser = subparsers.add_parser(
+        "match",
+        help="compare two pictures of people",
+        description="Compare two pictures, each a crop of one person: similarity, probability, and "
+        "a picture of what matched. The model that comes with the book was trained on drawn people "
+        "and is not fit for photographs of real people; name one of your own with --model.",
+    )
+    parser.add_argument("query", type=Path, metavar="A", help="image file")
+    parser.add_argument("gallery", type=Path, metavar="B", help="image file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("match.png"),
+        help="where to write the picture: .png, .svg or .pdf (default: match.png)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="lines that are the best of one side only, too"
+    )
+    _add_model_options(parser)
+    parser.set_defaults(run=run_match)
+
+
+def run_match(options: argparse.Namespace) -> None:
+    """Compare, print the numbers, write the picture."""
+    from qaconv_lib.photographs import match_photographs, open_model
+
+    pictures = [options.query, options.gallery]
+    _check_output(options.output, pictures)
+    model = open_model(options.model, options.device)
+    known = _known(model, options)
+    found = match_photographs(model, *pictures)
+    print(f"similarity   {found.similarity:.3f}")
+    if known.calibration is not None:
+        probability = float(known.calibration.probability(found.score, options.prior))
+        print(
+            f"probability  {probability:.3f} that both show one person, if it was "
+            f"{options.prior:g} before; calibrated on {known.domain}"
+        )
+    for rate, threshold in sorted(known.thresholds.items(), reverse=True):
+        verdict = "above" if found.score >= threshold else "below"
+        print(
+            f"decision     {verdict} the threshold for {rate:g} false positives on {known.domain}"
+        )
+    title = f"similarity {found.similarity:.2f}"
+    figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
+    _save(figure, options.output)
+    print(f"picture      {printable(options.output)}")
+    _remark(options, known, pictures)
+
+
+def add_search(subparsers: Subparsers) -> None:
+    """``search``: rank a folder of pictures."""
+    parser = subparsers.add_parser(
+        "search",
+        help="rank a folder of pictures for a query",
+        description="Rank the pictures of a folder, each a crop of one person, by similarity to a "
+        "query. Writes ranks.csv and a picture of each rank list. The model that comes with the "
+        "book was trained on drawn people and is not fit for photographs of real people; name one "
+        "of your own with --model.",
+    )
+    parser.add_argument("query", type=Path, metavar="QUERY", help="image file, or a folder of them")
+    parser.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
+    parser.add_argument(
+        "--output", type=Path, default=Path("found"), help="folder for the results (default: found)"
+    )
+    parser.add_argument(
+        "--length", type=int, default=10, help="how long the lists are (default: 10)"
+    )
+    parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal encoding")
+    parser.add_argument(
+        "--depth", type=int, default=None, help="how many images re-ranking looks at (default: 500)"
+    )
+    parser.add_argument(
+        "--times",
+        type=Path,
+        default=None,
+        help="CSV with the columns file, camera, seconds, of queries and gallery: TLift is "
+        "applied. QUERY is then best the folder of all people that the query's camera saw",
+    )
+    parser.add_argument(
+        "--store", type=Path, default=None, help="folder that keeps the gallery's feature maps"
+    )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files that cannot be used"
+    )
+    _add_model_options(parser)
+    parser.set_defaults(run=run_search)
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """Search, write the lists, and print the first of each."""
+    from qaconv_lib.own_gallery import DEPTH, search_gallery
+    from qaconv_lib.photographs import open_model
+    from qaconv_lib.picture_files import list_photographs, read_times
+
+    queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
+    gallery = list_photographs(options.gallery)
+    if options.skip_unreadable:
+        gallery = _without_bad(gallery)
+    times = None if options.times is None else read_times(options.times)
+    model = open_model(options.model, options.device)
+    known = _known(model, options)
+    found = search_gallery(
+        model,
+        queries,
+        gallery,
+        calibration=known.calibration,
+        prior=options.prior,
+        rerank=options.rerank,
+        depth=options.depth or DEPTH,
+        times=times,
+        store=options.store,
+        length=options.length,
+        progress=not options.quiet,
+    )
+    _write_lists(found, options.output)
+    for row in found[found["rank"] == 1].itertuples():
+        print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.3f}")
+    print(f"lists        {printable(options.output / 'ranks.csv')}")
+    _remark(options, known, [*queries, *gallery])
+
+
+def _write_lists(found: pd.DataFrame, folder: Path) -> None:
+    """The table, and one picture a query."""
+    from qaconv_lib.archives import write_whole
+    from qaconv_lib.checkpoints import make_folder
+    from qaconv_lib.images import load_image
+    from qaconv_lib.visualize import show_rank_list
+
+    make_folder(folder)
+    text = found.to_csv(index=False, float_format="%.6g")
+    write_whole(folder / "ranks.csv", text.encode("utf-8", "backslashreplace"))
+    for number, (query, rows) in enumerate(found.groupby("query", sort=False), start=1):
+        figure = show_rank_list(
+            load_image(query),
+            [load_image(path) for path in rows["image"]],
+            ["unknown"] * len(rows),
+            rows["similarity"],
+            alt=f"A query and the {len(rows)} best pictures of the gallery with their similarity.",
+        )
+        _save(figure, folder / f"{number:03d}-{Path(query).stem[:60]}.png")
+
+
+def _without_bad(paths: list[Path]) -> list[Path]:
+    from qaconv_lib.picture_files import find_bad_photographs
+
+    bad = find_bad_photographs(paths)
+    for reason in bad.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    kept = [path for path in paths if str(path) not in bad]
+    if not kept:
+        raise ValueError(f"none of the {len(paths):,} files can be used")
+    return kept
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=None,
+        help="model file (default: one that comes with the book)",
+    )
+    parser.add_argument(
+        "--domain", default=None, help="dataset whose calibration is taken (see `calibrate`)"
+    )
+    parser.add_argument(
+        "--prior",
+        type=float,
+        default=0.5,
+        help="probability of one person before the pictures are compared (default: 0.5)",
+    )
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _known(model: ReidModel, options: argparse.Namespace) -> Knowledge:
+    """What is on record; a wrong prior is refused here, before the work."""
+    from qaconv_lib.photographs import known_about
+
+    if not 0 < options.prior < 1:
+        raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
+    return known_about(model, options.domain)
+
+
+def _remark(options: argparse.Namespace, known: Knowledge, pictures: list[Path]) -> None:
+    """What the reader of the numbers must know."""
+    from qaconv_lib.photographs import DRAWN_WARNING
+    from qaconv_lib.picture_files import wide_photographs
+
+    if known.calibration is None:
+        print(
+            "Note: there is no calibration of this model, so no probability; make one with "
+            "`python -m qaconv_lib calibrate MODEL DATASET`."
+        )
+    if wide := wide_photographs(pictures):
+        more = f" and {len(wide) - 1:,} more" if len(wide) > 1 else ""
+        print(
+            f"Note: wider than high are {printable(wide[0])}{more}. A crop of one person is "
+            "expected; `crop` cuts people out of whole frames."
+        )
+    warning = DRAWN_WARNING if options.model is None else known.warning
+    if warning:
+        print(f"Note: {warning}")
+
+
+def _check_output(path: Path, pictures: list[Path]) -> None:
+    """Refuse, before the work, a place that the picture cannot be written to."""
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"the picture must end in {', '.join(_FORMATS)}, got {path.name!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for the picture")
+    if any(path.resolve() == picture.resolve() for picture in pictures):
+        raise ValueError(f"{path} is one of the pictures; the output needs another name")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure whole, its alternative text with it, and forget it."""
+    import io
+
+    import matplotlib.pyplot as plt
+
+    from qaconv_lib.archives import write_whole
+
+    kind = path.suffix.lower()[1:]
+    stream = io.BytesIO()
+    about = {"Subject" if kind == "pdf" else "Description": figure.get_label()}
+    figure.savefig(stream, format=kind, dpi=_DPI, metadata=about)
+    plt.close(figure)
+    write_whole(path, stream.getvalue())
+
+
+def printable(path: str | Path) -> str:
+    """A file name that any terminal can take."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return str(path).encode(encoding, "backslashreplace").decode(encoding)
+
+
+#: The commands of this module, in the order of the help text.
+PHOTOGRAPH_COMMANDS = [add_match, add_search]

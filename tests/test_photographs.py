@@ -1,0 +1,434 @@
+"""Pictures of one's own: matching, searching, and the sentences that bad input gets."""
+
+import os
+import shutil
+import struct
+import unicodedata
+import zlib
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from scipy.special import expit
+
+from qaconv_lib import own_gallery, photographs
+from qaconv_lib.__main__ import main
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.models import ReidModel, save_model
+from qaconv_lib.own_gallery import search_gallery
+from qaconv_lib.photographs import known_about, match_photographs, open_model
+from qaconv_lib.picture_files import (
+    add_times,
+    check_photographs,
+    list_photographs,
+    photograph_table,
+    read_times,
+    wide_photographs,
+)
+from qaconv_lib.profiles import get_profile
+from qaconv_lib.runs import rerank
+from qaconv_lib.temporal import tlift
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small QAConv with random weights."""
+    torch.manual_seed(0)
+    return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three queries and twelve gallery images of a miniature, under names of many kinds."""
+    folder = tmp_path_factory.mktemp("my pictures 写真")
+    data = load_dataset("mini-market")
+    (folder / "queries").mkdir()
+    (folder / "gallery" / "second camera").mkdir(parents=True)
+    for number, path in enumerate(data.query["path"][:3]):
+        shutil.copy(path, folder / "queries" / f"кто {number}.jpg")
+    for number, path in enumerate(data.gallery["path"][:12]):
+        place = "second camera/" if number % 2 else ""
+        shutil.copy(path, folder / "gallery" / f"{place}人 {number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lists(people):
+    return list_photographs(people / "queries"), list_photographs(people / "gallery")
+
+
+@pytest.fixture(scope="module")
+def maps(model, lists):
+    return [model.extract(photograph_table(paths)) for paths in lists]
+
+
+@pytest.fixture(scope="module")
+def times(people, lists):
+    """Every image has a camera, by name, and a time."""
+    rows = [
+        {"file": path.relative_to(people).as_posix(), "camera": f"door {number % 2}"}
+        for number, path in enumerate([*lists[0], *lists[1]])
+    ]
+    table = pd.DataFrame(rows).assign(seconds=np.arange(len(rows)) * 17.5)
+    table.to_csv(people / "times.csv", index=False)
+    return read_times(people / "times.csv")
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def test_a_folder_is_listed_with_its_folders(tmp_path):
+    for name in ("b.JPG", "a.png", "in/c.webp", ".hidden.jpg", ".trash/d.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in list_photographs(tmp_path)]
+    assert found == ["a.png", "b.JPG", "in/c.webp"]
+
+
+def test_the_first_of_several_bad_files_is_named(tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"dot.png has 1 x 1 pixels.*\(and 1 more"):
+        check_photographs([tmp_path / "dot.png", tmp_path / "text.png"])
+    with pytest.raises(FileNotFoundError, match="no image at .*none.png"):
+        check_photographs([tmp_path / "none.png"])
+
+
+def test_wide_pictures_are_told_from_crops(tmp_path):
+    for name, size in (("frame.png", (40, 20)), ("crop.png", (20, 40))):
+        Image.new("RGB", size).save(tmp_path / name)
+    found = wide_photographs([tmp_path / "frame.png", tmp_path / "crop.png"])
+    assert found == [str(tmp_path / "frame.png")]
+
+
+def test_times_are_found_by_path_or_by_name(tmp_path):
+    accented = unicodedata.normalize("NFC", "é.png")
+    (tmp_path / "times.csv").write_text(
+        f"file, camera, seconds\nin/a.png,door,1.5\nb.png,hall,2\n{accented},hall,3\n", "utf-8-sig"
+    )
+    files = ["in/a.png", "deep/er/b.png", unicodedata.normalize("NFD", accented)]
+    table = photograph_table(tmp_path / name for name in files)
+    timed = add_times(table, read_times(tmp_path / "times.csv"))
+    assert timed["camera"].tolist() == ["door", "hall", "hall"]
+    assert timed["seconds"].tolist() == [1.5, 2, 3]
+    with pytest.raises(ValueError, match="c.png has no camera and time"):
+        add_times(photograph_table(["c.png"]), read_times(tmp_path / "times.csv"))
+    with pytest.raises(ValueError, match="have one name"):
+        add_times(photograph_table(["x/b.png", "y/b.png"]), read_times(tmp_path / "times.csv"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no CSV"),
+        ("file,camera\na,1\n", "lacks the column seconds"),
+        ("file,camera,seconds\n", "no rows"),
+        ("file,camera,seconds\na,1,soon\n", "'soon' for seconds in row 1"),
+        ("file,camera,seconds\na,1,inf\n", "row 1"),
+        ("file,camera,seconds\na,,3\n", "no camera in row 1"),
+        ("file,camera,seconds\na,1,2\na,1,3\n", "names a twice"),
+        ('file,camera,seconds\n"a,1,2\n', "no CSV"),
+    ],
+)
+def test_bad_times_are_named(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_times(tmp_path / "t.csv")
+
+
+def test_times_that_are_no_text(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"file,camera,seconds\n\xff\xfe,1,2\n")
+    with pytest.raises(ValueError, match="no CSV in UTF-8"):
+        read_times(tmp_path / "t.csv")
+
+
+# --------------------------------------------------------------------------------- matching
+
+
+def test_a_match_is_what_the_model_says(model, lists, maps):
+    found = match_photographs(model, lists[0][0], lists[1][4])
+    query, gallery = maps[0][:1], maps[1][4:5]
+    assert found.similarity == pytest.approx(float(model.similarity(query, gallery)), abs=1e-5)
+    assert expit(found.score) == pytest.approx(found.similarity, abs=1e-5)
+    for image, path in zip(found.images, (lists[0][0], lists[1][4]), strict=True):
+        assert image.size == Image.open(path).size
+    assert "cosine above 0.6" in found.show().get_label()
+    with pytest.raises(ValueError, match="threshold"):
+        found.show(threshold=1.0)
+
+
+def test_scores_of_certain_pairs_keep_their_digits(model, maps):
+    """Where the similarity is 1 in float32, the logit still is the head's."""
+    logits = model.criterion.matcher.eval()(*maps)
+    assert torch.allclose(model.scores(*maps).float(), logits, atol=1e-4)
+    with torch.no_grad():
+        model.criterion.matcher.logit_bn.bias.add_(30)
+        assert (model.similarity(*maps) == 1).all()
+        assert torch.allclose(model.scores(*maps).float(), logits + 30, atol=1e-3)
+        model.criterion.matcher.logit_bn.bias.sub_(30)
+
+
+def test_scores_of_a_pooled_model_are_its_similarities(lists):
+    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+    found = match_photographs(pooled, lists[0][0], lists[1][0])
+    assert found.score == pytest.approx(found.similarity) and 0 <= found.score <= 1
+    norms = [float(maps.norm(dim=0).sub(1).abs().max()) for maps in found.maps]
+    assert max(norms) < 1e-5  # so that lines show cosines
+
+
+def test_what_is_not_on_record_is_unknown(model):
+    known = known_about(model)
+    assert known.source == "unknown" and known.calibration is None and not known.thresholds
+    with pytest.raises(ValueError, match="python -m qaconv_lib calibrate"):
+        known_about(model, "mini-duke")
+
+
+def test_the_shipped_model_warns_and_is_calibrated():
+    shipped = open_model(device="cpu")
+    known = known_about(shipped)
+    assert "drawn people" in known.warning
+    assert known.domain == photographs.DEFAULT_DOMAIN and known.source != known.domain
+    assert known.calibration.slope > 0 and set(known.thresholds) == {1e-2, 1e-3}
+    assert known.thresholds[1e-2] < known.thresholds[1e-3]
+    assert known_about(shipped, "mini-cuhk03").calibration != known.calibration
+    with pytest.raises(ValueError, match="domain must be one of"):
+        known_about(shipped, "market1501")
+
+
+# -------------------------------------------------------------------------------- searching
+
+
+def as_matrix(found, column, lists):
+    """A column of the long table as (q, g)."""
+    table = found.pivot(index="query", columns="image", values=column)
+    return table.loc[[str(p) for p in lists[0]], [str(p) for p in lists[1]]].to_numpy()
+
+
+def test_a_search_ranks_by_similarity(model, lists, maps, monkeypatch):
+    monkeypatch.setattr(own_gallery, "_BLOCK", 5)
+    found = search_gallery(model, *lists)
+    expected = model.similarity(*maps).numpy()
+    assert as_matrix(found, "similarity", lists) == pytest.approx(expected, abs=1e-5)
+    for query, row in zip(lists[0], expected, strict=True):
+        mine = found[found["query"] == str(query)]
+        assert mine["rank"].tolist() == list(range(1, 13))
+        assert mine["image"].tolist() == [str(lists[1][i]) for i in np.argsort(-row)]
+    assert len(search_gallery(model, *lists, length=4)) == 12
+
+
+def test_a_query_in_the_gallery_does_not_find_itself(model, lists):
+    folder = [*lists[1][:5], os.path.relpath(lists[0][0])]
+    found = search_gallery(model, lists[0], folder)
+    assert found.groupby("query", sort=False).size().tolist() == [5, 6, 6]
+
+
+def test_reranking_is_that_of_the_book(model, lists, maps):
+    pairs = {
+        f"{a}_{b}": model.similarity(x, y, temperature=10.0).numpy()
+        for a, x in zip(("query", "gallery"), maps, strict=True)
+        for b, y in zip(("query", "gallery"), maps, strict=True)
+    }
+    found = search_gallery(model, *lists, rerank=True)
+    assert as_matrix(found, "rank_score", lists) == pytest.approx(rerank(pairs), abs=1e-4)
+
+
+def test_reranking_looks_at_the_best_images_only(model, lists, maps):
+    found = search_gallery(model, lists[0][:1], lists[1], rerank=True, depth=4)
+    best = model.similarity(*maps)[0].topk(4).indices.tolist()
+    assert set(found["image"]) == {str(lists[1][i]) for i in best}
+
+
+def test_times_lift(model, lists, maps, times):
+    found = search_gallery(model, *lists, times=times)
+    scores = expit(model.scores(*maps).numpy())
+    cameras = np.arange(15) % 2
+    seconds = np.arange(15) * 17.5
+    lifted = tlift(scores, cameras[:3], seconds[:3], cameras[3:], seconds[3:])
+    assert as_matrix(found, "rank_score", lists) == pytest.approx(lifted, abs=1e-5)
+    assert set(found["camera"]) == {"door 0", "door 1"}
+
+
+def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times):
+    torch.manual_seed(0)
+    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+    with pytest.raises(ValueError, match="TLift wants probabilities"):
+        search_gallery(pooled, *lists, times=times)
+    calibration = photographs.Calibration(8.0, -4.0)
+    found = search_gallery(pooled, *lists, times=times, calibration=calibration)
+    assert found["rank_score"].between(0, 1.2).all() and found["probability"].between(0, 1).all()
+    with pytest.raises(ValueError, match="searched by QAConv"):
+        search_gallery(pooled, *lists, store="anywhere")
+
+
+def test_a_store_is_filled_once_and_brought_up_to_date(model, lists, maps, tmp_path, monkeypatch):
+    gallery = [shutil.copy(path, tmp_path / path.name) for path in lists[1]]
+    extracted = []
+    extract = ReidModel.extract
+    monkeypatch.setattr(
+        ReidModel,
+        "extract",
+        lambda self, table, **more: extracted.append(len(table)) or extract(self, table, **more),
+    )
+    options = {"store": tmp_path / "store"}
+    monkeypatch.setattr(own_gallery, "_BLOCK", 5)
+    first = search_gallery(model, lists[0], gallery[:7], **options)
+    assert extracted == [3, 5, 2]
+    again = search_gallery(model, lists[0], gallery[:7], **options)
+    assert extracted[3:] == [3] and first.equals(again)
+    shutil.copy(lists[0][0], gallery[2])  # another picture under an old name
+    found = search_gallery(model, lists[0], gallery, **options)
+    assert extracted[4:] == [3, 5, 1]
+    expected = model.similarity(maps[0], torch.cat([maps[1][:2], maps[0][:1], maps[1][3:]]))
+    assert as_matrix(found, "similarity", (lists[0], gallery)) == pytest.approx(
+        expected.numpy(), abs=1e-2
+    )
+
+
+def test_a_store_of_another_model_is_refused(model, lists, tmp_path):
+    search_gallery(model, *lists, store=tmp_path / "store")
+    torch.manual_seed(1)
+    other = ReidModel(model.config, 2).eval()
+    with pytest.raises(ValueError, match="maps of two models"):
+        search_gallery(other, *lists, store=tmp_path / "store")
+
+
+# --------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture(scope="module")
+def model_file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "my model.safetensors"
+    save_model(path, model)
+    return path
+
+
+def test_match_command(people, lists, tmp_path, capsys):
+    pictures = [str(lists[0][0]), str(lists[1][0])]
+    out = tmp_path / "пара.png"
+    assert main(["match", *pictures, "--output", str(out), "--device", "cpu", "--prior", ".1"]) == 0
+    said = capsys.readouterr().out
+    assert "similarity" in said and "if it was 0.1 before; calibrated on mini-msmt17" in said
+    assert said.count("decision") == 2 and "not fit for photographs of real people" in said
+    with Image.open(out) as image:
+        assert image.text["Description"].startswith("Two pictures side by side")
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf"])
+def test_pictures_of_other_kinds(model_file, lists, tmp_path, capsys, ending):
+    out = tmp_path / f"pair.{ending}"
+    command = ["match", *map(str, (lists[0][0], lists[1][0])), "--model", str(model_file), "--all"]
+    assert main([*command, "--output", str(out), "--threshold", "-1"]) == 0
+    assert out.stat().st_size > 1000
+    assert "no calibration of this model" in capsys.readouterr().out
+
+
+def test_search_command(model_file, people, lists, times, tmp_path, capsys):
+    out = tmp_path / "found here"
+    command = ["search", str(people / "queries"), "--gallery", str(people / "gallery"), "--quiet"]
+    command += ["--model", str(model_file), "--output", str(out), "--length", "3", "--rerank"]
+    assert main([*command, "--times", str(people / "times.csv")]) == 0
+    table = pd.read_csv(out / "ranks.csv")
+    assert len(table) == 9 and {"camera", "seconds", "rank_score"} <= set(table.columns)
+    assert sorted(p.name for p in out.glob("*.png")) == [
+        f"{n + 1:03d}-кто {n}.png" for n in range(3)
+    ]
+    assert capsys.readouterr().out.count("similarity") == 3
+
+
+def test_files_that_cannot_be_used_are_left_out_if_asked(
+    model_file, people, tmp_path, capsys, lists
+):
+    shutil.copytree(people / "gallery", tmp_path / "gallery")
+    (tmp_path / "gallery" / "broken.jpg").write_text("hello")
+    command = ["search", str(lists[0][0]), "--gallery", str(tmp_path / "gallery"), "--quiet"]
+    command += ["--model", str(model_file), "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "broken.jpg is no image" in capsys.readouterr().err
+    assert main([*command, "--skip-unreadable"]) == 0
+    assert "left out: " in capsys.readouterr().err
+    assert len(pd.read_csv(tmp_path / "out" / "ranks.csv")) == 10
+
+
+def png_head(width, height):
+    """A PNG without pixels: its head is all that the check of the size reads."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
+
+
+@pytest.fixture
+def bad(tmp_path, people, lists, model_file, monkeypatch):
+    """A folder with one of each kind of bad input, and a good picture."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(lists[0][0], "good.jpg")
+    Path("text.jpg").write_text("hello")
+    Path("empty.jpg").touch()
+    Image.new("RGB", (1, 1)).save("dot.png")
+    Path("huge.png").write_bytes(png_head(20_000, 20_000))
+    Path("nothing").mkdir()
+    Path("gallery").mkdir()
+    shutil.copy(lists[1][0], "gallery/one.jpg")
+    Path("text.safetensors").write_text("hello")
+    save_file({"a": torch.zeros(1)}, "other.safetensors")
+    content = model_file.read_bytes()
+    Path("half.safetensors").write_bytes(content[: len(content) // 2])
+    torch.save({"a": 1}, "pickle.pth")
+    Path("times.csv").write_text("file,camera,seconds\ngood.jpg,0,0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("match good.jpg text.jpg", "text.jpg is no image"),
+        ("match empty.jpg good.jpg", "empty.jpg is no image"),
+        ("match good.jpg none.jpg", "no image at none.jpg"),
+        ("match good.jpg nothing", "nothing is a folder"),
+        ("match good.jpg dot.png", "dot.png has 1 x 1 pixels"),
+        ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
+        ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
+        ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
+        ("match good.jpg dot.png --output dot.png", "one of the pictures"),
+        ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
+        ("match good.jpg good.jpg --threshold 1", "threshold must lie in"),
+        ("match good.jpg good.jpg --domain moon", "domain must be one of"),
+        ("match good.jpg good.jpg --model none.safetensors", "no checkpoint at none"),
+        ("match good.jpg good.jpg --model nothing", "a folder, not a checkpoint"),
+        ("match good.jpg good.jpg --model good.jpg", "good.jpg is damaged or no safetensors"),
+        ("match good.jpg good.jpg --model text.safetensors", "is damaged or no safetensors"),
+        ("match good.jpg good.jpg --model half.safetensors", "is damaged or no safetensors"),
+        ("match good.jpg good.jpg --model pickle.pth", "is damaged or no safetensors"),
+        ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
+        ("search good.jpg --gallery nothing", "no images in nothing"),
+        ("search good.jpg --gallery none", "there is no folder none"),
+        ("search good.jpg --gallery good.jpg", "good.jpg is a file; a folder"),
+        ("search nothing --gallery gallery", "no images in nothing"),
+        ("search dot.png --gallery gallery", "dot.png has 1 x 1 pixels"),
+        ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
+        ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
+        ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
+        ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
+        ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
+        ("calibrate good.jpg", "good.jpg is damaged or no safetensors"),
+    ],
+)
+def test_bad_input_is_one_sentence(bad, capsys, command, message):
+    before = sorted(path.name for path in bad.iterdir())
+    assert main([*command.split(), "--quiet", "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.startswith("qaconv_lib: ") and said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    assert sorted(path.name for path in bad.iterdir()) == before
