@@ -18,7 +18,9 @@ Which gallery images are junk for which query is not decided here but when resul
 
 from __future__ import annotations
 
+import numbers
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ import pandas as pd
 from PIL import Image
 
 from qaconv_lib.archives import data_folders, unpack_archive
+from qaconv_lib.arrays import is_number
 from qaconv_lib.layouts import LAYOUTS, Layout
 
 __all__ = [
@@ -52,6 +55,8 @@ _MINIATURES = {
 #: Names that ``load_dataset`` knows.
 DATASETS = (*LAYOUTS, *_MINIATURES)
 _PART_MAPS = "part_maps"
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # others may start programs, as EPS does
+_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, struct.error)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -177,12 +182,18 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is no readable image.
     """
+    return _decode(path, "RGB")
+
+
+def _decode(path: str | os.PathLike[str], mode: str | None) -> Image.Image:
+    """A picture's pixels, converted to a mode of Pillow's, or as they are."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        with Image.open(path, formats=_FORMATS) as image:
+            image.load()
+            return image if mode is None else image.convert(mode)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {os.fspath(path)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {os.fspath(path)}: {error}") from error
 
 
@@ -198,14 +209,14 @@ def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: the image has no part map: it is a training image, or of no miniature.
+        ValueError: the part map is no readable image.
     """
     path = Path(path)
     for folder in path.parents:
         if (folder / _PART_MAPS).is_dir():
             part_map = (folder / _PART_MAPS / path.relative_to(folder)).with_suffix(".png")
             if part_map.is_file():
-                with Image.open(part_map) as image:
-                    return np.asarray(image, dtype=np.uint8)
+                return np.asarray(_decode(part_map, None), dtype=np.uint8)
             break
     raise FileNotFoundError(
         f"no part map for {path}; the query and gallery images of the miniatures have one"
@@ -267,11 +278,14 @@ def validation_split(
         camera.
 
     Raises:
-        ValueError: fewer identities than asked for were seen by two cameras, or none would be left
-            to train on.
+        ValueError: fewer identities than asked for were seen by two cameras, none would be left
+            to train on, or no number is given.
     """
     total = train["identity"].nunique()
-    count = round(identities * total) if isinstance(identities, float) else int(identities)
+    if not is_number(identities) or not np.isfinite(identities):
+        raise ValueError(f"identities must be a number or a share of them, got {identities!r}")
+    whole = isinstance(identities, numbers.Integral)
+    count = int(identities) if whole else round(identities * total)
     by_camera = (
         train.groupby(["identity", "camera"]).size().groupby("identity").agg(["size", "max"])
     )

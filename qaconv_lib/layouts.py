@@ -26,6 +26,7 @@ DUKE_OFFSETS = (5542, 3606, 27243, 31181, 0, 22401, 18967, 46765)
 Tables = dict[str, pd.DataFrame]
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 _BOX_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+_MOST_DIGITS = 12  # of a number in a name: sums of such numbers fit into 64 bits
 _SUFFIX_PATTERN = r"(?:\.jpe?g|\.png|\.bmp)+$"
 
 
@@ -71,12 +72,25 @@ def _images(folder: Path) -> list[Path]:
     """Image files in ``folder``, sorted by name; ``._x.jpg`` and ``Thumbs.db`` are passed over."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; a folder of images is expected there")
-    files = [
-        p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
-    ]
+    with os.scandir(folder) as entries:
+        files = {e.name: e for e in entries if _is_image(e.name) and not e.name.startswith(".")}
     if not files:
         raise ValueError(f"no images in {folder}; files ending in .jpg or .png are expected")
-    return sorted(files, key=lambda p: p.name)
+    for name, entry in files.items():
+        if not _is_file(entry):
+            raise FileNotFoundError(f"{folder / name} is no file, or a link to one that is gone")
+    return [folder / name for name in sorted(files)]
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _SUFFIXES
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()  # asks the disk for links alone
+    except OSError:  # links in a circle
+        return False
 
 
 def _parse(name: str, pattern: re.Pattern[str], folder: Path, example: str) -> dict[str, int]:
@@ -85,7 +99,15 @@ def _parse(name: str, pattern: re.Pattern[str], folder: Path, example: str) -> d
         raise ValueError(
             f"cannot read the file name {name!r} in {folder}; a name like {example} is expected"
         )
+    if any(len(value) > _MOST_DIGITS for value in match.groupdict().values()):
+        raise ValueError(f"the file name {name!r} in {folder} holds an impossibly large number")
     return {key: int(value) for key, value in match.groupdict().items()}
+
+
+def _from_zero(camera: int, path: Path) -> int:
+    if camera < 1:
+        raise ValueError(f"{path.name!r} in {path.parent} has camera 0; file names count from 1")
+    return camera - 1
 
 
 def _table(rows: list[dict]) -> pd.DataFrame:
@@ -106,11 +128,7 @@ def _read_boxes(root: Path, pattern: re.Pattern[str], example: str) -> Tables:
         rows = []
         for path in _images(root / folder):
             fields = _parse(path.name, pattern, path.parent, example)
-            if fields["camera"] < 1:
-                raise ValueError(
-                    f"{path.name!r} in {path.parent} has camera 0; file names count from c1"
-                )
-            rows.append({**fields, "camera": fields["camera"] - 1, "path": str(path)})
+            rows.append({**fields, "camera": _from_zero(fields["camera"], path), "path": str(path)})
         tables[split] = _table(rows)
     return tables
 
@@ -215,10 +233,15 @@ def _files_below(folder: Path) -> set[str]:
         raise FileNotFoundError(
             f"no folder {folder}; MSMT17 keeps train and test, or mask_train_v2 and mask_test_v2"
         )
-    found = set()
-    for place, _, names in os.walk(folder):
-        inside = Path(place).relative_to(folder)
-        found.update((inside / name).as_posix() for name in names)
+    found, waiting = set(), [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{inside}{entry.name}/")
+                elif _is_file(entry):
+                    found.add(f"{inside}{entry.name}")
     return found
 
 
@@ -229,12 +252,16 @@ def _list_rows(root: Path, folder: str, list_name: str, present: set[str]) -> li
         raise FileNotFoundError(
             f"no list {list_path}; MSMT17 keeps its list_*.txt files beside the image folders"
         )
+    try:
+        lines = list_path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{list_path} is no text file in UTF-8 ({error})") from error
     rows = []
-    for number, line in enumerate(list_path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > _MOST_DIGITS:
             raise ValueError(
                 f"{list_path}, line {number}: {line!r}; "
                 "an image path, a space and an identity are expected"
@@ -244,10 +271,10 @@ def _list_rows(root: Path, folder: str, list_name: str, present: set[str]) -> li
                 f"{list_path}, line {number}, names {name}, which is not in {root / folder}"
             )
         example = "0000_000_01_0303morning_0008_0.jpg"
-        fields = _parse(name.rpartition("/")[2], _MSMT17, root / folder, example)
-        fields["camera"] -= 1
-        person = int(label) + 1
-        rows.append({**fields, "identity": person, "path": str(root / folder / name)})
+        path = root / folder / name
+        fields = _parse(path.name, _MSMT17, path.parent, example)
+        fields["camera"] = _from_zero(fields["camera"], path)
+        rows.append({**fields, "identity": int(label) + 1, "path": str(path)})
     if not rows:
         raise ValueError(
             f"{list_path} is empty; lines with an image path and an identity are expected"
