@@ -138,7 +138,8 @@ def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:
         path = PurePosixPath(entry.filename)
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
         outside = (
-            path.is_absolute()
+            not path.parts
+            or path.is_absolute()
             or ".." in path.parts
             or ":" in entry.filename
             or "\\" in entry.filename

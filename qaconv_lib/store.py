@@ -20,6 +20,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
@@ -294,7 +295,7 @@ class MapStore:
         path = self.folder / f"{part['name']}.{kind}"
         try:
             found = np.load(path, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if found.shape != shape or found.dtype != dtype:
             raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
@@ -305,7 +306,7 @@ def _is_sound(model: object, shape: tuple, parts: object) -> bool:
     """Whether a manifest says what `append` writes: no other file names, and whole numbers."""
 
     def whole(value: object, least: int) -> bool:
-        return type(value) is int and value >= least
+        return type(value) is int and least <= value < 2**40
 
     if not isinstance(model, str) or not isinstance(parts, list) or len(shape) != 3:
         return False

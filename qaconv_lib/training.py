@@ -237,7 +237,8 @@ class Trainer:
                 "remove this one"
             )
         epoch, history = details.get("epoch"), details.get("history")
-        if epoch not in range(self.config.epochs + 1) or len(history or ()) != epoch:
+        whole = isinstance(history, list) and len(history) == epoch
+        if not whole or epoch > self.config.epochs:
             raise ValueError(f"{self.checkpoint} is damaged: it does not say which epochs are done")
         load_weights(self.model, _part(tensors, "model."), str(self.checkpoint))
         state, buffers = self.optimizer.state_dict(), _part(tensors, "momentum.")
