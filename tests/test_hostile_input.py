@@ -467,7 +467,9 @@ def places(tree: object, path: tuple = ()) -> Iterator[tuple]:
     """Where something stands in a JSON document."""
     if path:
         yield path
-    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+    for key in (
+        tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    ):
         yield from places(tree[key], (*path, key))
 
 
@@ -493,7 +495,8 @@ def test_a_hostile_manifest_is_refused(tmp_path: Path) -> None:
                 found.add(place)
             except (ValueError, FileNotFoundError) as error:
                 assert str(tmp_path / "store") in str(error)
-    assert found == {("model",), ("parts",)}  # another name, and a store that is empty
+    # Another model's name, a store that is empty, and true, which Python takes for 1.
+    assert found == {("model",), ("parts",), ("version",)}
     path.write_text("[" * 100_000)
     with pytest.raises(ValueError, match="store.json is damaged"):
         MapStore(tmp_path / "store")
@@ -591,7 +594,12 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
 RANKED = [[[0.1, 0.9]], [1], [1, 2], [0], [1, 1]]
 TIMED = [[[0.1, 0.9]], [0], [3.0], [1, 1], [1.0, 2.0]]
 SQUARE = [[[0.1, 0.9]], [[0.0]], [[0.0, 0.5], [0.5, 0.0]]]
-CALLS = [(evaluate_ranking, RANKED), (tlift, TIMED), (tfusion, TIMED), (k_reciprocal_rerank, SQUARE)]
+CALLS = [
+    (evaluate_ranking, RANKED),
+    (tlift, TIMED),
+    (tfusion, TIMED),
+    (k_reciprocal_rerank, SQUARE),
+]
 TOTALLY_WRONG = [
     None, "text", b"bytes", 3, {}, {1, 2}, object(), [[]], [None], ["1", "2"], [[1, 2], [3]],
     [torch.ones(2), torch.ones(3)], np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]]),

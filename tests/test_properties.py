@@ -335,7 +335,9 @@ class TestEvaluation:
                 more.per_query["first_match_rank"], once.per_query["first_match_rank"] + step
             )
 
-    @given(rankings(), st.sampled_from(["float32", "list", "tensor", "frame", "fortran", "swapped"]))
+    @given(
+        rankings(), st.sampled_from(["float32", "list", "tensor", "frame", "fortran", "swapped"])
+    )
     def test_any_kind_gives_the_same(self, ranking, kind):
         assert_same_scores(
             evaluate_ranking(as_kind(ranking.similarity, kind), *ranking[1:]),
@@ -433,9 +435,7 @@ class TestReranking:
     def test_the_unit_of_the_distances_does_not_matter(self, scene, power, squared):
         """Exactly for powers of two, ties and all."""
         scaled = scene._replace(all=scene.all * np.float32(2.0**power))
-        np.testing.assert_array_equal(
-            scaled.rerank(squared=squared), scene.rerank(squared=squared)
-        )
+        np.testing.assert_array_equal(scaled.rerank(squared=squared), scene.rerank(squared=squared))
 
     @given(distances(), st.floats(1e-3, 1e3))
     def test_any_unit_gives_the_same_but_for_rounding(self, scene, factor):
@@ -646,7 +646,9 @@ class TestTLift:
                     *scene, query, camera, tau=options.tau, k=options.k, pivots=options.pivots
                 )
                 columns = np.flatnonzero(scene.gallery_cameras == camera)
-                gaps = scene.gallery_seconds[found.gallery][:, None] - scene.gallery_seconds[columns]
+                gaps = (
+                    scene.gallery_seconds[found.gallery][:, None] - scene.gallery_seconds[columns]
+                )
                 kernel = np.exp(-((gaps / options.sigma) ** 2)).mean(axis=0)
                 expected = (kernel + options.alpha) * scene.similarity[query, columns]
                 np.testing.assert_allclose(lifted[query, columns], expected, atol=1e-12)
