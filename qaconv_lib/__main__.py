@@ -375,12 +375,19 @@ def _format_warning(message: Warning | str, category: type[Warning], place: str,
     return f"{place}: {category.__name__}: {message}\n"
 
 
+def _world_size() -> int:
+    value = os.environ.get("WORLD_SIZE", "1")
+    if not value.isdecimal():
+        raise ValueError(f"WORLD_SIZE must be a whole number, as torchrun sets it, got {value!r}")
+    return int(value)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     options = make_parser().parse_args(arguments)
     warnings.formatwarning = _format_warning
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and hasattr(options, "device")
     try:
+        several = hasattr(options, "device") and _world_size() > 1
         if several:  # started by torchrun; importing torch takes a second, so not before
             from qaconv_lib.distributed import connect, disconnect
 
@@ -388,6 +395,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options) or 0
         if several:
             disconnect()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `... | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes yet
+        return 141
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"qaconv_lib: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,16 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["cache_folder", "data_folders", "unpack_archive", "write_whole"]
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MOST_GROWTH, _ALWAYS_ALLOWED = 20, 1 << 20  # images hardly grow; a bomb grows a thousandfold
 
 
 def data_folders() -> list[Path]:
@@ -66,7 +75,8 @@ def unpack_archive(
 
     Raises:
         FileNotFoundError: there is no such archive.
-        ValueError: the archive is damaged, or an entry would land outside the folder.
+        ValueError: the archive is damaged, an entry would land outside the folder, or it would
+            unpack to more than twenty times its size.
         OSError: the cache folder cannot be written.
     """
     archive = Path(archive)
@@ -128,7 +138,8 @@ def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:
         path = PurePosixPath(entry.filename)
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
         outside = (
-            path.is_absolute()
+            not path.parts
+            or path.is_absolute()
             or ".." in path.parts
             or ":" in entry.filename
             or "\\" in entry.filename
@@ -137,10 +148,21 @@ def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:
             raise ValueError(
                 f"{archive} was not unpacked: its entry {entry.filename!r} leaves its folder"
             )
+        if entry.compress_type not in _PACKINGS:
+            raise ValueError(f"{archive} was not unpacked: {entry.filename!r} is packed unusually")
         if not entry.is_dir():
             names.append(entry.filename)
     if not names:
         raise ValueError(f"{archive} is empty; an archive with image folders is expected")
+    files = {PurePosixPath(name) for name in names}
+    if both := files & {folder for path in files for folder in path.parents}:
+        raise ValueError(f"{archive} was not unpacked: {min(both)!s} is a file and a folder in it")
+    size = sum(entry.file_size for entry in bundle.infolist())
+    if size > max(_MOST_GROWTH * archive.stat().st_size, _ALWAYS_ALLOWED):
+        raise ValueError(
+            f"{archive} was not unpacked: it would grow from {archive.stat().st_size:,} bytes to "
+            f"{size:,}, which no archive of images does"
+        )
     return names
 
 

@@ -10,19 +10,29 @@ import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 
-def _plain(values: Any) -> np.ndarray:
-    """Any array-like as a numpy array on the CPU, without a copy where none is needed."""
+def _plain(values: Any, name: str) -> np.ndarray:
+    """Any array-like as a numpy array on the CPU, without a copy where none is needed.
+
+    Raises:
+        ValueError: rows of different lengths, or masked values.
+    """
     if isinstance(values, torch.Tensor):
         values = values.detach()
         if values.dtype == torch.bfloat16:  # numpy has no bfloat16
             values = values.float()
         return values.cpu().numpy()
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked values; fill them or leave them out")
     if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
-        values = [_plain(v) for v in values]
-    return np.asarray(values)
+        values = [_plain(v, name) for v in values]
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, with rows of one length: {error}") from error
 
 
 def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
@@ -40,7 +50,7 @@ def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
         TypeError: if the values are no real numbers.
         ValueError: if there are not two axes, or a value is NaN (or infinite, with ``finite``).
     """
-    scores = _plain(values)
+    scores = _plain(values, name)
     if scores.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {scores.dtype}")
     if scores.ndim != 2:
@@ -100,7 +110,7 @@ def to_labels(values: Any, name: str, length: int, counted: str) -> np.ndarray:
             they come from a column that has, or had, missing values.
         ValueError: if the number of labels is wrong, or one does not fit into 64 bits.
     """
-    labels = _plain(values)
+    labels = _plain(values, name)
     _check_length(labels, name, length, counted)
     if labels.size == 0:
         return np.zeros(0, dtype=np.int64)
@@ -131,14 +141,16 @@ def to_seconds(values: Any, name: str, length: int, counted: str) -> np.ndarray:
         TypeError: if the times are no real numbers.
         ValueError: if the number of times is wrong, or one is missing (NaN) or infinite.
     """
-    seconds = _plain(values)
+    seconds = _plain(values, name)
     _check_length(seconds, name, length, counted)
-    try:
-        seconds = seconds.astype(np.float64) if seconds.dtype.kind in "fiuO" else None
-    except (TypeError, ValueError):
-        seconds = None
-    if seconds is None:
-        raise TypeError(f"{name} must be numbers of seconds")
+    if seconds.dtype.kind == "O":  # nullable pandas columns, or a list of all sorts
+        seconds = np.where(pd.isna(seconds), np.nan, seconds)
+        wrong = [value for value in seconds if not is_number(value)]
+        if wrong:
+            raise TypeError(f"{name} must be numbers of seconds, found {wrong[0]!r}")
+    elif seconds.size and seconds.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be numbers of seconds, got dtype {seconds.dtype}")
+    seconds = seconds.astype(np.float64)
     if not np.isfinite(seconds).all():
         entry = int(np.flatnonzero(~np.isfinite(seconds))[0])
         raise ValueError(
@@ -199,10 +211,15 @@ def kth_highest(values: np.ndarray, k: int) -> float:
     return np.partition(values, len(values) - k)[len(values) - k]
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number: no boolean, no string, no array."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_above_zero(**values: float) -> None:
-    """Raise ValueError unless all values, given by name, are above 0 and finite."""
+    """Raise ValueError unless all values, given by name, are numbers above 0 and finite."""
     for name, value in values.items():
-        if not 0 < value < np.inf:
+        if not is_number(value) or not 0 < value < np.inf:
             raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
 
 

@@ -46,10 +46,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} was not written by qaconv_lib: its details are missing"
         ) from error
+    if not isinstance(details, dict):
+        raise ValueError(f"{path} was not written by qaconv_lib: its details are {details!r}")
     return tensors, details
 
 

@@ -19,6 +19,7 @@ Which gallery images are junk for which query is not decided here but when resul
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from qaconv_lib.archives import data_folders
+from qaconv_lib.arrays import is_number
 from qaconv_lib.images import load_image, load_part_map
 from qaconv_lib.layouts import LAYOUTS
 from qaconv_lib.layouts.own import read_csv, read_table
@@ -267,11 +269,14 @@ def validation_split(
         camera.
 
     Raises:
-        ValueError: fewer identities than asked for were seen by two cameras, or none would be left
-            to train on.
+        ValueError: fewer identities than asked for were seen by two cameras, none would be left
+            to train on, or no number is given.
     """
     total = train["identity"].nunique()
-    count = round(identities * total) if isinstance(identities, float) else int(identities)
+    if not is_number(identities) or not np.isfinite(identities):
+        raise ValueError(f"identities must be a number or a share of them, got {identities!r}")
+    whole = isinstance(identities, numbers.Integral)
+    count = int(identities) if whole else round(identities * total)
     by_camera = (
         train.groupby(["identity", "camera"]).size().groupby("identity").agg(["size", "max"])
     )

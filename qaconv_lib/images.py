@@ -30,6 +30,8 @@ _TURNS = {
 }
 _LYING = (5, 6, 7, 8)
 _PART_MAPS = "part_maps"
+# Others may start programs, as EPS does; MPO is what some phones write.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _OPENING = threading.Lock()
 
 
@@ -85,7 +87,7 @@ def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
         if (folder / _PART_MAPS).is_dir():
             part_map = (folder / _PART_MAPS / path.relative_to(folder)).with_suffix(".png")
             if part_map.is_file():
-                with Image.open(part_map) as image:
+                with _opened(part_map) as image:
                     return np.asarray(image, dtype=np.uint8)
             break
     raise FileNotFoundError(
@@ -101,7 +103,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         with _OPENING, warnings.catch_warnings():  # filters are shared by all threads
             warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=_FORMATS)
         with image:
             yield image
     except FileNotFoundError:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaconv_lib._streaming import BestMatches, weigh_matches
+from qaconv_lib.arrays import is_number
 
 
 def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
@@ -252,8 +253,8 @@ def match_gallery(
     Raises:
         ValueError: temperature not positive, or maps that do not fit each other or the matcher.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not is_number(temperature) or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     _check_maps(query_maps, gallery_maps, same_place=False)

@@ -239,7 +239,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidMode
         config = TrainingConfig.from_dict(details["config"])
         config = dataclasses.replace(config, pretrained=False, weights=None)
         model = ReidModel(config, details["num_classes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a model of this library: {error}") from error
     load_weights(model, tensors, str(path))
     return model.to(device).eval()

@@ -17,6 +17,7 @@ from qaconv_lib.checkpoints import write_json
 from qaconv_lib.distributed import process_count, process_rank
 
 _EVERYWHERE = {"experiment", "loss", "source", "profile", "seed", "device"}
+_OWN = {"evaluate": {"settings", "stages"}, "search": {"settings", "scores"}}  # by folder
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow")
 
 
@@ -87,11 +88,15 @@ def _read_record(path: Path, changed: int) -> dict:
     """One record; `changed` makes a file that was written anew be read again."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a record: {error}") from error
-    missing = _EVERYWHERE - set(record) if isinstance(record, dict) else _EVERYWHERE
-    if missing:
+    found = set(record) if isinstance(record, dict) else set()
+    tables = _OWN.get(path.parent.name, set())
+    if missing := (_EVERYWHERE | tables) - found:
         raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
+    for name in tables:
+        if not isinstance(record[name], dict):
+            raise ValueError(f"{path} is not a record: its {name} are {record[name]!r}")
     return record
 
 

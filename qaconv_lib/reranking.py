@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from qaconv_lib._distance_rows import MatrixRows, ScaledRows, check_distances, check_matrices
-from qaconv_lib.arrays import check_whole_numbers, restore_kind, to_scores
+from qaconv_lib.arrays import check_whole_numbers, is_number, restore_kind, to_scores
 
 
 def k_reciprocal_rerank(
@@ -186,7 +186,7 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
 
 def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
     check_whole_numbers(k1=k1, k2=k2)
-    if not 0 <= lambda_value <= 1:
+    if not is_number(lambda_value) or not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
     k1, k2 = int(k1), int(k2)  # narrow integers would overflow
     neighbours = rows.neighbours(max(k1 + 1, k2))

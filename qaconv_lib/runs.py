@@ -222,7 +222,9 @@ def pair_similarities(
     tested = pd.concat([dataset.query, dataset.gallery])
     images = tested["path"]
     key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
-    key.update("\n".join(map(str, images)).encode())  # the folder's name holds the archive's hash
+    key.update(
+        "\n".join(map(str, images)).encode(errors="surrogateescape")
+    )  # the folder's name holds the archive's hash
     kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:

@@ -20,6 +20,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
@@ -123,7 +124,8 @@ class MapStore:
                 f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
             ) from error
         make_folder(folder)
-        if any(folder.iterdir()):
+        leftover = f".{_MANIFEST}-"  # of a process that was killed in this very function
+        if any(not path.name.startswith(leftover) for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; a store wants a folder of its own")
         manifest = {"format": "qaconv store", "version": VERSION, "model": str(model)}
         write_json(folder / _MANIFEST, manifest | {"shape": [int(n) for n in shape], "parts": []})
@@ -176,7 +178,7 @@ class MapStore:
                 f"the store has columns {', '.join(self.table.columns)}, "
                 f"the new rows {', '.join(map(str, table.columns))}"
             )
-        name = f"part-{len(self._parts):06d}"
+        name = _part_name(len(self._parts))
         contents = {
             "maps.npy": _npy_bytes(half.numpy()),
             "vectors.npy": _npy_bytes(pool_maps(half).numpy()),
@@ -244,13 +246,16 @@ class MapStore:
             version, kind = manifest["version"], manifest["format"]
             model, shape = manifest["model"], tuple(manifest["shape"])
             parts, known = manifest["parts"], len(self._parts)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            sound = version != VERSION or _is_sound(model, shape, parts)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged or not of a store ({error!r})") from error
         if kind != "qaconv store" or version != VERSION:
             raise ValueError(
                 f"{path} says format {kind!r}, version {version!r}; this library reads version "
                 f"{VERSION}: make the store again"
             )
+        if not sound:
+            raise ValueError(f"{path} is damaged: its shape or its parts are not those of a store")
         if self.vectors is None:
             self.model, self.shape = model, shape
             self.vectors = torch.empty(0, self._vector_size)
@@ -290,11 +295,31 @@ class MapStore:
         path = self.folder / f"{part['name']}.{kind}"
         try:
             found = np.load(path, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if found.shape != shape or found.dtype != dtype:
             raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
         return found
+
+
+def _is_sound(model: object, shape: tuple, parts: object) -> bool:
+    """Whether a manifest says what `append` writes: no other file names, and whole numbers."""
+
+    def whole(value: object, least: int) -> bool:
+        return type(value) is int and least <= value < 2**40
+
+    if not isinstance(model, str) or not isinstance(parts, list) or len(shape) != 3:
+        return False
+    return all(whole(size, 1) for size in shape) and all(
+        part["name"] == _part_name(number)
+        and whole(part["images"], 1)
+        and all(whole(part[key][kind], 0) for key in ("bytes", "crc32") for kind in _KINDS)
+        for number, part in enumerate(parts)
+    )
+
+
+def _part_name(number: int) -> str:
+    return f"part-{number:06d}"
 
 
 def check_rows(rows: Tensor | np.ndarray | list[int], size: int) -> Tensor:
@@ -339,8 +364,9 @@ def _table_bytes(table: pd.DataFrame) -> bytes:
 
 def _read_table(path: Path, count: int) -> pd.DataFrame:
     try:
-        table = pd.DataFrame(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        columns = json.loads(path.read_bytes())
+        table = pd.DataFrame({str(name): list(column) for name, column in columns.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if len(table) != count:
         raise ValueError(f"{path} is damaged: {len(table)} rows, not {count}")

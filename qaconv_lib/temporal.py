@@ -20,6 +20,7 @@ from qaconv_lib.arrays import (
     check_above_zero,
     check_timed_scores,
     check_whole_numbers,
+    is_number,
     kth_highest,
     restore_kind,
 )
@@ -108,7 +109,7 @@ def tlift(
     """
     check_above_zero(tau=tau, sigma=sigma)
     _check_pivot_options(k, pivots)
-    if not 0 <= alpha < np.inf:
+    if not is_number(alpha) or not 0 <= alpha < np.inf:
         raise ValueError(f"alpha must be from 0, got {alpha!r}")
     if same_camera not in ("keep", "suppress"):
         raise ValueError(f"same_camera must be 'keep' or 'suppress', got {same_camera!r}")

@@ -227,6 +227,8 @@ class Trainer:
 
     def _resume(self) -> None:
         tensors, details = read_checkpoint(self.checkpoint)
+        if not isinstance(details.get("config"), dict):
+            raise ValueError(f"{self.checkpoint} is damaged: it does not say its settings")
         if other := differing_settings(details.get("config"), self.config):
             raise ValueError(
                 f"{self.checkpoint} belongs to a run with other settings ({', '.join(other)}); "
@@ -237,14 +239,19 @@ class Trainer:
                 f"{self.checkpoint} belongs to a run on other images; give another run folder, or "
                 "remove this one"
             )
+        epoch, history = details.get("epoch"), details.get("history")
+        whole = isinstance(history, list) and len(history) == epoch
+        if not whole or epoch > self.config.epochs:
+            raise ValueError(f"{self.checkpoint} is damaged: it does not say which epochs are done")
         load_weights(self.model, _part(tensors, "model."), str(self.checkpoint))
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            int(index): {"momentum_buffer": buffer}
-            for index, buffer in _part(tensors, "momentum.").items()
-        }
+        state, buffers = self.optimizer.state_dict(), _part(tensors, "momentum.")
+        wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
+        shapes = {str(index): parameter.shape for index, parameter in enumerate(wanted)}
+        if any(shapes.get(index) != buffer.shape for index, buffer in buffers.items()):
+            raise ValueError(f"{self.checkpoint} is damaged: its momentum is of another model")
+        state["state"] = {int(i): {"momentum_buffer": buffer} for i, buffer in buffers.items()}
         self.optimizer.load_state_dict(state)
-        self.epoch, self.history = details["epoch"], details["history"]
+        self.epoch, self.history = epoch, history
 
 
 class _Loss(nn.Module):

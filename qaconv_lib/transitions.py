@@ -16,6 +16,7 @@ from qaconv_lib.arrays import (
     check_above_zero,
     check_timed_scores,
     check_whole_numbers,
+    is_number,
     kth_highest,
     restore_kind,
     to_labels,
@@ -136,7 +137,8 @@ def tfusion(
     """
     check_above_zero(window=window, floor=floor)
     check_whole_numbers(num_matches=num_matches, num_random=num_random)
-    if not (error_positive >= 0 and error_negative >= 0 and error_positive + error_negative < 1):
+    errors = error_positive, error_negative
+    if not all(map(is_number, errors)) or not (min(errors) >= 0 and sum(errors) < 1):
         raise ValueError(
             "error_positive and error_negative must be from 0 and sum to less than 1, got "
             f"{error_positive!r} and {error_negative!r}"

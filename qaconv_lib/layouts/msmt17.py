@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qaconv_lib.layouts.names import FORMATS, Tables, make_table, parse_name, read_text
+from qaconv_lib.layouts.names import (
+    FORMATS,
+    MOST_DIGITS,
+    Tables,
+    is_file,
+    make_table,
+    parse_name,
+    read_text,
+)
 
 _LISTS = {
     "train": ("train", ("list_train.txt", "list_val.txt")),
@@ -46,12 +54,16 @@ def _image_folder(root: Path, part: str) -> Path:
 
 def _files_below(folder: Path) -> dict[str, str]:
     """Relative paths of all files, by their lower-case form."""
-    found = {}
-    for place, _, names in os.walk(folder):
-        inside = Path(place).relative_to(folder)
-        for name in names:
-            path = (inside / name).as_posix()
-            found[path.lower()] = path
+    found, waiting = {}, [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{inside}{entry.name}/")
+                elif is_file(entry):
+                    path = f"{inside}{entry.name}"
+                    found[path.lower()] = path
     return found
 
 
@@ -66,7 +78,7 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
         if not line.strip():
             continue
         name, label = (line.rsplit(maxsplit=1) + [""])[:2]
-        if not label.isdecimal():
+        if not label.isdecimal() or len(label) > MOST_DIGITS:
             raise ValueError(
                 f"{list_path}, line {number}: {line!r}; "
                 "an image path, a space and an identity are expected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ COLUMNS = ["path", "identity", "camera", "session", "frame", "seconds"]
 Tables = dict[str, pd.DataFrame]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 BOX_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+MOST_DIGITS = 12  # of a number in a name: sums of such numbers fit into 64 bits
 _ENDING = r"(?:\.jpe?g|\.png|\.bmp)+$"
 
 
@@ -68,6 +70,8 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
             f"cannot read the file name {name!r} in {folder}; a name like {expected.example} is "
             f"expected{hint}"
         )
+    if any(len(value) > MOST_DIGITS for value in match.groupdict().values()):
+        raise ValueError(f"the file name {name!r} in {folder} holds an impossibly large number")
     return {key: int(value) for key, value in match.groupdict().items()}
 
 
@@ -80,10 +84,22 @@ def image_files(folder: Path) -> list[Path]:
     """Image files in ``folder``, sorted by name."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; a folder of images is expected there")
-    files = [path for path in folder.iterdir() if is_image(path.name)]
+    with os.scandir(folder) as entries:
+        files = {entry.name: entry for entry in entries if is_image(entry.name)}
     if not files:
         raise ValueError(f"no images in {folder}; files ending in .jpg or .png are expected")
-    return sorted(files, key=lambda path: path.name)
+    for name, entry in files.items():
+        if not is_file(entry):
+            raise FileNotFoundError(f"{folder / name} is no file, or a link to one that is gone")
+    return [folder / name for name in sorted(files)]
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether there is a file, perhaps at the end of a link; the disk is asked for links alone."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
 
 
 def make_table(rows: list[dict]) -> pd.DataFrame:

@@ -13,12 +13,14 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from multiprocessing.synchronize import Event
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -197,7 +199,19 @@ def encode_image(name: str, image: int | str) -> Files:
 
 
 def _encode_task(task: tuple[str, str]) -> Files:
+    if _stopped is not None and _stopped.is_set():
+        raise InterruptedError("the drawing was stopped")
     return encode_image(*task)
+
+
+_stopped: Event | None = None  # set when nobody waits for the drawings of this process any more
+
+
+def _prepare(stopped: Event) -> None:
+    """Make a process leave Ctrl-C to the one that started it, which then stops all of them."""
+    global _stopped
+    _stopped = stopped
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def write_archive(
@@ -253,10 +267,13 @@ def _drawn(tasks: list[tuple[str, str]], jobs: int) -> Iterator[Iterator[Files]]
         return
     before = {key: os.environ.get(key) for key in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    stopped = context.Event()
+    pool = ProcessPoolExecutor(jobs, context, _prepare, (stopped,))
     try:
         yield pool.map(_encode_task, tasks, chunksize=32)
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})

@@ -1,0 +1,665 @@
+"""Damaged and hostile files: every one is read or refused by name, and none leaves its folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save
+
+from qaconv_lib import records, store
+from qaconv_lib.__main__ import main
+from qaconv_lib.archives import unpack_archive
+from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.datasets import load_dataset, load_image, load_part_map, validation_split
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.store import MapStore
+from qaconv_lib.temporal import tfusion, tlift
+from qaconv_lib.training import Trainer
+
+ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def damaged(content: bytes, count: int) -> Iterator[bytes]:
+    """Copies of a file: cut short, with changed bytes, with a piece zeroed, doubled or moved."""
+    rng = random.Random(len(content))
+    for number in range(count):
+        copy, place = bytearray(content), rng.randrange(len(content))
+        length = rng.choice([1, 2, 8, 64])
+        if number % 5 == 0:
+            copy = copy[:place]
+        elif number % 5 == 1:
+            copy[place] ^= 1 << rng.randrange(8)
+        elif number % 5 == 2:
+            copy[place : place + length] = bytes(len(copy[place : place + length]))
+        elif number % 5 == 3:
+            copy[place : place + length] = rng.randbytes(len(copy[place : place + length]))
+        else:
+            copy[place:place] = copy[place : place + length]
+        yield bytes(copy)
+
+
+# Names ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    """A tree of five empty images in the layout of Market-1501."""
+    for name in (
+        "bounding_box_train/0002_c1s1_000451_03.jpg",
+        "bounding_box_train/0007_c2s1_000451_01.jpg",
+        "query/0001_c1s3_000010_00.jpg",
+        "bounding_box_test/0001_c2s1_000200_01.jpg",
+        "bounding_box_test/0000_c1s2_000500_01.jpg",
+    ):
+        path = tmp_path / "market" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "market"
+
+
+NAMES = st.one_of(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=40),
+    st.from_regex(r"(-1|\d+)_c\d+s\d+_\d+_\d+", fullmatch=True),
+    st.from_regex(r"[0-9]{1,40}_c[0-9]{1,30}s[0-9]{1,30}_[0-9]{1,40}_[0-9]{1,40}", fullmatch=True),
+)
+
+
+@ONE_FOLDER
+@given(NAMES, st.sampled_from([".jpg", ".JPG.jpg", ".png"]))
+def test_any_file_name_is_read_or_named(market: Path, name: str, suffix: str) -> None:
+    path = market / "query" / (name + suffix)
+    try:
+        path.write_bytes(b"")
+    except (OSError, ValueError):  # no name for a file here
+        return
+    try:
+        query = load_dataset("market1501", market).query
+        assert (query[["identity", "camera", "session", "frame"]].to_numpy() >= 0).all()
+        assert path.name.startswith((".", "-1")) or str(path) in set(query["path"])
+    except ValueError as error:
+        assert repr(path.name) in str(error)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+class TestLinks:
+    @pytest.mark.parametrize("target", ["gone.jpg", "0003_c1s1_000001_00.jpg", "."])
+    def test_links_to_no_file_are_named(self, market: Path, target: str) -> None:
+        """Gone, in a circle, or a folder."""
+        (market / "query" / "0003_c1s1_000001_00.jpg").symlink_to(target)
+        with pytest.raises(FileNotFoundError, match="0003_c1s1_000001_00.jpg is no file"):
+            load_dataset("market1501", market)
+
+    def test_links_to_files_are_followed(self, market: Path) -> None:
+        (market / "query" / "0003_c1s1_000001_00.jpg").symlink_to("0001_c1s3_000010_00.jpg")
+        assert load_dataset("market1501", market).query["identity"].tolist() == [1, 3]
+
+    def test_links_in_the_lists_of_msmt17(self, tmp_path: Path) -> None:
+        for name in ("train", "val", "query", "gallery"):
+            folder = tmp_path / ("train" if name in ("train", "val") else "test")
+            path = folder / "0000" / f"0000_{len(name):03d}_01_0303morning_0008_0.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(__file__)
+            (tmp_path / f"list_{name}.txt").write_text(f"0000/{path.name} 0\n")
+        assert len(load_dataset("msmt17", tmp_path).train) == 2
+        path.unlink()
+        path.symlink_to("nowhere")
+        with pytest.raises(FileNotFoundError, match="list_gallery.txt, line 1, names"):
+            load_dataset("msmt17", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("../../etc/passwd 0", "which is not in"),
+        ("/etc/passwd 0", "which is not in"),
+        ("0000/0000_000_01_0303morning_0008_0.jpg " + "9" * 5000, "line 1"),
+        ("0000/0000_000_00_0303morning_0008_0.jpg 0", "camera 0"),
+        ("0000/0000_000_01_0303morning_0008_0.jpg -1", "line 1"),
+        ("\0 0", "which is not in"),
+    ],
+)
+def test_hostile_lines_of_a_list(tmp_path: Path, line: str, message: str) -> None:
+    for name in ("train", "test"):
+        for camera in (0, 1):
+            path = tmp_path / name / "0000" / f"0000_000_{camera:02d}_0303morning_0008_0.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    for name in ("train", "val", "query", "gallery"):
+        (tmp_path / f"list_{name}.txt").write_text(line)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_dataset("msmt17", tmp_path)
+    (tmp_path / "list_train.txt").write_bytes(b"\xff\xfe\xfa 0")
+    with pytest.raises(ValueError, match="list_train.txt is no text file"):
+        load_dataset("msmt17", tmp_path)
+
+
+# Images ---------------------------------------------------------------------------------------
+
+
+def encoded(kind: str, **more: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 12, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **more)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP"])
+def test_a_damaged_image_is_read_or_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(encoded(kind))
+    assert load_image(path).size == (12, 24)
+    refused = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of corrupt metadata and large pictures
+        for content in damaged(encoded(kind), 150):
+            path.write_bytes(content)
+            try:
+                assert load_image(path).mode == "RGB"
+            except ValueError as error:
+                assert "cannot read the image" in str(error) and str(path) in str(error)
+                refused += 1
+    assert refused
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    body = name + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 1), (0, 5)])
+def test_impossible_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A few hundred bytes that ask for gigabytes."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(100)))
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")
+    )
+    with pytest.raises(ValueError, match="cannot read the image .*bomb.png"):
+        load_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PDF", "ICNS", "TGA"])
+def test_formats_that_no_dataset_has_are_not_opened(tmp_path: Path, kind: str) -> None:
+    """Some of their readers start other programs; a name says nothing of the content."""
+    (tmp_path / "innocent.jpg").write_bytes(encoded(kind))
+    with pytest.raises(ValueError, match="innocent.jpg"):
+        load_image(tmp_path / "innocent.jpg")
+
+
+def test_a_damaged_part_map_is_named(tmp_path: Path) -> None:
+    (tmp_path / "query").mkdir()
+    path = tmp_path / "part_maps" / "query" / "1.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
+    np.testing.assert_array_equal(load_part_map(tmp_path / "query" / "1.jpg"), np.eye(8))
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="cannot read the image .*part_maps"):
+        load_part_map(tmp_path / "query" / "1.jpg")
+
+
+# Archives -------------------------------------------------------------------------------------
+
+
+def archive(path: Path, entries: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A zip file; names go in as they are, also those that `zipfile` would change."""
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            bundle.writestr(entry, content, compress_type=packing)
+    return path
+
+
+def test_a_damaged_archive_is_unpacked_right_or_named(tmp_path: Path) -> None:
+    entries = {f"query/{n}.jpg": bytes(range(40)) * n for n in range(1, 5)}
+    good = archive(tmp_path / "good.zip", entries).read_bytes()
+    path, cache, refused = tmp_path / "mini.zip", tmp_path / "deep" / "cache", 0
+    for content in damaged(good, 250):
+        path.write_bytes(content)
+        try:
+            folder = unpack_archive(path, cache)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert folder.parent == cache
+            for file in folder.rglob("*"):  # names may be damaged, contents have a checksum
+                assert file.is_dir() or file.read_bytes() in entries.values()
+    assert 50 < refused < 250
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "good.zip", "mini.zip"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["cache"]
+    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+
+
+@ONE_FOLDER
+@given(
+    st.lists(
+        st.text(st.sampled_from("ab./\\:~ $\0é"), min_size=1, max_size=12), min_size=1, max_size=3
+    )
+)
+def test_no_entry_lands_outside(tmp_path: Path, names: list[str]) -> None:
+    path, cache = tmp_path / "mini.zip", tmp_path / "cache"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that come twice
+        archive(path, dict.fromkeys(names, b"content"))
+    try:
+        folder = unpack_archive(path, cache)
+        assert all(file.resolve().is_relative_to(folder) for file in folder.rglob("*"))
+    except ValueError as error:
+        assert str(path) in str(error)
+    assert {p.name for p in tmp_path.iterdir()} <= {"mini.zip", "cache"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"a": b"x", "a/b.jpg": b"x"}, "a is a file and a folder in it"),
+        ({".": b"x"}, "leaves its folder"),
+        ({"a/..": b"x"}, "leaves its folder"),
+        ({"bomb.jpg": bytes(30_000_000)}, "would grow from [0-9,]+ bytes to 30,000,000"),
+        ({f"{n}.jpg": bytes(2_000_000) for n in range(9)}, "bytes to 18,000,000"),
+    ],
+)
+def test_hostile_archives(tmp_path: Path, entries: dict[str, bytes], message: str) -> None:
+    archive(tmp_path / "mini.zip", entries)
+    with pytest.raises(ValueError, match=f"mini.zip was not unpacked: .*{message}"):
+        unpack_archive(tmp_path / "mini.zip", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_packings_are_refused(tmp_path: Path, packing: int) -> None:
+    archive(tmp_path / "mini.zip", {"a.jpg": b"x" * 99}, packing)
+    with pytest.raises(ValueError, match="'a.jpg' is packed unusually"):
+        unpack_archive(tmp_path / "mini.zip", tmp_path / "cache")
+
+
+# Checkpoints and training states --------------------------------------------------------------
+
+TINY = TrainingConfig(
+    backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=4,
+    height=32, width=16, batch_size=2, epochs=2, decay_epochs=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    save_model(path, ReidModel(TINY, 3))
+    return path
+
+
+def test_a_damaged_checkpoint_is_read_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    write_checkpoint(path, {"a": torch.arange(6.0), "b": torch.ones(2, 2).half()}, {"x": [1, {}]})
+    for content in damaged(path.read_bytes(), 300):
+        path.write_bytes(content)
+        try:
+            _, details = read_checkpoint(path)
+            assert isinstance(details, dict)
+        except ValueError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "3", '"config"', "{", "[" * 100_000, '{"a": 1}', "\ud800"]
+)
+def test_details_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.safetensors"
+    metadata = {"qaconv_lib": text.encode("utf-8", "replace").decode()}
+    path.write_bytes(save({"a": torch.ones(1)}, metadata=metadata))
+    with pytest.raises(ValueError, match="m.safetensors"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": None},
+        {"config": [1]},
+        {"config": {"loss": ["qaconv"]}},
+        {"config": {"loss": "qaconv", "backbone": None}},
+        {"config": {"learning_rate": "fast"}},
+        {"config": {"height": 2**30, "width": 2**30, "backbone": "resnet18", "pretrained": False}},
+        {"config": {"neck_channels": -4}},
+        {"config": {"neck_channels": 1e99}},
+        {"config": {"kernel_size": 2}},
+        {"num_classes": "many"},
+        {"num_classes": 0},
+        {"num_classes": 10**15},
+        {"num_classes": 10**40},
+        {"num_classes": None},
+        {"num_classes": [3]},
+    ],
+)
+def test_details_that_describe_no_model_are_refused(
+    model: Path, tmp_path: Path, changes: dict
+) -> None:
+    tensors, details = read_checkpoint(model)
+    if isinstance(changes.get("config"), dict):
+        changes = {"config": details["config"] | changes["config"]}
+    path = tmp_path / "m.safetensors"
+    write_checkpoint(path, tensors, details | changes)
+    with pytest.raises(ValueError, match="m.safetensors does not describe a model"):
+        load_model(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(4)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (32, 16, 3), dtype=np.uint8)).save(path)
+    return pd.DataFrame({"path": map(str, paths), "identity": [0, 0, 1, 1]})
+
+
+@pytest.fixture(scope="module")
+def state(images: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    Trainer(TINY, images, run_folder=folder).train(epochs=1)
+    return folder / "last.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": None}, "does not say its settings"),
+        ({"config": ["x"]}, "does not say its settings"),
+        ({"config": {"seed": 7}}, "other settings"),
+        ({"images": None}, "other images"),
+        ({"epoch": None}, "which epochs are done"),
+        ({"epoch": "1"}, "which epochs are done"),
+        ({"epoch": [1]}, "which epochs are done"),
+        ({"epoch": 3, "history": [{}] * 3}, "which epochs are done"),
+        ({"epoch": -1}, "which epochs are done"),
+        ({"history": []}, "which epochs are done"),
+        ({"history": 5}, "which epochs are done"),
+        ({"momentum.0": torch.zeros(3)}, "momentum is of another model"),
+        ({"momentum.9999": torch.zeros(3)}, "momentum is of another model"),
+        ({"momentum.x": torch.zeros(3)}, "momentum is of another model"),
+        ({"model.y": torch.zeros(3)}, "left over"),
+    ],
+)
+def test_a_damaged_training_state_is_named(
+    images: pd.DataFrame, state: Path, tmp_path: Path, changes: dict, message: str
+) -> None:
+    tensors, details = read_checkpoint(state)
+    tensors |= {key: value for key, value in changes.items() if isinstance(value, torch.Tensor)}
+    details |= {key: value for key, value in changes.items() if key not in tensors}
+    write_checkpoint(tmp_path / "last.safetensors", tensors, details)
+    with pytest.raises(ValueError, match=f"last.safetensors .*{message}"):
+        Trainer(TINY, images, run_folder=tmp_path)
+
+
+# Records and stores ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of its own, with one record of each kind."""
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    about = {"loss": "qaconv", "source": "mini-market", "profile": "laptop", "seed": 0}
+    about |= {"experiment": "x", "device": "CPU", "settings": {}}
+    (tmp_path / "results").mkdir()
+    records.write_record("evaluate", "one", about | {"target": "mini-duke", "stages": {}})
+    records.write_record("search", "one", about | {"scores": {"mean_ap": 0.5}})
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"[]", b"null", b"3", b"\xff", b"[" * 100_000, b'{"experiment": 1}', "loss",
+        "settings", "stages",
+    ],
+)  # fmt: skip
+def test_a_damaged_record_ends_a_command_with_one_sentence(
+    results: Path, capsys: pytest.CaptureFixture, content: bytes | str
+) -> None:
+    """Text stands for an entry that is lost."""
+    path = results / "evaluate" / "one.json"
+    assert len(records.read_records("evaluate")) == 1
+    if isinstance(content, str):
+        record = json.loads(path.read_text())
+        del record[content]
+        content = json.dumps(record).encode()
+    path.write_bytes(content)
+    assert main(["tables", "headline"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "one.json is not a record" in error
+
+
+def test_parts_of_records_have_their_kind(results: Path) -> None:
+    for folder, name in (("evaluate", "stages"), ("search", "scores")):
+        path = results / folder / "one.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: [1]}))
+        with pytest.raises(ValueError, match=rf"one.json is not a record: its {name} are \[1\]"):
+            records.read_records(folder)
+
+
+HOSTILE = [None, -1, 0, 1.5, 10**30, "", "../../x", "part-000001", [], {}, [[]], True]
+
+
+def places(tree: object, path: tuple = ()) -> Iterator[tuple]:
+    """Where something stands in a JSON document."""
+    if path:
+        yield path
+    for key in (
+        tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    ):
+        yield from places(tree[key], (*path, key))
+
+
+def test_a_hostile_manifest_is_refused(tmp_path: Path) -> None:
+    made = MapStore.create(tmp_path / "store", "abc", (2, 4, 1))
+    for count in (2, 1):
+        made.append(torch.ones(count, 2, 4, 1), pd.DataFrame({"camera": [0] * count}))
+    path = tmp_path / "store" / "store.json"
+    text = path.read_text()
+    found = set()
+    for place in places(json.loads(text)):
+        for value in HOSTILE:
+            manifest = json.loads(text)
+            parent = manifest
+            for key in place[:-1]:
+                parent = parent[key]
+            if parent[place[-1]] == value and type(parent[place[-1]]) is type(value):
+                continue
+            parent[place[-1]] = value
+            path.write_text(json.dumps(manifest))
+            try:
+                MapStore(tmp_path / "store").verify()
+                found.add(place)
+            except (ValueError, FileNotFoundError) as error:
+                assert str(tmp_path / "store") in str(error)
+    # Another model's name, a store that is empty, and true, which Python takes for 1.
+    assert found == {("model",), ("parts",), ("version",)}
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="store.json is damaged"):
+        MapStore(tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
+def test_damaged_files_of_a_store_are_found(tmp_path: Path, kind: str) -> None:
+    """At once where sizes or headers tell, else by `verify`; a table never has other rows."""
+    made = MapStore.create(tmp_path / "store", "abc", (2, 4, 1))
+    made.append(torch.ones(2, 2, 4, 1), pd.DataFrame({"camera": [0, 1], "path": ["a", "b"]}))
+    path = tmp_path / "store" / f"part-000000.{kind}"
+    good = path.read_bytes()
+    for content in damaged(good, 150):
+        path.write_bytes(content)
+        try:
+            opened = MapStore(tmp_path / "store")
+            assert len(opened.table) == len(opened) == 2
+            opened.verify()
+            assert content == good
+        except ValueError as error:
+            assert str(path) in str(error)
+
+
+def test_a_table_of_another_form_is_named(tmp_path: Path) -> None:
+    for text in ("[1, 2]", "{", "null", "3", '{"a": 1}', '{"a": [1], "b": [1, 2]}', "[" * 10**5):
+        (tmp_path / "table.json").write_text(text)
+        with pytest.raises(ValueError, match="table.json is damaged"):
+            store._read_table(tmp_path / "table.json", 2)
+
+
+# Command line ---------------------------------------------------------------------------------
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["qaconv", "softmax", "mini-market", "market1501", "memory", "table1", "headline", "smoke"]
+        + ["--root", "--profile", "--seed", "--device", "--images", "--quiet", "--seeds", "-h"]
+        + ["0", "-1", "1e3", "../..", "/", "", "\0", "cuda:99", "é", "--", "--out=\0"]
+    ),
+    st.text(max_size=6),
+)
+
+
+@ONE_FOLDER
+@given(
+    command=st.sampled_from(["check-data", "evaluate", "tables", "run", "search", "train"]),
+    words=st.lists(WORDS, max_size=5),
+)
+def test_any_command_line_ends_with_a_status(
+    command: str,
+    words: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Nothing can be found or trained here, so that no command gets far."""
+    folder = tmp_path_factory.getbasetemp() / "empty"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr("qaconv_lib.datasets.data_folders", lambda: [folder])
+    monkeypatch.setattr("qaconv_lib.records.data_folders", lambda: [folder])
+    monkeypatch.setenv("QACONV_CACHE", str(folder))
+    monkeypatch.setattr("qaconv_lib.experiments._execute_all", lambda *_: iter(()))
+    try:
+        status = main([command, *words])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status in (0, 2) and "Traceback" not in error
+    if status == 2 and not error.startswith("usage"):
+        assert error.startswith("qaconv_lib: ") and "\n" not in error.rstrip("\n")
+
+
+@pytest.mark.parametrize("size", ["two", "", "-1", "1.5"])
+def test_a_wrong_world_size_is_named(
+    size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert main(["train", "qaconv", "mini-market"]) == 2
+    assert "WORLD_SIZE must be a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break in another way on Windows")
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    """As in `python -m qaconv_lib run | head -1`, the reader gone before the first line."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "qaconv_lib", "run"], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""
+
+
+# Arguments ------------------------------------------------------------------------------------
+
+RANKED = [[[0.1, 0.9]], [1], [1, 2], [0], [1, 1]]
+TIMED = [[[0.1, 0.9]], [0], [3.0], [1, 1], [1.0, 2.0]]
+SQUARE = [[[0.1, 0.9]], [[0.0]], [[0.0, 0.5], [0.5, 0.0]]]
+CALLS = [
+    (evaluate_ranking, RANKED),
+    (tlift, TIMED),
+    (tfusion, TIMED),
+    (k_reciprocal_rerank, SQUARE),
+]
+TOTALLY_WRONG = [
+    None, "text", b"bytes", 3, {}, {1, 2}, object(), [[]], [None], ["1", "2"], [[1, 2], [3]],
+    [torch.ones(2), torch.ones(3)], np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]]),
+    np.array([[1 + 2j, 0]]), np.array([["2020-01-01"] * 2], dtype="M8[s]"), [[True, "x"]],
+    pd.Series([1, None], dtype="Float64"), float("nan"), torch.ones(1, 2, 1), lambda: 0,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function, good", CALLS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("wrong", TOTALLY_WRONG, ids=lambda value: type(value).__name__)
+def test_arguments_of_the_wrong_kind_are_named(function, good, wrong) -> None:
+    names = function.__code__.co_varnames
+    function(*good)
+    for place in range(len(good)):
+        arguments = [*good[:place], wrong, *good[place + 1 :]]
+        with pytest.raises((TypeError, ValueError), match=names[place]):
+            function(*arguments)
+
+
+def test_masked_arrays_without_masked_values_are_arrays() -> None:
+    similarity = np.ma.masked_array(TIMED[0], mask=False)
+    np.testing.assert_array_equal(tlift(similarity, *TIMED[1:]), tlift(*TIMED))
+
+
+@pytest.mark.parametrize("wrong", ["10", None, [1], np.ones(2), True, 1 + 2j, float("nan")])
+def test_parameters_of_the_wrong_kind_are_named(wrong) -> None:
+    for name in ("tau", "sigma", "alpha", "k"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            tlift(*TIMED, **{name: wrong})
+    for name in ("k1", "k2", "lambda_value"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            k_reciprocal_rerank(*SQUARE, **{name: wrong})
+    for name in ("window", "floor", "num_matches", "num_random", "error_positive"):
+        with pytest.raises(ValueError, match=name):
+            tfusion(*TIMED, **{name: wrong})
+    maps = torch.ones(1, 2, 3, 1)
+    with pytest.raises(ValueError, match="temperature must be"):
+        match_gallery(QAConv(3, 1), maps, maps, temperature=wrong)
+    table = pd.DataFrame({"identity": [1, 1, 1, 2, 2], "camera": [0, 0, 1, 0, 1]})
+    with pytest.raises(ValueError, match="identities must be a number"):
+        validation_split(table, wrong)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [["3"], [b"3"], np.array(["3"]), pd.Series(["3"]), [True], [pd.Timestamp(0)], [[3.0]]],
+    ids=str,
+)
+def test_times_are_numbers_of_seconds(seconds) -> None:
+    with pytest.raises((TypeError, ValueError), match="query_seconds"):
+        tlift(TIMED[0], TIMED[1], seconds, *TIMED[3:])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_a_missing_time_is_named(missing) -> None:
+    with pytest.raises(ValueError, match="gallery_seconds has nan at entry 1; every image needs"):
+        tlift(*TIMED[:4], [1.0, missing])
+
+
+@pytest.mark.parametrize("dtype", ["Float64", "Int64", object])
+def test_times_in_nullable_columns(dtype) -> None:
+    found = tlift(*TIMED[:4], pd.Series([1, 2], dtype=dtype))
+    np.testing.assert_array_equal(found, tlift(*TIMED))

@@ -1,0 +1,247 @@
+"""Killed at every step of writing: what is found afterwards is the old or the new, and goes on.
+
+A child process is killed by SIGKILL just before its n-th step on the file system inside a folder:
+opening, making, renaming or removing something there. Every n is tried until the child gets
+through, so no moment between two steps is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from qaconv_lib.archives import unpack_archive, write_whole
+from qaconv_lib.checkpoints import read_checkpoint
+from qaconv_lib.models import TrainingConfig
+from qaconv_lib.records import read_records, write_record
+from qaconv_lib.store import MapStore
+from qaconv_lib.training import Trainer
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+
+_STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
+_MOST_STEPS = 60
+
+
+def _die_at(step: int, folder: str, action: Callable, *arguments: object) -> None:
+    """Do something, and be killed before the given step on the file system below a folder."""
+    seen = 0
+
+    def hook(event: str, values: tuple) -> None:
+        nonlocal seen
+        if event in _STEPS and isinstance(values[0], (str, Path)):
+            if str(values[0]).startswith(folder):
+                seen += 1
+                if seen == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    sys.addaudithook(hook)
+    action(*arguments)
+
+
+@pytest.fixture(scope="module")
+def children() -> multiprocessing.context.ForkServerContext:
+    """Children of a process that has imported the library once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "qaconv_lib.store", "qaconv_lib.training"])
+    return context
+
+
+@pytest.fixture
+def killed(children, tmp_path: Path) -> Callable[..., Iterator[int]]:
+    """Do something in a child that is killed at step 1, 2, ..., until it gets through."""
+
+    def steps(action: Callable, *arguments: object, first: int = 1) -> Iterator[int]:
+        for step in range(first, _MOST_STEPS):
+            process = children.Process(
+                target=_die_at, args=(step, str(tmp_path), action, *arguments)
+            )
+            process.start()
+            process.join()
+            if process.exitcode == 0:
+                assert step > 3, "nothing was written"
+                return
+            assert process.exitcode == -signal.SIGKILL
+            yield step
+        raise AssertionError(f"{action.__name__} was not through after {_MOST_STEPS} steps")
+
+    return steps
+
+
+def test_a_file_is_the_old_or_the_new_one(killed, tmp_path: Path) -> None:
+    path, found = tmp_path / "page.md", []
+    path.write_bytes(b"old" * 9999)
+    for _ in killed(write_whole, path, b"new" * 99):
+        found.append(path.read_bytes())
+        path.write_bytes(b"old" * 9999)
+    assert set(found) == {b"old" * 9999, b"new" * 99}
+    assert path.read_bytes() == b"new" * 99
+
+
+def _record(data: Path, record: dict) -> None:
+    os.environ["QACONV_DATA"] = str(data)  # the server of the children does not know it
+    write_record("made-up", "one", record)
+
+
+def test_a_record_is_the_old_or_the_new_one(killed, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    about = dict.fromkeys(("experiment", "loss", "source", "profile", "device"), "x")
+    old, new = ({**about, "seed": seed, "note": list(range(seed, 9999))} for seed in (0, 1))
+    write_record("made-up", "one", old)
+    found = []
+    for _ in killed(_record, tmp_path, new):
+        found += [record["seed"] for record in read_records("made-up")]
+        write_record("made-up", "one", old)
+    assert set(found) == {0, 1}
+    assert read_records("made-up") == [new]
+
+
+def test_a_record_is_there_or_not(killed, tmp_path: Path, monkeypatch) -> None:
+    """The first record of a folder."""
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    about = dict.fromkeys(("experiment", "loss", "source", "profile", "device", "seed"), "x")
+    found = []
+    for _ in killed(_record, tmp_path, about):
+        found.append(len(read_records("made-up")))
+        (tmp_path / "results" / "made-up" / "one.json").unlink(missing_ok=True)
+    assert set(found) == {0, 1} and read_records("made-up") == [about]
+
+
+def _zip(path: Path) -> dict[str, bytes]:
+    contents = {f"{folder}/{n}.jpg": os.urandom(70_000) for folder in ("a", "b/c") for n in "12"}
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, content in contents.items():
+            bundle.writestr(name, content)
+    return contents
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("lost", [None, "b/c/1.jpg"])
+def test_unpacking_goes_on(killed, tmp_path: Path, lost: str | None) -> None:
+    """An archive that is unpacked for the first time, and one of whose files one was lost."""
+    contents = _zip(tmp_path / "mini.zip")
+    cache = tmp_path / "cache"
+    for step in killed(_unpack_again, tmp_path / "mini.zip", cache, lost):
+        for folder in cache.glob("mini-*"):  # what a reader would take for a dataset
+            found = _read(folder)
+            assert found.items() <= contents.items(), step
+            assert lost is not None or found == contents, step
+        assert _read(unpack_archive(tmp_path / "mini.zip", cache)) == contents
+        if lost is None:
+            for path in cache.rglob("*.jpg"):
+                path.unlink()
+            for path in sorted(cache.rglob("*"), reverse=True):
+                path.rmdir()
+    assert _read(unpack_archive(tmp_path / "mini.zip", cache)) == contents
+
+
+def _unpack_again(archive: Path, cache: Path, lost: str | None) -> None:
+    if lost is not None:
+        for folder in cache.glob("mini-*"):
+            (folder / lost).unlink(missing_ok=True)
+    unpack_archive(archive, cache)
+
+
+SHAPE = (2, 4, 1)
+
+
+def _append(folder: Path) -> None:
+    MapStore(folder).append(torch.full((3, *SHAPE), 2.0), pd.DataFrame({"camera": [4, 5, 6]}))
+
+
+def test_appending_to_a_store_goes_on(killed, tmp_path_factory, tmp_path: Path) -> None:
+    """Each child finds what those before it left behind."""
+    folder, copy = tmp_path / "store", tmp_path_factory.mktemp("copy") / "store"
+    made = MapStore.create(folder, "abc", SHAPE)
+    made.append(torch.ones(2, *SHAPE), pd.DataFrame({"camera": [1, 2]}))
+    shutil.copytree(folder, copy)
+    sizes = []
+    for _ in killed(_append, folder):
+        again = MapStore(folder, "abc")
+        again.verify()
+        sizes.append(len(again))
+        assert again.table["camera"].tolist() == [1, 2, 4, 5, 6][: len(again)]
+        values = again.maps(range(len(again)))[:, 0, 0, 0].tolist()
+        assert values == [1, 1, 2, 2, 2][: len(again)]
+        if len(again) == 5:  # killed after the manifest was replaced
+            shutil.rmtree(folder)
+            shutil.copytree(copy, folder)
+    assert set(sizes) == {2, 5}
+    assert MapStore(folder).table["camera"].tolist() == [1, 2, 4, 5, 6]
+
+
+def _create(folder: Path) -> None:
+    MapStore.create(folder, "abc", SHAPE)
+
+
+def test_making_a_store_can_be_repeated(killed, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    for _ in killed(_create, folder):
+        if (folder / "store.json").exists():
+            assert len(MapStore(folder, "abc")) == 0
+            (folder / "store.json").unlink()
+    MapStore(folder, "abc").verify()
+
+
+TINY = TrainingConfig(
+    backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=4,
+    height=32, width=16, batch_size=2, epochs=3, decay_epochs=2,
+)  # fmt: skip
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for number in range(4):
+        path = folder / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (32, 16, 3), dtype=np.uint8)).save(path)
+        rows.append({"path": str(path), "identity": number // 2})
+    return pd.DataFrame(rows)
+
+
+def _train_one_more(table: pd.DataFrame, folder: Path) -> None:
+    trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+    trainer.train(epochs=trainer.epoch + 1)
+
+
+def test_training_goes_on_to_the_same_weights(killed, tmp_path_factory, tmp_path: Path) -> None:
+    """Killed at every step of writing its state, then carried to the end."""
+    table, folder = _table(tmp_path_factory.mktemp("images")), tmp_path / "run"
+    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=1)
+    first = (folder / "last.safetensors").read_bytes()
+    epochs = []
+    for _ in killed(_train_one_more, table, folder, first=2):  # the first step reads the state
+        epochs.append(_epochs(folder))
+        (folder / "last.safetensors").write_bytes(first)
+    assert set(epochs) == {1, 2}
+    resumed = Trainer(TINY, table, device="cpu", run_folder=folder)
+    assert resumed.epoch == 2
+    resumed.train()
+    whole = Trainer(TINY, table, device="cpu")
+    whole.train()
+    expected, found = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert json.dumps(resumed.history) == json.dumps(whole.history)
+
+
+def _epochs(folder: Path) -> int:
+    return read_checkpoint(folder / "last.safetensors")[1]["epoch"]
