@@ -30,8 +30,8 @@ _TURNS = {
 }
 _LYING = (5, 6, 7, 8)
 _PART_MAPS = "part_maps"
-# Others may start programs, as EPS does; MPO is what some phones write.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Others may start programs, as EPS does.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _OPENING = threading.Lock()
 
 
