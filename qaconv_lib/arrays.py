@@ -199,10 +199,15 @@ def kth_highest(values: np.ndarray, k: int) -> float:
     return np.partition(values, len(values) - k)[len(values) - k]
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number: no boolean, no string, no array."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_above_zero(**values: float) -> None:
-    """Raise ValueError unless all values, given by name, are above 0 and finite."""
+    """Raise ValueError unless all values, given by name, are numbers above 0 and finite."""
     for name, value in values.items():
-        if not 0 < value < np.inf:
+        if not is_number(value) or not 0 < value < np.inf:
             raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
 
 
