@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaconv_lib._map_checks import check_finite, check_kernel_size, check_maps
 from qaconv_lib._streaming import BestMatches, weigh_matches
 from qaconv_lib.arrays import is_number
 
@@ -31,7 +32,7 @@ def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
     Raises:
         ValueError: the map is not three-dimensional, or the kernel size is even or below 1.
     """
-    _check_kernel_size(kernel_size)
+    check_kernel_size(kernel_size)
     if query_map.dim() != 3:
         raise ValueError(f"query_map must have shape (d, h, w), got {tuple(query_map.shape)}")
     channels = query_map.shape[0]
@@ -115,10 +116,11 @@ def best_matches(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int = 1)
         [..., h*w:] the best gallery location of each query kernel.
 
     Raises:
+        TypeError: maps that are no tensors.
         ValueError: the maps are not four-dimensional, differ in (d, h, w), or an even kernel size.
     """
-    _check_kernel_size(kernel_size)
-    _check_maps(query_maps, gallery_maps)
+    check_kernel_size(kernel_size)
+    check_maps(query_maps, gallery_maps)
     return BestMatches.apply(query_maps, gallery_maps, kernel_size)
 
 
@@ -147,7 +149,7 @@ class QAConv(nn.Module):
 
     def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
         super().__init__()
-        _check_kernel_size(kernel_size)
+        check_kernel_size(kernel_size)
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1, got {height} x {width}")
         self.height, self.width = height, width
@@ -251,13 +253,20 @@ def match_gallery(
         Similarities sigmoid(logit / temperature) in [0, 1], shape (q, g), float32.
 
     Raises:
-        ValueError: temperature not positive, or maps that do not fit each other or the matcher.
+        TypeError: a matcher that is no QAConv, or maps that are no tensors.
+        ValueError: temperature not positive, maps that do not fit each other or the matcher, or
+            values in them that are not finite.
     """
     if not is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
-    _check_maps(query_maps, gallery_maps, same_place=False)
+    if not isinstance(matcher, QAConv):
+        raise TypeError(f"matcher must be a QAConv, got {type(matcher).__name__}")
+    check_maps(query_maps, gallery_maps, same_place=False)
+    check_finite("query_maps", query_maps)
+    if gallery_maps is not query_maps:
+        check_finite("gallery_maps", gallery_maps)
     matcher.check_size(query_maps)
     weights, number = matcher.fold()
     dtype = dtype or query_maps.dtype
@@ -271,29 +280,3 @@ def match_gallery(
 def _scale_and_shift(bn: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     scale = bn.weight.double()[0] / (bn.running_var.double()[0] + bn.eps).sqrt()
     return scale, bn.bias.double()[0] - bn.running_mean.double()[0] * scale
-
-
-def _check_kernel_size(kernel_size: int) -> None:
-    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size!r}")
-
-
-def _check_maps(query_maps: Tensor, gallery_maps: Tensor, same_place: bool = True) -> None:
-    for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
-        if not isinstance(maps, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, got {type(maps).__name__}")
-        if maps.dim() != 4 or 0 in maps.shape[1:]:
-            raise ValueError(f"{name} must have shape (n, d, h, w), got {tuple(maps.shape)}")
-        if not maps.is_floating_point():
-            raise ValueError(f"{name} must hold floating-point numbers, got {maps.dtype}")
-    if query_maps.shape[1:] != gallery_maps.shape[1:]:
-        raise ValueError(
-            "query_maps and gallery_maps must agree in channels, height and width: "
-            f"{tuple(query_maps.shape[1:])} against {tuple(gallery_maps.shape[1:])}"
-        )
-    query, gallery = ((maps.dtype, maps.device) for maps in (query_maps, gallery_maps))
-    if same_place and query != gallery:
-        raise ValueError(
-            "query_maps and gallery_maps must agree in type and device: "
-            f"{query[0]} on {query[1]} against {gallery[0]} on {gallery[1]}"
-        )

@@ -155,7 +155,7 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
 
     Returns:
         A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
-        start, ..., stop - 1 from all, float32.
+        start, ..., stop - 1 from all, float32. It raises IndexError for rows that are not there.
 
     Raises:
         TypeError: if the vectors are no real numbers.
@@ -170,18 +170,29 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
         if len(zero := np.flatnonzero(lengths == 0)):
             raise ValueError(f"vector {zero[0]} has length 0, so there is no cosine with it")
         points = (points / lengths).astype(np.float32)
-        return lambda start, stop: np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
+
+        def cosine_rows(start: int, stop: int) -> np.ndarray:
+            _check_block(start, stop, len(points))
+            return np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
+
+        return cosine_rows
     # |a - b|^2 = |a|^2 + |b|^2 - 2ab takes near vectors from each other's large squares: in double
     # precision, and around the mean, little is lost.
     points -= points.mean(axis=0)
     squares = np.square(points).sum(axis=1)
 
     def rows(start: int, stop: int) -> np.ndarray:
+        _check_block(start, stop, len(points))
         found = squares[start:stop, None] + squares - 2 * (points[start:stop] @ points.T)
         found[np.arange(stop - start), np.arange(start, stop)] = 0
         return np.sqrt(np.maximum(found, 0)).astype(np.float32)
 
     return rows
+
+
+def _check_block(start: int, stop: int, size: int) -> None:
+    if not 0 <= start <= stop <= size:
+        raise IndexError(f"rows {start} to {stop - 1} were asked for; there are {size}, from 0")
 
 
 def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:

@@ -7,7 +7,6 @@ second scores the images that came first by QAConv, exactly as `match_gallery` d
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from qaconv_lib._map_checks import check_length, check_rows, check_tensor, check_vectors
 from qaconv_lib.distributed import gather, process_count, process_rank, share
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel
-from qaconv_lib.store import MapStore, check_rows
+from qaconv_lib.store import MapStore
 
 # Numbers of a shortlist's maps gathered at once: 8 MB, so that no large memory comes and goes.
 _GATHERED_ELEMENTS = 1 << 21
@@ -49,13 +49,13 @@ def match_store(
         Similarities in [0, 1], shape (q, len(store)), float32.
 
     Raises:
-        TypeError: `store` is not a MapStore.
+        TypeError: `store` is not a MapStore; else as for `match_gallery`.
         ValueError: as for `match_gallery`.
     """
     if not isinstance(store, MapStore):
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
     # Refuses what does not fit, also where the store is empty.
-    none = torch.empty(0, *store.shape, dtype=query_maps.dtype)
+    none = torch.empty(0, *store.shape)
     similarity = match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
     similarity = similarity.new_empty(len(query_maps), len(store))
     with tqdm(total=len(store), unit="image", disable=not progress) as bar:
@@ -80,25 +80,12 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
         Rows of the gallery, int64 (q, length), nearest first.
 
     Raises:
-        TypeError: vectors that are no tensors.
+        TypeError: vectors that are no tensors, or a gallery that is neither tensor nor index.
         ValueError: a length below 1 or above the gallery's size, vectors that do not fit or are not
-            finite, or an index that found fewer images than asked for.
+            finite, or an index over another metric or that found fewer images than asked for.
     """
-    if not isinstance(query_vectors, Tensor) or isinstance(gallery, (np.ndarray, MapStore)):
-        raise TypeError(
-            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
-            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
-        )
-    is_index = hasattr(gallery, "search")
-    size = gallery.ntotal if is_index else len(gallery)
-    length = _check_length(length, size)
-    width = gallery.d if is_index else gallery.shape[-1]
-    if query_vectors.dim() != 2 or query_vectors.shape[1] != width:
-        raise ValueError(
-            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
-        )
-    if not query_vectors.isfinite().all():
-        raise ValueError("query_vectors must be finite")
+    is_index = check_vectors(query_vectors, gallery)
+    length = check_length(length, gallery.ntotal if is_index else len(gallery))
     if not is_index:
         gallery = gallery.to(query_vectors)
         return torch.cat(
@@ -140,10 +127,20 @@ def match_shortlist(
         Similarities in [0, 1], shape (q, n), in the order of `rows`.
 
     Raises:
-        TypeError: rows that are not whole numbers.
+        TypeError: rows that are not whole numbers, or a gallery that is neither tensor nor store.
         ValueError: shapes that do not fit; else as for `match_gallery`.
         IndexError: a row that the gallery does not have, such as the -1 of faiss.
     """
+    from_disk = isinstance(gallery, MapStore)
+    if not from_disk and not isinstance(gallery, Tensor):
+        raise TypeError(
+            f"gallery must be a torch.Tensor or a MapStore, got {type(gallery).__name__}"
+        )
+    if not from_disk:
+        check_tensor("gallery", gallery, "g, d, h, w")
+    # Refuses what does not fit, also where there are no queries or rows.
+    none = torch.empty(0, *(gallery.shape if from_disk else gallery.shape[1:]))
+    match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
     rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
         raise ValueError(
@@ -152,11 +149,10 @@ def match_shortlist(
         )
     device = next(matcher.parameters()).device
     similarity = torch.empty(rows.shape, device=device)
-    size = max(1, _GATHERED_ELEMENTS // query_maps[:1].numel())
+    size = max(1, _GATHERED_ELEMENTS // query_maps[0].numel()) if len(query_maps) else 1
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
         for start in range(0, len(own), size):
             part = own[start : start + size]
-            from_disk = isinstance(gallery, MapStore)
             maps = gallery.maps(part) if from_disk else gallery[part.to(gallery.device)]
             similarity[query, start : start + size] = match_gallery(
                 matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
@@ -185,7 +181,7 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
     points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
     index = faiss.IndexFlatIP(points.shape[1])
     if cells is not None:
-        cells = _check_length(cells, len(points), "cells")
+        cells = check_length(cells, len(points), "cells")
         index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         index.train(points)
         index.nprobe = max(1, math.isqrt(cells))
@@ -277,17 +273,10 @@ def best_of_shares(scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
         ValueError: all parts together have fewer images.
     """
     sizes = gather(torch.tensor([scores.shape[1]], device=scores.device))[0]
-    length = _check_length(length, int(sizes.sum()))
+    length = check_length(length, int(sizes.sum()))
     first = int(sizes[: process_rank()].sum())
     order = scores.sort(dim=1, descending=True, stable=True)
     values, rows = order.values[:, :length], order.indices[:, :length] + first
     values, rows = (joined.T for joined in gather(values.T.contiguous(), rows.T.contiguous()))
     order = values.sort(dim=1, descending=True, stable=True)
     return order.values[:, :length], rows.gather(1, order.indices[:, :length])
-
-
-def _check_length(length: int, size: int, name: str = "length") -> int:
-    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
-    if not whole or not 1 <= length <= size:
-        raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
-    return int(length)

@@ -387,3 +387,23 @@ class TestMoreBadInput:
         maps = unit_maps(2, 5, 4, 3)
         with pytest.raises(ValueError, match="query_maps must hold floating-point numbers"):
             match_gallery(random_matcher(), maps.round().int(), maps)
+
+    def test_arguments_of_other_kinds_are_named(self):
+        maps = unit_maps(2, 5, 4, 3)
+        with pytest.raises(TypeError, match="matcher must be a QAConv, got Linear"):
+            match_gallery(torch.nn.Linear(2, 2), maps, maps)
+        with pytest.raises(TypeError, match="query_maps must be a torch.Tensor, got ndarray"):
+            match_gallery(random_matcher(), maps.numpy(), maps)
+        for wrong in ("a", None):
+            with pytest.raises(ValueError, match="temperature must be positive"):
+                match_gallery(random_matcher(), maps, maps, temperature=wrong)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_maps_must_be_finite(self, value, dtype):
+        maps, wrong = unit_maps(2, 5, 4, 3).to(dtype), unit_maps(2, 5, 4, 3).to(dtype)
+        wrong[1, 2, 3, 0] = value
+        with pytest.raises(ValueError, match="query_maps must be finite"):
+            match_gallery(random_matcher(), wrong, maps)
+        with pytest.raises(ValueError, match="gallery_maps must be finite"):
+            match_gallery(random_matcher(), maps, wrong)

@@ -279,3 +279,10 @@ class TestStreaming:
             vector_distances(np.ones((2, 3)), "hamming")
         with pytest.raises(ValueError, match="vector 1 has length 0"):
             vector_distances(np.array([[1.0, 0], [0, 0]]))
+
+    @pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+    @pytest.mark.parametrize("bounds", [(0, 1000), (-1, 3), (4, 2)])
+    def test_rows_that_are_not_there_are_named(self, kind, bounds):
+        rows = vector_distances(np.eye(9), kind)
+        with pytest.raises(IndexError, match=f"rows {bounds[0]} to {bounds[1] - 1} were asked"):
+            rows(*bounds)

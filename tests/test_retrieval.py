@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +15,7 @@ from qaconv_lib.retrieval import build_index, match_shortlist, match_store, shor
 from qaconv_lib.store import MapStore, pool_maps
 
 SHAPE = (6, 4, 2)
+MODEL = "0" * 16
 
 
 def unit_maps(count, seed=0):
@@ -33,7 +35,7 @@ def matcher():
 @pytest.fixture
 def stored(tmp_path):
     maps = unit_maps(40, seed=1)
-    store = MapStore.create(tmp_path / "store", "abc", SHAPE)
+    store = MapStore.create(tmp_path / "store", MODEL, SHAPE)
     for part in maps.split(17):
         store.append(part, pd.DataFrame({"path": range(len(part))}))
     return store, maps.half().float()
@@ -141,3 +143,61 @@ class TestMatchShortlist:
             match_shortlist(matcher, unit_maps(2), unit_maps(4), torch.zeros(3, 1).long())
         with pytest.raises(IndexError):
             match_shortlist(matcher, unit_maps(1), unit_maps(4), torch.tensor([[4]]))
+
+    @pytest.mark.parametrize("from_disk", [False, True])
+    def test_no_queries_give_an_empty_result(self, matcher, stored, from_disk):
+        gallery = stored[0] if from_disk else stored[1]
+        found = match_shortlist(matcher, unit_maps(0), gallery, torch.empty(0, 5).long())
+        assert found.shape == (0, 5)
+
+    @pytest.mark.parametrize(
+        ("rows", "error"),
+        [([[0, 1], [2]], ValueError), ([["a"], ["b"]], TypeError), (None, TypeError)],
+    )
+    def test_rows_of_other_kinds_are_named(self, matcher, rows, error):
+        with pytest.raises(error, match="rows must be"):
+            match_shortlist(matcher, unit_maps(2), unit_maps(4), rows)
+
+    def test_galleries_and_queries_are_named(self, matcher, stored):
+        rows = torch.zeros(2, 1).long()
+        for gallery in ("a folder", None, stored[1].numpy()):
+            with pytest.raises(TypeError, match="gallery must be a torch.Tensor or a MapStore"):
+                match_shortlist(matcher, unit_maps(2), gallery, rows)
+        for queries in (unit_maps(2).numpy(), None):
+            with pytest.raises(TypeError, match="query_maps must be a torch.Tensor"):
+                match_shortlist(matcher, queries, stored[1], rows)
+            with pytest.raises(TypeError, match="query_maps must be a torch.Tensor"):
+                match_store(matcher, queries, stored[0])
+
+    def test_maps_must_be_finite(self, matcher, stored):
+        queries, rows = unit_maps(2) * torch.nan, torch.zeros(2, 1).long()
+        with pytest.raises(ValueError, match="query_maps must be finite"):
+            match_store(matcher, queries, stored[0])
+        with pytest.raises(ValueError, match="query_maps must be finite"):
+            match_shortlist(matcher, queries, stored[0], rows)
+        with pytest.raises(ValueError, match="gallery_maps must be finite"):
+            match_shortlist(matcher, unit_maps(2), stored[1] * torch.inf, rows)
+
+
+class TestVectors:
+    @pytest.mark.parametrize(
+        ("gallery", "message"),
+        [
+            (torch.full((3, 6), torch.nan), "gallery must be finite"),
+            (torch.ones(6), r"gallery must have shape \(g, d\)"),
+            (torch.ones(3, 6).bool(), "gallery must hold floating-point numbers"),
+            (torch.ones(0, 6), "the gallery is empty"),
+        ],
+    )
+    def test_galleries_are_checked(self, gallery, message):
+        with pytest.raises(ValueError, match=message):
+            shortlist(torch.ones(2, 6), gallery, 1)
+
+    def test_another_metric_is_refused(self):
+        faiss = pytest.importorskip("faiss")
+        index = faiss.IndexFlatL2(6)
+        index.add(np.eye(6, dtype=np.float32))
+        with pytest.raises(ValueError, match="must be over the inner product"):
+            shortlist(torch.ones(2, 6), index, 1)
+        with pytest.raises(TypeError, match="or a faiss index, got Tensor and list"):
+            shortlist(torch.ones(2, 6), [[1.0] * 6], 1)

@@ -19,6 +19,7 @@ from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
 from qaconv_lib.store import MapStore, model_fingerprint, pool_maps
 
 SHAPE = (6, 4, 2)
+MODEL = "0" * 16
 
 
 def unit_maps(count, seed=0):
@@ -33,7 +34,7 @@ def rows(count, first=0):
 @pytest.fixture
 def filled(tmp_path):
     """A store of 5 and 3 images in two parts."""
-    store = MapStore.create(tmp_path / "store", "abc", SHAPE)
+    store = MapStore.create(tmp_path / "store", MODEL, SHAPE)
     maps = unit_maps(8)
     store.append(maps[:5], rows(5))
     store.append(maps[5:], rows(3, first=5))
@@ -43,7 +44,7 @@ def filled(tmp_path):
 class TestWhatIsWritten:
     def test_comes_back(self, filled):
         store, maps = filled
-        again = MapStore(store.folder, model="abc")
+        again = MapStore(store.folder, model=MODEL)
         for one in (store, again):
             assert len(one) == 8 and one.shape == SHAPE
             assert list(one.table["path"]) == [f"{i}.jpg" for i in range(8)]
@@ -61,7 +62,7 @@ class TestWhatIsWritten:
         torch.testing.assert_close(torch.cat(found), maps.half())
 
     def test_an_empty_store(self, tmp_path):
-        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
         assert len(MapStore(store.folder)) == 0
         assert store.maps([]).shape == (0, *SHAPE) and list(store.blocks()) == []
         store.verify()
@@ -76,7 +77,7 @@ class TestWhatIsWritten:
                 "late": [True, False, True],
             }
         )
-        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
         for row in range(3):
             store.append(unit_maps(1), table.iloc[[row]])
         pd.testing.assert_frame_equal(MapStore(store.folder).table, table)
@@ -84,10 +85,10 @@ class TestWhatIsWritten:
     def test_a_store_made_anew_is_noticed(self, filled):
         store, maps = filled
         shutil.rmtree(store.folder)
-        MapStore.create(store.folder, "other", SHAPE)
+        MapStore.create(store.folder, "1" * 16, SHAPE)
         with pytest.raises(ValueError, match="was made anew since this store was opened"):
             store.append(maps, rows(8))
-        assert len(MapStore(store.folder, model="other")) == 0
+        assert len(MapStore(store.folder, model="1" * 16)) == 0
 
     def test_a_part_that_cannot_be_read_leaves_the_object_as_it_was(self, filled):
         store, maps = filled
@@ -198,7 +199,7 @@ class TestDamage:
 
 class TestBadInput:
     def test_another_model_is_refused(self, filled):
-        with pytest.raises(ValueError, match="maps of model abc, not of def"):
+        with pytest.raises(ValueError, match="maps of model 0{16}, not of def"):
             MapStore(filled[0].folder, model="def")
 
     def test_no_store(self, tmp_path):
@@ -208,13 +209,13 @@ class TestBadInput:
     def test_a_folder_in_use_is_left_alone(self, tmp_path):
         (tmp_path / "note.txt").write_text("mine")
         with pytest.raises(FileExistsError, match="not empty"):
-            MapStore.create(tmp_path, "abc", SHAPE)
+            MapStore.create(tmp_path, MODEL, SHAPE)
         assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
     @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 0), (6, 4, 2.0)])
     def test_shape_is_checked(self, tmp_path, shape):
         with pytest.raises(ValueError, match="three whole numbers"):
-            MapStore.create(tmp_path / "new", "abc", shape)
+            MapStore.create(tmp_path / "new", MODEL, shape)
 
     @pytest.mark.parametrize(
         ("maps", "table", "message"),
@@ -261,7 +262,7 @@ class TestBadInput:
         ],
     )
     def test_other_kinds_are_refused(self, tmp_path, maps, table, message):
-        store = MapStore.create(tmp_path / "new", "abc", SHAPE)
+        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
         with pytest.raises(TypeError, match=message):
             store.append(maps, table)
         assert len(MapStore(store.folder)) == 0
@@ -281,3 +282,131 @@ def test_a_model_and_its_file_have_one_fingerprint(tmp_path):
     assert model_fingerprint(models[0]) == model_fingerprint(again)
     assert model_fingerprint(models[0]) != model_fingerprint(models[1])
     assert np.char.isalnum(model_fingerprint(again)) and len(model_fingerprint(again)) == 16
+
+
+class TestManifest:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"parts": None},
+            {"parts": {}},
+            {"parts": [1]},
+            {"shape": []},
+            {"shape": "abc"},
+            {"shape": [6, 4, 0]},
+            {"model": 3},
+        ],
+    )
+    def test_valid_json_that_is_no_manifest_is_named(self, filled, change):
+        path = filled[0].folder / "store.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            MapStore(filled[0].folder)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"name": "../other/part-000000"},
+            {"images": None},
+            {"images": 0},
+            {"bytes": {}},
+            {"crc32": None},
+        ],
+    )
+    def test_a_wrong_part_is_named(self, filled, change):
+        path = filled[0].folder / "store.json"
+        manifest = json.loads(path.read_text())
+        manifest["parts"][0] |= change
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            MapStore(filled[0].folder)
+
+    def test_a_zeroed_file_is_only_called_damaged(self, filled):
+        path = filled[0].folder / "part-000000.vectors.npy"
+        path.write_bytes(bytes(path.stat().st_size))
+        with pytest.raises(ValueError, match="vectors.npy is damaged") as caught:
+            MapStore(filled[0].folder)
+        assert "pickle" not in str(caught.value)
+
+    def test_verify_names_a_missing_file(self, filled):
+        (filled[0].folder / "part-000001.maps.npy").unlink()
+        with pytest.raises(FileNotFoundError, match="part-000001.maps.npy is missing"):
+            filled[0].verify()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_no_part_keeps_a_file_open(filled):
+    store, maps = filled
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        store.append(maps[:1], rows(1))
+    again = MapStore(store.folder)
+    again.maps([0, 12])
+    assert len(again) == 13 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_append_that_raises_added_nothing(filled, monkeypatch):
+    store, maps = filled
+
+    def full(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "open_memmap", full)
+        with pytest.raises(OSError, match="Too many open files"):  # not called damage
+            MapStore(store.folder)
+        store.append(maps[:1], rows(1))  # reads nothing back
+        patch.setattr(store_module, "write_json", full)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.append(maps[:1], rows(1))
+    assert len(store) == len(store.table) == len(store.vectors) == len(MapStore(store.folder)) == 9
+
+
+class TestMoreBadInput:
+    @pytest.mark.parametrize("camera", [["a", "b"], [0.5, 1.5], [True, False]])
+    def test_a_column_keeps_its_kind(self, filled, camera):
+        table = rows(2).assign(camera=camera)
+        with pytest.raises(ValueError, match="column 'camera' holds int64 in the store"):
+            filled[0].append(unit_maps(2), table)
+        assert len(MapStore(filled[0].folder)) == 8
+
+    def test_a_missing_number_is_named(self, filled):
+        table = rows(2).assign(camera=pd.array([1, None], dtype="Int64"))
+        with pytest.raises(ValueError, match="column 'camera' has missing values"):
+            filled[0].append(unit_maps(2), table)
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.complex64])
+    def test_maps_must_be_floating(self, filled, dtype):
+        maps = unit_maps(2).to(dtype)
+        with pytest.raises(ValueError, match="maps must hold floating-point numbers"):
+            filled[0].append(maps, rows(2))
+        with pytest.raises(ValueError, match="maps must hold floating-point numbers"):
+            pool_maps(maps)
+
+    def test_maps_must_be_of_unit_length(self, filled):
+        maps = unit_maps(2)
+        maps[0, :, 0, 0] = 0  # as where a backbone found nothing
+        filled[0].append(maps, rows(2))
+        maps[1] *= 1.5
+        with pytest.raises(ValueError, match="row 1 must have channels of unit length"):
+            filled[0].append(maps, rows(2))
+
+    @pytest.mark.parametrize("model", [None, 7, "abc", "0" * 17, "G" * 16])
+    def test_model_must_be_a_fingerprint(self, tmp_path, model):
+        with pytest.raises(ValueError, match="sixteen hexadecimal digits"):
+            MapStore.create(tmp_path / "new", model, SHAPE)
+
+    def test_maps_and_models_are_checked(self):
+        with pytest.raises(TypeError, match="maps must be a torch.Tensor, got ndarray"):
+            pool_maps(np.zeros((2, *SHAPE)))
+        with pytest.raises(ValueError, match=r"maps must have shape \(n, d, h, w\)"):
+            pool_maps(unit_maps(2)[0])
+        with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+            model_fingerprint("abc")
+
+    def test_rows_have_one_axis(self, filled, tmp_path):
+        for wrong in ([[0, 1], [2, 3]], 5):
+            with pytest.raises(ValueError, match="rows must have one axis"):
+                filled[0].maps(wrong)
+        with pytest.raises(IndexError, match="the gallery is empty"):
+            MapStore.create(tmp_path / "new", MODEL, SHAPE).maps([0])
