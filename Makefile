@@ -20,7 +20,7 @@ help:
 	@echo "make test     library tests, and every notebook with its outputs compared"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
 	@echo "make refresh  run the notebooks in place and normalise them"
-	@echo "make bench    measure speed and memory beside the plain formulations"
+	@echo "make bench    measure speed and memory beside the plain forms, draw chapter 13"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
 	@echo "make lint     check the code style"
 	@echo "make clean    remove what was built (the environment in .venv stays)"
@@ -55,6 +55,7 @@ refresh: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) -m qaconv_lib bench
+	$(PY) book/refresh.py book/13_making_it_fast.ipynb
 
 lab: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check jupyterlab

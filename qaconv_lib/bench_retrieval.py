@@ -15,7 +15,7 @@ from torch import Tensor
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.matching import match_gallery
-from qaconv_lib.measure import describe, in_turns, measure, rounded
+from qaconv_lib.measure import describe, in_turns, largest_gap, measure, rounded
 from qaconv_lib.models import load_model
 from qaconv_lib.retrieval import build_index, match_shortlist, shortlist
 from qaconv_lib.runs import checkpoint_path, rerank, score, times
@@ -61,8 +61,11 @@ def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
     queries, gallery = timed(
         "extraction", lambda: (model.extract(data.query), model.extract(data.gallery))
     )
-    timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), ranked=True)
+    half = timed(
+        "matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), ranked=True
+    )
     similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), ranked=True)}
+    rows[1]["score_difference"] = rounded(largest_gap(half, similarity["query_gallery"]))
     for name, maps in (("query_query", queries), ("gallery_gallery", gallery)):
         similarity[name] = timed(
             f"matching, {name.split('_')[0]} itself", partial(pairs, maps, maps)
