@@ -12,6 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 
 LENIENT = {"obj", "class", "exc", "data"}  # names between backticks, and types
@@ -53,6 +54,9 @@ def skip_field_numbers(
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # the docstrings' word
     app.connect("missing-reference", leave_foreign_names)
     app.connect("autodoc-process-docstring", mark_results, priority=400)  # before napoleon's 500
     app.connect("autodoc-skip-member", skip_field_numbers)

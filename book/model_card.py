@@ -55,7 +55,6 @@ def made_table(names: list[str]) -> pd.DataFrame:
             "images": f"{record['images']:,}",
             "people": record["num_identities"],
             "pixels": f"{config['height']} × {config['width']}".replace(" ", HARD_SPACE),
-            "epochs": config["epochs"],
             "minutes": f"{record['seconds'] / 60:.1f}",
             "weights": f"{numbers:,}",
             "MB": f"{path.stat().st_size / 1e6:.1f}",
