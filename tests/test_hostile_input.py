@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from qaconv_lib import records, store
+from qaconv_lib import _store_files, records
 from qaconv_lib.__main__ import main
 from qaconv_lib.archives import unpack_archive
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
@@ -133,12 +134,12 @@ class TestLinks:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("../../etc/passwd 0", "which is not in"),
-        ("/etc/passwd 0", "which is not in"),
+        ("../../etc/passwd 0", "cannot read the file name .passwd"),
+        ("/etc/passwd 0", "cannot read the file name .passwd"),
         ("0000/0000_000_01_0303morning_0008_0.jpg " + "9" * 5000, "line 1"),
         ("0000/0000_000_00_0303morning_0008_0.jpg 0", "camera 0"),
         ("0000/0000_000_01_0303morning_0008_0.jpg -1", "line 1"),
-        ("\0 0", "which is not in"),
+        ("\0 0", "no UTF-8 text"),
     ],
 )
 def test_hostile_lines_of_a_list(tmp_path: Path, line: str, message: str) -> None:
@@ -152,7 +153,7 @@ def test_hostile_lines_of_a_list(tmp_path: Path, line: str, message: str) -> Non
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_dataset("msmt17", tmp_path)
     (tmp_path / "list_train.txt").write_bytes(b"\xff\xfe\xfa 0")
-    with pytest.raises(ValueError, match="list_train.txt is no text file"):
+    with pytest.raises(ValueError, match="list_train.txt cannot be read as text"):
         load_dataset("msmt17", tmp_path)
 
 
@@ -179,7 +180,7 @@ def test_a_damaged_image_is_read_or_named(tmp_path: Path, kind: str) -> None:
             try:
                 assert load_image(path).mode == "RGB"
             except ValueError as error:
-                assert "cannot read the image" in str(error) and str(path) in str(error)
+                assert str(path) in str(error)
                 refused += 1
     assert refused
 
@@ -197,11 +198,11 @@ def test_impossible_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> 
     (tmp_path / "bomb.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")
     )
-    with pytest.raises(ValueError, match="cannot read the image .*bomb.png"):
+    with pytest.raises(ValueError, match="bomb.png"):
         load_image(tmp_path / "bomb.png")
 
 
-@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PDF", "ICNS", "TGA"])
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICNS", "TGA"])
 def test_formats_that_no_dataset_has_are_not_opened(tmp_path: Path, kind: str) -> None:
     """Some of their readers start other programs; a name says nothing of the content."""
     (tmp_path / "innocent.jpg").write_bytes(encoded(kind))
@@ -216,7 +217,7 @@ def test_a_damaged_part_map_is_named(tmp_path: Path) -> None:
     Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
     np.testing.assert_array_equal(load_part_map(tmp_path / "query" / "1.jpg"), np.eye(8))
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match="cannot read the image .*part_maps"):
+    with pytest.raises(ValueError, match="part_maps"):
         load_part_map(tmp_path / "query" / "1.jpg")
 
 
@@ -474,9 +475,11 @@ def places(tree: object, path: tuple = ()) -> Iterator[tuple]:
 
 
 def test_a_hostile_manifest_is_refused(tmp_path: Path) -> None:
-    made = MapStore.create(tmp_path / "store", "abc", (2, 4, 1))
+    made = MapStore.create(tmp_path / "store", "0123456789abcdef", (2, 4, 1))
     for count in (2, 1):
-        made.append(torch.ones(count, 2, 4, 1), pd.DataFrame({"camera": [0] * count}))
+        made.append(
+            F.normalize(torch.ones(count, 2, 4, 1), dim=1), pd.DataFrame({"camera": [0] * count})
+        )
     path = tmp_path / "store" / "store.json"
     text = path.read_text()
     found = set()
@@ -505,8 +508,11 @@ def test_a_hostile_manifest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
 def test_damaged_files_of_a_store_are_found(tmp_path: Path, kind: str) -> None:
     """At once where sizes or headers tell, else by `verify`; a table never has other rows."""
-    made = MapStore.create(tmp_path / "store", "abc", (2, 4, 1))
-    made.append(torch.ones(2, 2, 4, 1), pd.DataFrame({"camera": [0, 1], "path": ["a", "b"]}))
+    made = MapStore.create(tmp_path / "store", "0123456789abcdef", (2, 4, 1))
+    made.append(
+        F.normalize(torch.ones(2, 2, 4, 1), dim=1),
+        pd.DataFrame({"camera": [0, 1], "path": ["a", "b"]}),
+    )
     path = tmp_path / "store" / f"part-000000.{kind}"
     good = path.read_bytes()
     for content in damaged(good, 150):
@@ -522,9 +528,10 @@ def test_damaged_files_of_a_store_are_found(tmp_path: Path, kind: str) -> None:
 
 def test_a_table_of_another_form_is_named(tmp_path: Path) -> None:
     for text in ("[1, 2]", "{", "null", "3", '{"a": 1}', '{"a": [1], "b": [1, 2]}', "[" * 10**5):
-        (tmp_path / "table.json").write_text(text)
+        part = _store_files.describe_part(0, 2, {})
+        (tmp_path / f"{part['name']}.table.json").write_text(text)
         with pytest.raises(ValueError, match="table.json is damaged"):
-            store._read_table(tmp_path / "table.json", 2)
+            _store_files.read_table(tmp_path, part)
 
 
 # Command line ---------------------------------------------------------------------------------
@@ -541,7 +548,7 @@ WORDS = st.one_of(
 
 @ONE_FOLDER
 @given(
-    command=st.sampled_from(["check-data", "evaluate", "tables", "run", "search", "train"]),
+    command=st.sampled_from(["check-data", "evaluate", "tables", "run", "tune", "train"]),
     words=st.lists(WORDS, max_size=5),
 )
 def test_any_command_line_ends_with_a_status(

@@ -165,24 +165,30 @@ def _unpack_again(archive: Path, cache: Path, lost: str | None) -> None:
 SHAPE = (2, 4, 1)
 
 
+def _unit_maps(count: int, channel: int) -> torch.Tensor:
+    maps = torch.zeros(count, *SHAPE)
+    maps[:, channel] = 1
+    return maps
+
+
 def _append(folder: Path) -> None:
-    MapStore(folder).append(torch.full((3, *SHAPE), 2.0), pd.DataFrame({"camera": [4, 5, 6]}))
+    MapStore(folder).append(_unit_maps(3, 1), pd.DataFrame({"camera": [4, 5, 6]}))
 
 
 def test_appending_to_a_store_goes_on(killed, tmp_path_factory, tmp_path: Path) -> None:
     """Each child finds what those before it left behind."""
     folder, copy = tmp_path / "store", tmp_path_factory.mktemp("copy") / "store"
-    made = MapStore.create(folder, "abc", SHAPE)
-    made.append(torch.ones(2, *SHAPE), pd.DataFrame({"camera": [1, 2]}))
+    made = MapStore.create(folder, "0123456789abcdef", SHAPE)
+    made.append(_unit_maps(2, 0), pd.DataFrame({"camera": [1, 2]}))
     shutil.copytree(folder, copy)
     sizes = []
     for _ in killed(_append, folder):
-        again = MapStore(folder, "abc")
+        again = MapStore(folder, "0123456789abcdef")
         again.verify()
         sizes.append(len(again))
         assert again.table["camera"].tolist() == [1, 2, 4, 5, 6][: len(again)]
         values = again.maps(range(len(again)))[:, 0, 0, 0].tolist()
-        assert values == [1, 1, 2, 2, 2][: len(again)]
+        assert values == [1, 1, 0, 0, 0][: len(again)]
         if len(again) == 5:  # killed after the manifest was replaced
             shutil.rmtree(folder)
             shutil.copytree(copy, folder)
@@ -191,16 +197,16 @@ def test_appending_to_a_store_goes_on(killed, tmp_path_factory, tmp_path: Path) 
 
 
 def _create(folder: Path) -> None:
-    MapStore.create(folder, "abc", SHAPE)
+    MapStore.create(folder, "0123456789abcdef", SHAPE)
 
 
 def test_making_a_store_can_be_repeated(killed, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     for _ in killed(_create, folder):
         if (folder / "store.json").exists():
-            assert len(MapStore(folder, "abc")) == 0
+            assert len(MapStore(folder, "0123456789abcdef")) == 0
             (folder / "store.json").unlink()
-    MapStore(folder, "abc").verify()
+    MapStore(folder, "0123456789abcdef").verify()
 
 
 TINY = TrainingConfig(
