@@ -45,6 +45,13 @@ def mark_results(
         lines[place] = f"{indent}: {text}"
 
 
+def shorten_defaults(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str, result: str
+) -> tuple[str, str] | None:
+    """Writes a default that is made anew for each instance as Python can read it."""
+    return (signature.replace("<factory>", "..."), result) if signature else None
+
+
 def skip_field_numbers(
     app: Sphinx, what: str, name: str, obj: object, skip: bool, options: Any
 ) -> bool | None:
@@ -59,5 +66,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
             field.label = "Attributes"  # the docstrings' word
     app.connect("missing-reference", leave_foreign_names)
     app.connect("autodoc-process-docstring", mark_results, priority=400)  # before napoleon's 500
+    app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("autodoc-skip-member", skip_field_numbers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Training losses: the paper's focal loss, and what a model is trained with (chapters 6 and 8).
+"""Training losses: the paper's focal loss, and what a model is trained with (chapters 6 and 12).
 
 A training loss is a module that turns the backbone's maps and the labels of a mini-batch into one
 number, and afterwards knows how to compare images: its `similarity` is what evaluation uses. The

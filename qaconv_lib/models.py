@@ -39,34 +39,34 @@ class TrainingConfig:
     Nesterov are those of its released code.
     """
 
-    loss: str = "qaconv"  # or another of `LOSSES`
+    loss: str = "qaconv"  #: or another of `LOSSES`
     backbone: str = "resnet50"
-    pretrained: bool = True  # start from ImageNet weights
+    pretrained: bool = True  #: start from ImageNet weights
     final_layer: str = "layer3"
     neck_channels: int | None = 128
     neck_size: int = 1
-    pixels: str | None = None  # see `make_backbone`
+    pixels: str | None = None  #: see `make_backbone`
     frozen_stages: int = 0
-    height: int = 384  # pixels
-    width: int = 128
+    height: int = 384  #: of an image, in pixels
+    width: int = 128  #: of an image, in pixels
     occlusion: str = "occlusion"
-    occlusion_share: float = 0.8  # of the width; only for "occlusion"
+    occlusion_share: float = 0.8  #: of the width; only for "occlusion"
     batch_size: int = 32
     epochs: int = 60
-    decay_epochs: int = 40  # both rates are divided by 10 after this many epochs
-    learning_rate: float = 0.01  # new layers
+    decay_epochs: int = 40  #: both rates are divided by 10 after this many epochs
+    learning_rate: float = 0.01  #: of new layers
     backbone_learning_rate: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    warm_start: int = 0  # epochs of softmax training before the first one, in the same way
-    kernel_size: int = 1  # QAConv only, as is the next
-    tied: bool = False
-    gamma: float = 2.0  # QAConv and class memory, as is the next
-    memory_update: str = "replace"
-    margin: float = 0.5  # Arc loss only, as is the next; radians
-    scale: float = 30.0
-    center_weight: float = 0.0005  # center loss only
-    workers: int = 0  # processes that load images
+    warm_start: int = 0  #: epochs of softmax training before the first one, in the same way
+    kernel_size: int = 1  #: QAConv only
+    tied: bool = False  #: QAConv only
+    gamma: float = 2.0  #: QAConv and class memory
+    memory_update: str = "replace"  #: QAConv and class memory
+    margin: float = 0.5  #: Arc loss only, radians
+    scale: float = 30.0  #: Arc loss only
+    center_weight: float = 0.0005  #: center loss only
+    workers: int = 0  #: processes that load images
     seed: int = 0
     # A further setting is declared with `_later`: what was trained before it stays current.
     weights: str | None = _later(None)  # a file to start from instead; see `make_backbone`
