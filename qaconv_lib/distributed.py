@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +54,23 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
         chosen = torch.device("cuda", place)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=10))
+        store, rank, processes = _meeting_place()
+        # Under a name of its own: what an earlier meeting left in the store must not be read again.
+        store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
+        backend, limit = "nccl" if on_gpu else "gloo", timedelta(minutes=10)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=processes, timeout=limit
+        )
     return chosen
+
+
+_MEETINGS = itertools.count(1)
+
+
+@functools.cache
+def _meeting_place() -> tuple[dist.Store, int, int]:
+    """Where torchrun's processes meet, the rank of this one and their number."""
+    return next(dist.rendezvous("env://"))
 
 
 def disconnect() -> None:
