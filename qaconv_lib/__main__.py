@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `... | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes yet
         return 141
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"qaconv_lib: {error}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+        print(f"qaconv_lib: {error or 'out of memory'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("qaconv_lib: interrupted", file=sys.stderr)

@@ -23,12 +23,17 @@ def add_run(subparsers: Subparsers) -> None:
     parser.add_argument("--seeds", type=int, default=None, help="how many (default: see the list)")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default: 1)")
+    parser.add_argument(
+        "--predict-memory",
+        action="store_true",
+        help="say how much memory a step of each run will take, and run nothing",
+    )
     parser.set_defaults(run=run_run)
 
 
 def run_run(options: argparse.Namespace) -> None:
     """Run an experiment and report on stderr."""
-    from qaconv_lib.experiments import EXPERIMENTS, run_experiment
+    from qaconv_lib.experiments import EXPERIMENTS, list_trials, run_experiment
 
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
@@ -40,6 +45,13 @@ def run_run(options: argparse.Namespace) -> None:
 
         for row in cost_record(options.profile, options.device)["steps"]:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
+        return
+    if options.predict_memory:
+        from qaconv_lib.training_commands import memory_table
+
+        trials = list_trials(options.name, options.profile, seeds=1)
+        for run in {trial.run.name: trial.run for trial in trials}.values():
+            print(memory_table(run, options.device))
         return
     records = run_experiment(
         options.name,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.backbones import make_backbone
+from qaconv_lib.backbones import Backbone, make_backbone
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
 from qaconv_lib.losses import LOSSES, PooledLoss, QAConvLoss
 from qaconv_lib.shortage import naming_shortage
@@ -168,17 +168,7 @@ class ReidModel(nn.Module):
             frozen_stages=config.frozen_stages,
             frozen_norm=config.frozen_norm,
         )
-        sizes = [num_classes, self.backbone.channels]
-        if config.loss == "qaconv":
-            sizes += self.backbone.map_size(config.height, config.width)
-        own = {
-            "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
-            "arc": {"margin": config.margin, "scale": config.scale},
-            "center": {"weight": config.center_weight},
-        }.get(config.loss, {})
-        if config.loss in ("qaconv", "class-memory"):
-            own |= {"gamma": config.gamma, "update": config.memory_update}
-        self.criterion: QAConvLoss | PooledLoss = LOSSES[config.loss](*sizes, **own)
+        self.criterion = make_criterion(config, num_classes, self.backbone)
 
     @torch.no_grad()
     def extract(
@@ -223,6 +213,23 @@ class ReidModel(nn.Module):
         # At temperature 1 a similarity near 1 would have lost the logit's digits.
         found = self.similarity(query_maps, gallery_maps, temperature=10.0, progress=progress)
         return 10 * torch.logit(found.double())
+
+
+def make_criterion(
+    config: TrainingConfig, num_classes: int, backbone: Backbone
+) -> QAConvLoss | PooledLoss:
+    """The training loss of a configuration, for a backbone's maps and so many identities."""
+    sizes = [num_classes, backbone.channels]
+    if config.loss == "qaconv":
+        sizes += backbone.map_size(config.height, config.width)
+    own = {
+        "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
+        "arc": {"margin": config.margin, "scale": config.scale},
+        "center": {"weight": config.center_weight},
+    }.get(config.loss, {})
+    if config.loss in ("qaconv", "class-memory"):
+        own |= {"gamma": config.gamma, "update": config.memory_update}
+    return LOSSES[config.loss](*sizes, **own)
 
 
 def default_device() -> torch.device:

@@ -26,6 +26,20 @@ LOG_COLUMNS = (
     "images_per_second",
     "peak_megabytes",
 )
+#: Settings that `train` and `evaluate` have a flag for, with its type and help; see `flag_of`.
+SETTING_FLAGS: dict[str, tuple[type, str]] = {
+    "backbone": (str, "network, e.g. resnet152"),
+    "weights": (str, "file with the weights to start from"),
+    "height": (int, "of an image, in pixels"),
+    "width": (int, "of an image, in pixels"),
+    "batch_size": (int, "images a step"),
+    "accumulate": (int, "micro-batches that a batch is taken in, to save memory"),
+    "precision": (str, "float32, bfloat16, or on a GPU float16"),
+    "clip_norm": (float, "longest gradient, all parameters together"),
+    "epochs": (int, "how many"),
+    "decay_epochs": (int, "epochs after which the rates fall to a tenth"),
+    "workers": (int, "processes that load images"),
+}
 
 
 class Stopwatch:
@@ -131,14 +145,13 @@ def _readme(about: dict) -> str:
     left_out = f" ({unreadable:,} that cannot be read were left out)" if unreadable else ""
     return f"""# {run["loss"]} on {run["source"]}, {run["profile"]} profile, seed {run["seed"]}
 
-This folder belongs to a training run of `qaconv_lib`, the library of the QAConv book. It was
-started by
+This folder belongs to a training run of `qaconv_lib`, the library of the QAConv book. This starts
+it, and takes it up again after an interruption:
 
     {about["command"]}
 
-on {start["device"]}, with {versions}; commit {start["commit"] or "unknown"}.
-
-Trained on {about["images"]:,} images{left_out} of {about["identities"]:,} identities by \
+It was started last on {start["device"]}, with {versions}; commit {start["commit"] or "unknown"}.
+It trains on {about["images"]:,} images{left_out} of {about["identities"]:,} identities by \
 {about["cameras"]:,} cameras.
 
 | file | what it is |
@@ -148,7 +161,7 @@ Trained on {about["images"]:,} images{left_out} of {about["identities"]:,} ident
 | `{ABOUT}` | the settings, the versions and the device of every start |
 | `{BOARD}` | the log for TensorBoard, if it was asked for |
 
-**To go on** after an interruption, give the same command. It takes up `{STATE}` and, on the same
+**To go on** after an interruption, give the command again. It takes up `{STATE}` and, on the same
 device with the same versions, ends with the weights of a run that was not interrupted. Other
 settings or other images are refused. To start anew, remove `{STATE}`.
 
@@ -165,19 +178,23 @@ settings or other images are refused. To start anew, remove `{STATE}`.
 """
 
 
-def command_line(command: str, run: dict, flags: dict, *words: str) -> str | None:
+def flag_of(setting: str) -> str:
+    """The flag of a setting: "--batch-size" of "batch_size"."""
+    return "--" + setting.replace("_", "-")
+
+
+def command_line(command: str, run: dict, *words: str) -> str | None:
     """What to type to have a command on a run; None where a setting has no flag.
 
     Args:
         command: "train" or "evaluate".
         run: loss, source, profile, seed and settings.
-        flags: flag of every setting that has one, e.g. {"batch_size": "--batch-size"}.
         *words: what follows the source, and further flags.
     """
-    if set(run["settings"]) - set(flags) or None in run["settings"].values():
+    if set(run["settings"]) - set(SETTING_FLAGS) or None in run["settings"].values():
         return None
     parts = ["python", "-m", "qaconv_lib", command, run["loss"], run["source"], *words]
     parts += ["--profile", run["profile"], "--seed", str(run["seed"])]
     for name, value in run["settings"].items():
-        parts += [flags[name], str(value)]
+        parts += [flag_of(name), str(value)]
     return shlex.join(parts)

@@ -85,7 +85,7 @@ class Trainer:
         if tensorboard and run_folder is None:
             raise ValueError("a log for TensorBoard wants a run folder")
         self.config, self.table = config, table
-        self.device = _device(device)
+        self.device = training_device(device)
         self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
@@ -250,7 +250,8 @@ def _same_kernels() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def _device(name: str | torch.device | None) -> torch.device:
+def training_device(name: str | torch.device | None) -> torch.device:
+    """A device by name, the GPU if there is one where none is named; ValueError if it is none."""
     if name is None:
         return default_device()
     try:
