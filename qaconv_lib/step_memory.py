@@ -40,14 +40,14 @@ def predict_step_memory(
     """
     model = ReidModel(dataclasses.replace(config, pretrained=False, weights=None), 2).train()
     share = config.batch_size // processes
-    trained = _size([p for p in model.parameters() if p.requires_grad])
     backbone, passing = _backbone_bytes(model, share // config.accumulate)
     head = make_criterion(config, num_classes, model.backbone)
     memory = head.memory.features.nbytes if hasattr(head, "memory") else 0
+    parameters = [*model.backbone.parameters(), *head.parameters()]
+    trained = _size([p for p in parameters if p.requires_grad])
+    buffers = _size([*model.backbone.buffers(), *head.buffers()])
     parts = {
-        "weights": _size([*model.backbone.parameters(), *model.backbone.buffers()])
-        + _size([*head.parameters(), *head.buffers()])
-        - memory,
+        "weights": _size(parameters) + buffers - memory,
         "gradients": trained,
         "momentum": trained if config.momentum else 0,
         "class memory": memory,
