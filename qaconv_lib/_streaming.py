@@ -156,7 +156,9 @@ class BestMatches(torch.autograd.Function):
         gradient = gradient.unflatten(2, (2, locations)).permute(1, 2, 0, 3).contiguous()
         rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
         columns = gallery_maps.flatten(2)  # (g, d, h*w)
-        query_gradient = torch.zeros_like(rows)
+        # Sums over the gallery are not taken in half precision.
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        query_gradient = torch.zeros_like(rows, dtype=wide)
         gallery_gradient = torch.zeros_like(columns) if ctx.needs_input_grad[1] else None
         block = gradient.new_empty(queries, locations, locations)
         for index in range(len(columns)):
@@ -166,9 +168,13 @@ class BestMatches(torch.autograd.Function):
             block.scatter_(1, at_gallery[:, None, :], to_gallery[:, None, :])
             block.scatter_add_(2, at_query[:, :, None], to_query[:, :, None])
             flat = _sum_under_kernel(block, height, width, ctx.kernel_size).view(-1, locations)
-            query_gradient.addmm_(flat, columns[index].T)
+            if wide == rows.dtype:
+                query_gradient.addmm_(flat, columns[index].T)
+            else:
+                query_gradient += flat @ columns[index].T
             if gallery_gradient is not None:
                 gallery_gradient[index] = rows.T @ flat
+        query_gradient = query_gradient.to(rows.dtype)
         query_gradient = query_gradient.view(queries, locations, channels).transpose(1, 2)
         return (
             query_gradient.reshape(query_maps.shape),

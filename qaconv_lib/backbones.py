@@ -84,6 +84,7 @@ class Backbone(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen_stages):
                 maps = stage(maps)
         maps = self.neck(maps)
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # under autocast
         return F.normalize(maps, dim=1) if self.unit_channels else maps
 
     def train(self, mode: bool = True) -> Backbone:

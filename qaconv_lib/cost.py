@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ import torch
 
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.losses import LOSSES
+from qaconv_lib.measure import peak_megabytes
 from qaconv_lib.models import ReidModel, default_device
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, write_record
@@ -132,20 +132,8 @@ def _measure(step: str, profile: str, loss: str, device: str) -> dict:
         "loss": loss,
         "seconds": float(f"{value:.3g}"),
         "unit": unit,
-        "peak_megabytes": _peak_megabytes(device),
+        "peak_megabytes": peak_megabytes(device),
     }
-
-
-def _peak_megabytes(device: str) -> int | None:
-    """Most memory this process has held so far."""
-    if device != "cpu":
-        return round(torch.cuda.max_memory_allocated() / 1e6)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def _model(profile: str, loss: str, device: str) -> tuple[ReidModel, pd.DataFrame]:

@@ -183,13 +183,15 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 def _synchronised_forward(bn: _BatchNorm, values: Tensor) -> Tensor:
     if not bn.training:
         return type(bn).forward(bn, values)
-    normalised, mean, variance, count = _NormaliseTogether.apply(values, bn.eps)
+    exact = values.to(bn.weight.dtype)  # statistics are not taken in half precision
+    normalised, mean, variance, count = _NormaliseTogether.apply(exact, bn.eps)
     with torch.no_grad():
         bn.num_batches_tracked += 1
         bn.running_mean.lerp_(mean, bn.momentum)
         bn.running_var.lerp_(variance * (count / (count - 1)), bn.momentum)
     shape = [1, -1] + [1] * (values.dim() - 2)
     result = normalised * bn.weight.view(shape) + bn.bias.view(shape)
+    result = result.to(values.dtype)
     return bn.act(bn.drop(result)) if hasattr(bn, "act") else result
 
 

@@ -105,8 +105,9 @@ class QAConvLoss(nn.Module):
         """
         valid = self.memory.valid
         if not valid.any():
-            return maps.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
-        scored = self.matcher(maps, self.memory.features[valid])
+            return (maps * 0.0).sum(), torch.zeros_like(labels, dtype=torch.bool)
+        # Maps of half precision are compared in half precision; BN, FC and loss never are.
+        scored = self.matcher(maps, self.memory.features[valid].to(maps.dtype))
         logits = scored.new_full((len(maps), len(valid)), -torch.inf)
         logits[:, valid] = scored
         loss = focal_loss(logits, labels, self.gamma, valid)
@@ -134,9 +135,16 @@ class PooledLoss(nn.Module):
     Maps are averaged over their locations and normalised by a BN layer whose shift is held at zero.
     A subclass gives `forward`, which returns the loss and which images it got right.
 
+    Attributes:
+        last_vectors: what `after_step` remembers the batch by, shape (b, d), if the loss remembers
+            anything: those that `forward` saw last. Of a batch taken in micro-batches, who steps
+            puts those of all in their place.
+
     Args:
         channels: channels `d` of the maps.
     """
+
+    last_vectors: Tensor | None = None
 
     def __init__(self, channels: int):
         super().__init__()
@@ -251,12 +259,11 @@ class CenterLoss(SoftmaxLoss):
             raise ValueError(f"rate must lie in (0, 1], got {rate}")
         self.weight, self.rate = weight, rate
         self.register_buffer("centers", torch.zeros(num_classes, channels))
-        self._vectors: Tensor | None = None
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,))."""
         vectors = self.embed(maps)
-        self._vectors = vectors.detach()
+        self.last_vectors = vectors.detach()
         logits = self.classifier(vectors)
         distance = (vectors - self.centers[labels]).square().sum(dim=1).mean() / 2
         loss = F.cross_entropy(logits, labels) + self.weight * distance
@@ -265,7 +272,7 @@ class CenterLoss(SoftmaxLoss):
     @torch.no_grad()
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Move the centres towards the vectors that the loss has just seen."""
-        vectors, labels = gather(self._vectors, labels)
+        vectors, labels = gather(self.last_vectors, labels)
         difference = torch.zeros_like(self.centers)
         difference.index_add_(0, labels, vectors - self.centers[labels])
         counts = torch.bincount(labels, minlength=len(self.centers))[:, None]
@@ -293,12 +300,11 @@ class ClassMemoryLoss(PooledLoss):
         self.logit_bn = nn.BatchNorm1d(1)
         nn.init.constant_(self.logit_bn.bias, -4.0)
         self.gamma = gamma
-        self._vectors: Tensor | None = None
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,)); 0 while the memory is empty."""
         vectors = F.normalize(self.embed(maps), dim=1)
-        self._vectors = vectors.detach()
+        self.last_vectors = vectors.detach()
         valid = self.memory.valid
         if not valid.any():
             return vectors.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
@@ -309,7 +315,7 @@ class ClassMemoryLoss(PooledLoss):
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the vectors that the loss has just seen."""
-        self.memory.update(*gather(self._vectors[:, :, None, None], labels))
+        self.memory.update(*gather(self.last_vectors[:, :, None, None], labels))
 
 
 LOSSES = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qaconv_lib._map_checks import check_finite, check_kernel_size, check_maps
 from qaconv_lib._streaming import BestMatches, weigh_matches
 from qaconv_lib.arrays import is_number
+from qaconv_lib.shortage import naming_shortage
 
 
 def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
@@ -270,11 +271,18 @@ def match_gallery(
     matcher.check_size(query_maps)
     weights, number = matcher.fold()
     dtype = dtype or query_maps.dtype
-    logits = torch.empty(len(query_maps), len(gallery_maps), device=weights.device)
-    weigh_matches(
-        logits, query_maps, gallery_maps, weights, matcher.kernel_size, dtype, progress=progress
-    )
-    return logits.add_(number).div_(temperature).sigmoid_()
+    shape = len(query_maps), len(gallery_maps)
+    with naming_shortage(
+        f"matching {shape[0]:,} x {shape[1]:,} images, whose result alone takes "
+        f"{4 * shape[0] * shape[1] / 1e6:,.0f} MB",
+        "match fewer queries at a time, keep the gallery on disk (`match_store`), lower the "
+        "height or width of the images, or match on the CPU",
+    ):
+        logits = torch.empty(shape, device=weights.device)
+        weigh_matches(
+            logits, query_maps, gallery_maps, weights, matcher.kernel_size, dtype, progress=progress
+        )
+        return logits.add_(number).div_(temperature).sigmoid_()
 
 
 def _scale_and_shift(bn: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.backbones import make_backbone
+from qaconv_lib.backbones import Backbone, make_backbone
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
 from qaconv_lib.losses import LOSSES, PooledLoss, QAConvLoss
+from qaconv_lib.shortage import naming_shortage
 from qaconv_lib.transforms import ReidImages
 from qaconv_lib.weights import check_fit
+
+#: What `TrainingConfig.precision` may be.
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def _later(default):
@@ -51,7 +55,7 @@ class TrainingConfig:
     width: int = 128  #: of an image, in pixels
     occlusion: str = "occlusion"
     occlusion_share: float = 0.8  #: of the width; only for "occlusion"
-    batch_size: int = 32
+    batch_size: int = 32  #: images a step, over all processes and micro-batches
     epochs: int = 60
     decay_epochs: int = 40  #: both rates are divided by 10 after this many epochs
     learning_rate: float = 0.01  #: of new layers
@@ -66,12 +70,16 @@ class TrainingConfig:
     margin: float = 0.5  #: Arc loss only, radians
     scale: float = 30.0  #: Arc loss only
     center_weight: float = 0.0005  #: center loss only
-    workers: int = 0  #: processes that load images
+    workers: int = 0  #: processes that load images; augmentation depends on how many there are
     seed: int = 0
     # A further setting is declared with `_later`: what was trained before it stays current.
     weights: str | None = _later(None)  # a file to start from instead; see `make_backbone`
     neck_norm: bool = _later(True)
     frozen_norm: bool = _later(False)
+    #: of the backbone and of matching, in training; float16 wants a GPU (see `TrainingStep`)
+    precision: str = _later("float32")
+    accumulate: int = _later(1)  #: micro-batches that a batch is taken in, one after the other
+    clip_norm: float | None = _later(None)  #: longest gradient, all parameters together
 
     def __post_init__(self) -> None:
         if self.weights is not None:
@@ -79,6 +87,7 @@ class TrainingConfig:
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
+        least["accumulate"] = 1
         for name, minimum in (least | {"workers": 0, "seed": 0, "warm_start": 0}).items():
             value = getattr(self, name)
             if not isinstance(value, int) or not minimum <= value < 2**31:
@@ -86,6 +95,17 @@ class TrainingConfig:
         for name in ("learning_rate", "backbone_learning_rate", "momentum", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size ({self.batch_size}) into micro-batches of at "
+                f"least 2 images, got {self.accumulate}"
+            )
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm must be positive, or None, got {self.clip_norm}")
 
     @classmethod
     def from_dict(cls, values: dict) -> TrainingConfig:
@@ -148,17 +168,7 @@ class ReidModel(nn.Module):
             frozen_stages=config.frozen_stages,
             frozen_norm=config.frozen_norm,
         )
-        sizes = [num_classes, self.backbone.channels]
-        if config.loss == "qaconv":
-            sizes += self.backbone.map_size(config.height, config.width)
-        own = {
-            "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
-            "arc": {"margin": config.margin, "scale": config.scale},
-            "center": {"weight": config.center_weight},
-        }.get(config.loss, {})
-        if config.loss in ("qaconv", "class-memory"):
-            own |= {"gamma": config.gamma, "update": config.memory_update}
-        self.criterion: QAConvLoss | PooledLoss = LOSSES[config.loss](*sizes, **own)
+        self.criterion = make_criterion(config, num_classes, self.backbone)
 
     @torch.no_grad()
     def extract(
@@ -172,12 +182,17 @@ class ReidModel(nn.Module):
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
-        maps = [
-            self.backbone(batch.to(device)).cpu()
-            for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
-        ]
-        self.train(was_training)
-        return torch.cat(maps)
+        size = f"{self.config.height} x {self.config.width} pixels"
+        with naming_shortage(
+            f"extracting features of {len(table):,} images of {size}, {batch_size} at a time",
+            "lower batch_size of `extract`, height or width, or extract fewer images at once",
+        ):
+            maps = [
+                self.backbone(batch.to(device)).cpu()
+                for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
+            ]
+            self.train(was_training)
+            return torch.cat(maps)
 
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
@@ -198,6 +213,23 @@ class ReidModel(nn.Module):
         # At temperature 1 a similarity near 1 would have lost the logit's digits.
         found = self.similarity(query_maps, gallery_maps, temperature=10.0, progress=progress)
         return 10 * torch.logit(found.double())
+
+
+def make_criterion(
+    config: TrainingConfig, num_classes: int, backbone: Backbone
+) -> QAConvLoss | PooledLoss:
+    """The training loss of a configuration, for a backbone's maps and so many identities."""
+    sizes = [num_classes, backbone.channels]
+    if config.loss == "qaconv":
+        sizes += backbone.map_size(config.height, config.width)
+    own = {
+        "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
+        "arc": {"margin": config.margin, "scale": config.scale},
+        "center": {"weight": config.center_weight},
+    }.get(config.loss, {})
+    if config.loss in ("qaconv", "class-memory"):
+        own |= {"gamma": config.gamma, "update": config.memory_update}
+    return LOSSES[config.loss](*sizes, **own)
 
 
 def default_device() -> torch.device:

@@ -33,6 +33,7 @@ from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, results_folder, write_record
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.retrieval import extract_in_shares, similarity_in_shares
+from qaconv_lib.run_folder import command_line, describe_run
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
 from qaconv_lib.unreadable import counting_unreadable, readable_rows
@@ -149,6 +150,7 @@ def train_run(
     run_folder: str | Path | None = None,
     progress: bool = False,
     skip_unreadable: bool = False,
+    tensorboard: bool = False,
 ) -> Path:
     """Train; write the model and the record of the run.
 
@@ -156,9 +158,11 @@ def train_run(
         run: what to train.
         checkpoint: where to write the model; None means the run's folder in the cache.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: where to keep the state after every epoch, to go on from after an interruption.
+        run_folder: where to keep the state after every epoch, to go on from after an interruption,
+            a log, and a description of the run.
         progress: show progress bars.
         skip_unreadable: open every image first, and leave out those that cannot be read.
+        tensorboard: write a log for TensorBoard into the run folder too.
 
     Returns:
         The checkpoint.
@@ -171,7 +175,15 @@ def train_run(
     if skip_unreadable:
         table = readable_rows(whole, f"{run.source}, training", progress)
     make_folder(path.parent)  # now, and not after the training
-    trainer = Trainer(run.config(), table, device=device, run_folder=run_folder)
+    trainer = Trainer(
+        run.config(), table, device=device, run_folder=run_folder, tensorboard=tensorboard
+    )
+    if run_folder is not None and process_rank() == 0:
+        words = [f"--device={device}"] if device is not None else []
+        words += ["--skip-unreadable"] if skip_unreadable else []
+        words += ["--tensorboard"] if tensorboard else []
+        lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
+        _describe(run, trainer, Path(run_folder), path, words, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
         model = trainer.train(progress=progress)
@@ -193,6 +205,29 @@ def train_run(
     write_record("train", run.name, record)
     barrier()  # now every process may read them
     return path
+
+
+def _describe(
+    run: Run, trainer: Trainer, folder: Path, model: Path, words: list[str], more: dict
+) -> None:
+    """Say in the run folder what it is; settings without a flag are given in Python."""
+    name = f"Run({run.loss!r}, {run.source!r}, {run.profile!r}, {run.seed}, {run.settings!r})"
+    trains = command_line("train", run.about, "--run-folder", str(folder), *words)
+    tests = command_line("evaluate", run.about, "TARGET")
+    about = {
+        "command": trains or f"train_run({name}, run_folder={str(folder)!r})",
+        "evaluate": tests or f"evaluate_trial(Trial({name}, 'TARGET', post=True))",
+        "model": str(model),
+        "run": run.about,
+        "config": dataclasses.asdict(trainer.config),
+        "images": len(trainer.table),
+        **more,
+        "identities": trainer.model.num_classes,
+        "cameras": int(trainer.table["camera"].nunique()),
+        "epoch": trainer.epoch,
+        **provenance(trainer.device),
+    }
+    describe_run(folder, about)
 
 
 def pair_similarities(

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.checkpoints import make_folder, read_checkpoint, write_checkpoint
-from qaconv_lib.distributed import (
-    add_up,
-    data_parallel,
-    naming_lost_processes,
-    process_count,
-    process_rank,
-    share,
-)
-from qaconv_lib.models import (
-    ReidModel,
-    TrainingConfig,
-    default_device,
-    differing_settings,
-    load_weights,
-)
+from qaconv_lib.checkpoints import make_folder
+from qaconv_lib.distributed import add_up, process_count, process_rank, share
+from qaconv_lib.models import ReidModel, TrainingConfig, default_device
+from qaconv_lib.run_folder import STATE, Board, Stopwatch, write_log
+from qaconv_lib.run_state import read_state, write_state
+from qaconv_lib.shortage import naming_shortage
+from qaconv_lib.steps import TrainingStep, shortage_in_training
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
 
@@ -36,7 +28,10 @@ class Trainer:
     """Trains a `ReidModel` by stochastic gradient descent (section 5.1).
 
     Every epoch draws its shuffling and augmentation from `(seed, epoch)`, so a run that was stopped
-    and resumed goes through the same batches as one that was not.
+    and resumed goes through the same batches as one that was not. Where several workers load the
+    images, each draws numbers of its own, which depend on their number too.
+
+    Precision, micro-batches and clipping are described at `TrainingStep`.
 
     Where torchrun has started several processes, each takes its share of every batch (chapter 13).
     The first of them writes the files.
@@ -46,17 +41,23 @@ class Trainer:
         epoch: epochs done.
         history: one dictionary an epoch: epoch, loss, accuracy (share of the images whose
             best-scored class is their own), learning_rate.
+        timings: as many dictionaries: seconds, images_per_second, peak_megabytes.
+        step: what is done with a batch.
 
     Args:
         config: the settings.
         table: training images as `load_dataset` gives them.
         device: where to train; the GPU if there is one, else the CPU.
-        run_folder: where to keep `last.safetensors` after every epoch; None keeps nothing. If the
-            file is there already, training goes on from it.
+        run_folder: where to keep `last.safetensors` and `log.csv` after every epoch; None keeps
+            nothing. If the state is there already, training goes on from it.
+        tensorboard: write the log for TensorBoard too, into the run folder.
 
     Raises:
-        ValueError: fewer images than a batch, a batch that the processes cannot share evenly, an
-            unknown device, or a run folder that holds a run with other settings or on other images.
+        ValueError: fewer images than a batch, a batch that processes and micro-batches cannot share
+            evenly, an unknown device, float16 on a CPU, a run folder that holds a run with other
+            settings or on other images, or TensorBoard without a run folder.
+        ImportError: the package tensorboard is wanted and not installed.
+        ShortOfMemoryError: memory ran out; it names the settings to lower.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         *,
         device: str | torch.device | None = None,
         run_folder: str | Path | None = None,
+        tensorboard: bool = False,
     ):
         if len(table) < config.batch_size:
             raise ValueError(
@@ -75,8 +77,15 @@ class Trainer:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {process_count()} processes"
             )
+        if config.batch_size // process_count() % config.accumulate:
+            raise ValueError(
+                f"accumulate {config.accumulate} does not divide the "
+                f"{config.batch_size // process_count()} images of a process"
+            )
+        if tensorboard and run_folder is None:
+            raise ValueError("a log for TensorBoard wants a run folder")
         self.config, self.table = config, table
-        self.device = _device(device)
+        self.device = training_device(device)
         self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
@@ -86,23 +95,28 @@ class Trainer:
             make_augmentation(config.occlusion, occlusion_share=config.occlusion_share),
             keep_in_memory=config.workers == 0,
         )
-        self.model = ReidModel(config, len(self.images.identities)).to(self.device)
+        self.model = ReidModel(config, len(self.images.identities))
+        with naming_shortage(*self._shortage()):
+            self.model = self.model.to(self.device)
         # Depthwise convolutions run about a third faster on a CPU with channels stored last.
         self.model.backbone.to(memory_format=torch.channels_last)
-        self._loss = data_parallel(_Loss(self.model))
         self.optimizer = torch.optim.SGD(
             self._parameter_groups(),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
-        self.epoch, self.history = 0, []
+        self.step = TrainingStep(self.model, self.optimizer)
+        self.epoch, self.history, self.timings = 0, [], []
         self._set_rates()
-        self.checkpoint = None if run_folder is None else Path(run_folder) / "last.safetensors"
+        self.checkpoint = None if run_folder is None else Path(run_folder) / STATE
         if self.checkpoint is not None:
             make_folder(self.checkpoint.parent)  # now, and not after the first epoch
         if self.checkpoint is not None and self.checkpoint.exists():
             self._resume()
+        self._board = None
+        if tensorboard and process_rank() == 0:
+            self._board = Board(self.checkpoint.parent, self.epoch)
 
     def _parameter_groups(self) -> list[dict]:
         trunk = list(self.model.backbone.trunk.parameters())
@@ -141,13 +155,22 @@ class Trainer:
         if self.config.warm_start and not self.epoch:
             self._warm_start(progress)
         while self.epoch < last:
-            self.history.append(self._train_epoch(progress))
+            watch = Stopwatch(self.device)
+            with _same_kernels(), naming_shortage(*self._shortage()):
+                self.history.append(self._train_epoch(progress))
+            size = self.config.batch_size
+            self.timings.append(watch.timing(len(self.images) // size * size))
             self.epoch += 1
             if self.checkpoint is not None and process_rank() == 0:
                 self._save()
+            if self._board is not None:
+                self._board.write(self.history[-1] | self.timings[-1])
             if after_epoch is not None:
                 after_epoch(self)
         return self.model
+
+    def _shortage(self) -> tuple[str, str]:
+        return shortage_in_training(self.model, self.config.batch_size)
 
     def _warm_start(self, progress: bool) -> None:
         """Take over the trunk of a softmax model trained for `warm_start` epochs."""
@@ -196,77 +219,39 @@ class Trainer:
 
         Of several processes each gives its share of the batch, and gets the loss of that share.
         """
-        with naming_lost_processes():
-            maps, loss, hits = self._loss(images, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-        self.optimizer.step()
-        self.model.criterion.after_step(maps, labels)  # only now: section 5.1
-        value = float(loss.detach())
+        value, right = self.step(images, labels)
         if value != value:
             raise FloatingPointError(
                 f"the loss is not a number in epoch {self.epoch + 1}; lower learning_rate "
                 f"({self.config.learning_rate}) or backbone_learning_rate "
                 f"({self.config.backbone_learning_rate})"
             )
-        return value, int(hits.sum())
+        return value, right
 
     def _save(self) -> None:
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            if state.get("momentum_buffer") is not None:
-                tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        details = {
-            "config": dataclasses.asdict(self.config),
-            "num_classes": self.model.num_classes,
-            "images": self.images_hash,
-            "epoch": self.epoch,
-            "history": self.history,
-        }
-        write_checkpoint(self.checkpoint, tensors, details)
+        write_state(self.checkpoint, self)
+        write_log(self.checkpoint.parent, self.history, self.timings)
 
     def _resume(self) -> None:
-        tensors, details = read_checkpoint(self.checkpoint)
-        if not isinstance(details.get("config"), dict):
-            raise ValueError(f"{self.checkpoint} is damaged: it does not say its settings")
-        if other := differing_settings(details.get("config"), self.config):
-            raise ValueError(
-                f"{self.checkpoint} belongs to a run with other settings ({', '.join(other)}); "
-                "give another run folder, or remove this one"
-            )
-        if details.get("images") != self.images_hash:
-            raise ValueError(
-                f"{self.checkpoint} belongs to a run on other images; give another run folder, or "
-                "remove this one"
-            )
-        epoch, history = details.get("epoch"), details.get("history")
-        whole = isinstance(history, list) and len(history) == epoch
-        if not whole or epoch > self.config.epochs:
-            raise ValueError(f"{self.checkpoint} is damaged: it does not say which epochs are done")
-        load_weights(self.model, _part(tensors, "model."), str(self.checkpoint))
-        state, buffers = self.optimizer.state_dict(), _part(tensors, "momentum.")
-        wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
-        shapes = {str(index): parameter.shape for index, parameter in enumerate(wanted)}
-        if any(shapes.get(index) != buffer.shape for index, buffer in buffers.items()):
-            raise ValueError(f"{self.checkpoint} is damaged: its momentum is of another model")
-        state["state"] = {int(i): {"momentum_buffer": buffer} for i, buffer in buffers.items()}
-        self.optimizer.load_state_dict(state)
-        self.epoch, self.history = epoch, history
+        read_state(self.checkpoint, self)
+        if process_rank() == 0:
+            write_log(self.checkpoint.parent, self.history, self.timings)
 
 
-class _Loss(nn.Module):
-    """From images and labels to maps, loss and right answers: what is differentiated."""
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """On a GPU, let cuDNN take kernels that give the same bits every time."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
-    def __init__(self, model: ReidModel):
-        super().__init__()
-        self.model = model
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        maps = self.model.backbone(images)
-        return maps, *self.model.criterion(maps, labels)
-
-
-def _device(name: str | torch.device | None) -> torch.device:
+def training_device(name: str | torch.device | None) -> torch.device:
+    """A device by name, the GPU if there is one where none is named; ValueError if it is none."""
     if name is None:
         return default_device()
     try:
@@ -284,7 +269,3 @@ def _fingerprint(table: pd.DataFrame) -> str:
     rows = zip(table["path"], table["identity"], strict=True)
     lines = "\n".join(f"{identity} {Path(path).name}" for path, identity in rows)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

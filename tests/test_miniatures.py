@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import main, replace_counts
+from qaconv_lib.__main__ import main
+from qaconv_lib.data_commands import replace_counts
 from qaconv_lib.datasets import load_dataset, load_image, load_part_map
 from qaconv_lib.synthetic import miniatures
 from qaconv_lib.synthetic.domains import PART_NAMES

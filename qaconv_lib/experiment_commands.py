@@ -1,0 +1,132 @@
+"""The commands ``run``, ``tables``, ``claims`` and ``bench``: experiments and what they found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+Subparsers = argparse._SubParsersAction
+
+
+def add_run(subparsers: Subparsers) -> None:
+    """``run``: run a named experiment."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run an experiment of the paper by name",
+        description="Run what an experiment still lacks: train, test, write records. What has a "
+        "record is not run again; a run that was interrupted goes on after its last epoch.",
+    )
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="an experiment (without it: list them)"
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.add_argument("--seeds", type=int, default=None, help="how many (default: see the list)")
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default: 1)")
+    parser.add_argument(
+        "--predict-memory",
+        action="store_true",
+        help="say how much memory a step of each run will take, and run nothing",
+    )
+    parser.set_defaults(run=run_run)
+
+
+def run_run(options: argparse.Namespace) -> None:
+    """Run an experiment and report on stderr."""
+    from qaconv_lib.experiments import EXPERIMENTS, list_trials, run_experiment
+
+    if options.name is None:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name:16}{experiment.title}; {experiment.seeds} seeds")
+        print(f"{'cost':16}Time and memory of each step")
+        return
+    if options.name == "cost":
+        from qaconv_lib.cost import cost_record
+
+        for row in cost_record(options.profile, options.device)["steps"]:
+            print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
+        return
+    if options.predict_memory:
+        from qaconv_lib.training_commands import memory_table
+
+        trials = list_trials(options.name, options.profile, seeds=1)
+        for run in {trial.run.name: trial.run for trial in trials}.values():
+            print(memory_table(run, options.device))
+        return
+    records = run_experiment(
+        options.name,
+        profile=options.profile,
+        seeds=options.seeds,
+        device=options.device,
+        jobs=options.jobs,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
+
+
+def add_tables(subparsers: Subparsers) -> None:
+    """``tables``: print the tables that there are records for."""
+    parser = subparsers.add_parser(
+        "tables",
+        help="print the tables from the records",
+        description="Print tables from the records, as Markdown.",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="headline, within, or an experiment (default: all that have records)",
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.set_defaults(run=run_tables)
+
+
+def run_tables(options: argparse.Namespace) -> None:
+    """Print the tables."""
+    from qaconv_lib.profiles import get_profile
+    from qaconv_lib.tables import all_tables
+
+    print(all_tables(get_profile(options.profile).name, options.names))
+
+
+def add_claims(subparsers: Subparsers) -> None:
+    """``claims``: print the ledger of the paper's claims."""
+    parser = subparsers.add_parser(
+        "claims",
+        help="print what the records say about the paper's claims",
+        description="Print the paper's claims, their tests and verdicts, as Markdown.",
+    )
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    parser.set_defaults(run=run_claims)
+
+
+def run_claims(options: argparse.Namespace) -> None:
+    """Print the ledger."""
+    from qaconv_lib.claims import ledger
+    from qaconv_lib.profiles import get_profile
+
+    print(ledger(get_profile(options.profile).name))
+
+
+def add_bench(subparsers: Subparsers) -> None:
+    """``bench``: measure speed and memory beside the plain formulations."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed and memory beside the plain formulations",
+        description="Measure speed and memory of every step beside its plain formulation, and "
+        "write one record a case. Wants a quiet machine, and memory for the plain formulations "
+        "(10 GB for matching).",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases (default: all)")
+    parser.set_defaults(run=run_bench)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Measure, and print every row."""
+    from qaconv_lib.bench import run_bench
+
+    run_bench(options.names, report=lambda line: print(line, flush=True))
+
+
+#: The commands of this module, in the order of the help text.
+EXPERIMENT_COMMANDS = [add_run, add_tables, add_claims, add_bench]

@@ -1,0 +1,137 @@
+"""How much memory a training step will take, told before the run (chapter 7).
+
+What autograd keeps for the backward pass is measured in a dry run on a few random images, on the
+CPU, and scaled to the batch; the rest is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from qaconv_lib.backbones import Backbone
+from qaconv_lib.models import ReidModel, TrainingConfig, make_criterion
+
+_IMAGES = (2, 3)  # of the dry runs; the difference is what one image takes
+_CLASSES = (4, 8)
+
+
+def predict_step_memory(
+    config: TrainingConfig, num_classes: int, *, processes: int = 1
+) -> dict[str, int]:
+    """Bytes that a training step holds at its peak, part by part.
+
+    Not in it are the libraries and the GPU's context, cuDNN's own working space, and images that
+    the loader keeps (see `loader_bytes`).
+
+    Args:
+        config: the settings; no weights are read or fetched.
+        num_classes: training identities.
+        processes: how many share a batch, each on a device of its own.
+
+    Returns:
+        "weights" (with BN statistics), "gradients", "momentum", "class memory", "images" (of the
+        batch), "backbone" (kept for the backward pass, for a micro-batch), "loss" (likewise, with
+        the matching), "passing" (the largest layer's input and output) and "sum".
+    """
+    model = ReidModel(dataclasses.replace(config, pretrained=False, weights=None), 2).train()
+    share = config.batch_size // processes
+    backbone, passing = _backbone_bytes(model, share // config.accumulate)
+    head = make_criterion(config, num_classes, model.backbone)
+    memory = head.memory.features.nbytes if hasattr(head, "memory") else 0
+    parameters = [*model.backbone.parameters(), *head.parameters()]
+    trained = _size([p for p in parameters if p.requires_grad])
+    buffers = _size([*model.backbone.buffers(), *head.buffers()])
+    parts = {
+        "weights": _size(parameters) + buffers - memory,
+        "gradients": trained,
+        "momentum": trained if config.momentum else 0,
+        "class memory": memory,
+        "images": share * 3 * config.height * config.width * 4,
+        "backbone": backbone,
+        "loss": _loss_bytes(config, model.backbone, share // config.accumulate, num_classes),
+        "passing": passing,
+    }
+    return parts | {"sum": sum(parts.values())}
+
+
+def loader_bytes(config: TrainingConfig, num_images: int) -> int:
+    """Bytes of the resized images that a loader without workers keeps in the main memory."""
+    return 0 if config.workers else num_images * 3 * config.height * config.width
+
+
+def _backbone_bytes(model: ReidModel, images: int) -> tuple[int, int]:
+    """What is kept of a micro-batch, and its largest layer's input and output."""
+    config, largest, kept = model.config, 0, []
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, sum(t.nbytes for t in (*inputs, output) if isinstance(t, Tensor)))
+
+    leaves = [module for module in model.backbone.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note) for module in leaves]
+    for count in _IMAGES:
+        pixels = torch.rand(count, 3, config.height, config.width)
+        kept.append(_kept_bytes(lambda pixels=pixels: _maps(model, pixels), model))
+    for hook in hooks:
+        hook.remove()
+    each = kept[1] - kept[0]
+    return kept[0] + (images - _IMAGES[0]) * each, largest * images // _IMAGES[-1]
+
+
+def _maps(model: ReidModel, pixels: Tensor) -> Tensor:
+    if model.config.precision == "float32":
+        return model.backbone(pixels)
+    with torch.autocast("cpu", torch.bfloat16):  # float16 takes as much
+        return model.backbone(pixels)
+
+
+def _loss_bytes(config: TrainingConfig, backbone: Backbone, images: int, classes: int) -> int:
+    """What the loss keeps: grows with the images, the classes, and the product of both."""
+    dtype = torch.float32
+    if config.loss == "qaconv" and config.precision != "float32":
+        dtype = torch.bfloat16
+    size = backbone.map_size(config.height, config.width)
+    found = {}
+    for some in _CLASSES:
+        criterion = make_criterion(config, some, backbone)
+        if hasattr(criterion, "memory"):
+            criterion.memory.valid.fill_(True)
+        for count in _IMAGES:
+            maps = torch.rand(count, backbone.channels, *size).to(dtype).requires_grad_()
+            labels = torch.arange(count) % some
+            act = lambda m=maps, y=labels, loss=criterion: loss(m, y)  # noqa: E731
+            found[count, some] = _kept_bytes(act, criterion)
+    (b, b2), (c, c2) = _IMAGES, _CLASSES
+
+    def at(some: int) -> float:
+        """For `some` classes, the images wanted."""
+        each = (found[b2, some] - found[b, some]) / (b2 - b)
+        return found[b, some] + (images - b) * each
+
+    return round(at(c) + (classes - c) * (at(c2) - at(c)) / (c2 - c))
+
+
+def _kept_bytes(act: Callable[[], object], module: nn.Module) -> int:
+    """Bytes that autograd keeps after a forward pass, a module's own tensors left out."""
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        result = act()  # holds what was kept, so that no two share an address
+    del result
+    return sum(kept.values())
+
+
+def _size(tensors: list[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

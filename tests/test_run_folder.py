@@ -1,0 +1,312 @@
+"""The run folder: log, description, TensorBoard; and the augmentation of several workers."""
+
+import csv
+import dataclasses
+import json
+import pickle
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from qaconv_lib import run_folder, runs
+from qaconv_lib.__main__ import main, make_parser
+from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib.models import TrainingConfig
+from qaconv_lib.run_folder import LOG_COLUMNS, SETTING_FLAGS, command_line, write_log
+from qaconv_lib.runs import Run, train_run
+from qaconv_lib.training import Trainer
+from qaconv_lib.training_commands import _run
+
+TINY = TrainingConfig(
+    backbone="resnet18",
+    pretrained=False,
+    final_layer="layer2",
+    neck_channels=8,
+    height=32,
+    width=16,
+    batch_size=4,
+    epochs=3,
+    decay_epochs=2,
+)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Eight times one image, of two people by two cameras."""
+    path = tmp_path_factory.mktemp("images") / "0.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 16, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    numbers = np.arange(8)
+    return pd.DataFrame({"path": str(path), "identity": numbers % 2, "camera": numbers // 4})
+
+
+def read_log(folder):
+    with open(folder / "log.csv", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+    assert tuple(reader.fieldnames) == LOG_COLUMNS
+    return rows
+
+
+class TestLog:
+    def test_a_row_an_epoch_with_what_the_trainer_knows(self, table, tmp_path):
+        trainer = Trainer(TINY, table, device="cpu", run_folder=tmp_path)
+        trainer.train()
+        rows = read_log(tmp_path)
+        assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+        for row, known in zip(rows, trainer.history, strict=True):
+            assert {key: float(row[key]) for key in known} == known
+            seconds, speed = float(row["seconds"]), float(row["images_per_second"])
+            assert seconds > 0 and speed == pytest.approx(8 / seconds, rel=0.1, abs=1)
+            assert row["peak_megabytes"] == "" or int(row["peak_megabytes"]) > 50
+
+    def test_resuming_adds_to_it_and_repeats_nothing(self, table, tmp_path):
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=2)
+        before = read_log(tmp_path)
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train()
+        after = read_log(tmp_path)
+        assert after[:2] == before and [row["epoch"] for row in after] == ["1", "2", "3"]
+
+    @pytest.mark.parametrize("harm", ["lost", "one epoch ahead"])
+    def test_it_is_brought_in_line_with_the_state(self, table, tmp_path, harm):
+        """As after a crash between the two files, or when somebody removed it."""
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=1)
+        log = tmp_path / "log.csv"
+        content = log.read_text()
+        if harm == "lost":
+            log.unlink()
+        else:
+            log.write_text(content + content.splitlines()[1].replace("1", "2", 1) + "\n")
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path)
+        assert log.read_text() == content
+
+    def test_epochs_that_nobody_timed_have_empty_places(self, table, tmp_path):
+        """A state written before there was a log."""
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=1)
+        tensors, details = read_checkpoint(tmp_path / "last.safetensors")
+        del details["timings"]
+        write_checkpoint(tmp_path / "last.safetensors", tensors, details)
+        (tmp_path / "log.csv").unlink()
+        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=2)
+        first, second = read_log(tmp_path)
+        assert first["loss"] and not first["seconds"] and second["seconds"]
+
+    def test_it_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
+        write_log(tmp_path, [{"epoch": 1}], [{}])
+        before = (tmp_path / "log.csv").read_bytes()
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_log(tmp_path, [{"epoch": 1}, {"epoch": 2}], [{}, {}])
+        assert (tmp_path / "log.csv").read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+class TestTensorBoard:
+    def test_every_epoch_is_written_once(self, table, tmp_path, monkeypatch):
+        written = []
+
+        class Writer:
+            def __init__(self, folder, purge_step):
+                written.append((Path(folder).name, purge_step))
+
+            def add_scalar(self, name, value, epoch):
+                written.append((name, epoch))
+
+            def flush(self):
+                pass
+
+        module = types.SimpleNamespace(SummaryWriter=Writer)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+        config = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
+        Trainer(config, table, device="cpu", run_folder=tmp_path, tensorboard=True).train(epochs=1)
+        Trainer(config, table, device="cpu", run_folder=tmp_path, tensorboard=True).train()
+        assert written.index(("tensorboard", 1)) == 0 and ("tensorboard", 2) in written
+        losses = [epoch for name, epoch in written if name == "loss"]
+        assert losses == [1, 2] and ("images_per_second", 2) in written
+
+    def test_a_missing_package_is_named(self, table, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ImportError, match="pip install tensorboard"):
+            Trainer(TINY, table, device="cpu", run_folder=tmp_path, tensorboard=True)
+
+    def test_it_wants_a_run_folder(self, table):
+        with pytest.raises(ValueError, match="wants a run folder"):
+            Trainer(TINY, table, device="cpu", tensorboard=True)
+
+
+class TestWorkers:
+    """One image eight times, so that batches differ by their augmentation alone."""
+
+    def batches(self, table, epoch):
+        trainer = Trainer(dataclasses.replace(TINY, workers=2), table, device="cpu")
+        trainer.epoch = epoch
+        return [images for images, _ in trainer._batches()]
+
+    def test_augmentation_is_the_same_every_time_and_new_elsewhere(self, table):
+        first, again, later = (self.batches(table, epoch) for epoch in (0, 0, 1))
+        torch.rand(3)  # what else is drawn does not matter
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not torch.equal(first[0], first[1])  # of two workers
+        assert not any(torch.equal(a, b) for a, b in zip(first, later, strict=True))
+
+    def test_the_images_can_be_sent_to_workers_that_are_started_afresh(self, table):
+        """Where processes are spawned, as on Windows and macOS."""
+        images = Trainer(dataclasses.replace(TINY, workers=2), table, device="cpu").images
+        again = pickle.loads(pickle.dumps(images))
+        torch.manual_seed(0)
+        expected = images[1][0]
+        torch.manual_seed(0)
+        assert torch.equal(again[1][0], expected)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A data folder and a cache of their own."""
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("QACONV_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def small(place, table, monkeypatch):
+    """The smoke profile on eight small images, without weights from a file."""
+    monkeypatch.setattr(runs, "training_images", lambda source: table)
+    profile = runs.get_profile("smoke")
+    base = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
+    changed = dataclasses.replace(profile, base=base, identities=None)
+    monkeypatch.setitem(sys.modules["qaconv_lib.profiles"].PROFILES, "smoke", changed)
+    return place
+
+
+class TestDescription:
+    def test_a_folder_says_what_it_is(self, small):
+        folder = small / "my run"
+        run = Run("qaconv", "somewhere", "smoke", 3, {"precision": "bfloat16", "accumulate": 2})
+        path = train_run(run, device="cpu", run_folder=folder)
+        about = json.loads((folder / "run.json").read_text())
+        assert about["run"] == run.about
+        assert about["config"] == dataclasses.asdict(run.config())
+        assert (about["images"], about["identities"], about["cameras"]) == (8, 2, 2)
+        assert about["model"] == str(path)
+        (start,) = about["starts"]
+        assert start["epoch"] == 0 and "CPU" in start["device"] and "torch" in start["versions"]
+        text = (folder / "README.md").read_text()
+        for part in (
+            about["command"],
+            about["evaluate"],
+            start["device"],
+            "8 images",
+            "| seed | 3 |",
+        ):
+            assert part in text
+        assert {path.name for path in folder.iterdir()} == {
+            "README.md",
+            "run.json",
+            "log.csv",
+            "last.safetensors",
+        }
+
+    def test_the_commands_in_it_mean_this_very_run(self, small):
+        run = Run("qaconv", "somewhere", "smoke", 3, {"precision": "bfloat16", "clip_norm": 0.5})
+        train_run(run, device="cpu", run_folder=small / "my run")
+        about = json.loads((small / "my run" / "run.json").read_text())
+        for command in ("command", "evaluate"):
+            python, m, library, *words = shlex.split(about[command])
+            assert (python, m, library) == ("python", "-m", "qaconv_lib")
+            options = make_parser().parse_args(words)
+            assert _run(options) == run
+        options = make_parser().parse_args(shlex.split(about["command"])[3:])
+        assert options.run_folder == small / "my run" and options.device == "cpu"
+
+    def test_settings_without_a_flag_are_given_in_python(self, small):
+        run = Run("qaconv", "somewhere", "smoke", 0, {"gamma": 0.0})
+        assert command_line("train", run.about) is None
+        train_run(run, device="cpu", run_folder=small / "run")
+        command = json.loads((small / "run" / "run.json").read_text())["command"]
+        called = []
+        eval(command, {"Run": Run, "train_run": lambda *a, **k: called.append((a, k))})
+        assert called == [((run,), {"run_folder": str(small / "run")})]
+
+    def test_every_start_is_kept_and_a_damaged_list_is_begun_anew(self, small):
+        run, folder = Run("qaconv", "somewhere", "smoke"), small / "run"
+        train_run(run, device="cpu", run_folder=folder)
+        train_run(run, device="cpu", run_folder=folder)
+        starts = json.loads((folder / "run.json").read_text())["starts"]
+        assert [start["epoch"] for start in starts] == [0, 2]
+        for harm in ("{", "[]", '{"starts": 3}'):
+            (folder / "run.json").write_text(harm)
+            assert run_folder._starts(folder / "run.json") == []
+
+
+class TestCommands:
+    def test_settings_of_ones_own_do_not_take_the_place_of_the_profiles_model(self, small, capsys):
+        words = ["train", "qaconv", "mini-market", "--profile", "smoke", "--quiet", "--device=cpu"]
+        assert main([*words, "--accumulate", "2", "--run-folder", str(small / "run")]) == 0
+        path = Path(capsys.readouterr().out.strip())
+        assert path.is_relative_to(small / "cache") and "accumulate=2" in str(path)
+        assert not (small / "data" / "checkpoints").exists()
+        (record,) = (small / "data" / "results" / "train").glob("*.json")
+        assert json.loads(record.read_text())["config"]["accumulate"] == 2
+
+    def test_every_flag_is_a_setting_of_its_type(self):
+        values = dataclasses.asdict(TINY)
+        for name, (kind, about) in SETTING_FLAGS.items():
+            assert values[name] is None or isinstance(values[name], kind)
+            assert about
+
+    def test_memory_is_predicted_and_nothing_trained(self, small, capsys):
+        words = ["train", "qaconv", "mini-market", "--profile", "smoke", "--predict-memory"]
+        assert main([*words, "--device", "cpu", "--accumulate", "2"]) == 0
+        text = capsys.readouterr().out
+        for part in ("4 images, 2 at a time", "MB  backbone", "MB  class memory", "MB  sum"):
+            assert part in text
+        assert not list((small / "data" / "results").iterdir())
+        assert main(["run", "memory", "--profile", "smoke", "--predict-memory"]) == 0
+        assert capsys.readouterr().out.count("MB  sum") == 2  # of both variants
+
+    @pytest.mark.parametrize(
+        "words, message",
+        [
+            (["--precision", "half"], "precision must be one of"),
+            (["--precision", "float16", "--device", "cpu"], "wants a GPU"),
+            (["--accumulate", "3"], "accumulate must divide batch_size (4)"),
+            (["--tensorboard"], "wants a run folder"),
+            (["--predict-memory", "--device", "gpu"], "device must be cpu"),
+        ],
+    )
+    def test_bad_settings_end_in_one_sentence(self, small, capsys, words, message):
+        command = ["train", "qaconv", "mini-market", "--profile", "smoke", "--quiet"]
+        assert main([*command, *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
+    def test_memory_that_runs_out_ends_in_one_sentence(self, small, capsys, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr("qaconv_lib.losses.QAConvLoss.forward", fail)
+        words = ["train", "qaconv", "mini-market", "--profile", "smoke", "--quiet"]
+        assert main([*words, "--device", "cpu"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("qaconv_lib: out of memory while training on 4 images")
+        assert "accumulate" in error and error.count("\n") == 1
+
+    def test_a_missing_package_ends_in_one_sentence(self, small, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        words = ["train", "qaconv", "mini-market", "--profile", "smoke", "--quiet"]
+        folder = ["--run-folder", str(small / "run"), "--device", "cpu"]
+        assert main([*words, *folder, "--tensorboard"]) == 2
+        assert "pip install tensorboard" in capsys.readouterr().err

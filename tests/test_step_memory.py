@@ -1,0 +1,130 @@
+"""The memory of a training step, predicted and measured."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from qaconv_lib.losses import LOSSES
+from qaconv_lib.measure import measure, peak_megabytes
+from qaconv_lib.models import TrainingConfig
+from qaconv_lib.step_memory import loader_bytes, predict_step_memory
+from qaconv_lib.training import Trainer
+
+SMALL = TrainingConfig(
+    backbone="resnet18", pretrained=False, height=128, width=64, batch_size=16, epochs=1
+)
+TINY = dataclasses.replace(
+    SMALL, final_layer="layer2", neck_channels=8, height=32, width=16, batch_size=8
+)
+#: How far the prediction may lie from the measured: its share, and MB on the CPU, whose allocator
+#: gives small blocks back late.
+TOLERANCE, SLACK = 0.3, 20
+
+
+def make_trainer(config, classes, device):
+    """A trainer with a full memory; its images are never read."""
+    count = max(classes, config.batch_size)
+    identities = [number % classes for number in range(count)]
+    trainer = Trainer(
+        config, pd.DataFrame({"path": "x.png", "identity": identities}), device=device
+    )
+    if hasattr(trainer.model.criterion, "memory"):
+        trainer.model.criterion.memory.features.normal_()
+        trainer.model.criterion.memory.valid.fill_(True)
+    trainer.model.train()
+    return trainer
+
+
+def draw(config, classes, device):
+    images = torch.rand(config.batch_size, 3, config.height, config.width, device=device)
+    return images, torch.arange(config.batch_size, device=device) % classes
+
+
+@pytest.mark.parametrize(
+    "change, classes",
+    [({}, 50), ({"accumulate": 2}, 50), ({"width": 96}, 400)],
+    ids=["plain", "micro-batches", "many classes"],
+)
+def test_prediction_against_a_step_on_the_cpu(change, classes):
+    """A step holds, beyond weights, momentum and memory, all other parts."""
+    config = dataclasses.replace(SMALL, **change)
+    parts = predict_step_memory(config, classes)
+    trainer, inputs = make_trainer(config, classes, "cpu"), draw(config, classes, "cpu")
+    trainer.train_step(*inputs)  # makes the momentum, and what libraries set up once
+    trainer.optimizer.zero_grad()
+    found = measure(lambda: trainer.train_step(*inputs)).megabytes
+    if found is None:
+        pytest.skip("this system does not tell the memory of a process")
+    held = ("weights", "momentum", "class memory", "images")
+    expected = (parts["sum"] - sum(parts[name] for name in held)) / 1e6
+    assert found == pytest.approx(expected, rel=TOLERANCE, abs=SLACK)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("change", [{}, {"accumulate": 4}, {"precision": "bfloat16"}])
+def test_prediction_against_a_step_on_the_gpu(change):
+    config = dataclasses.replace(SMALL, height=256, width=128, batch_size=32, **change)
+    expected = predict_step_memory(config, 200)["sum"]
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    trainer, inputs = make_trainer(config, 200, "cuda"), draw(config, 200, "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):
+        trainer.train_step(*inputs)
+    found = torch.cuda.max_memory_allocated() - before
+    assert found == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_momentum_and_memory_are_those_of_the_model(loss):
+    config = dataclasses.replace(TINY, loss=loss)
+    parts, model = predict_step_memory(config, 9), make_trainer(config, 9, "cpu").model
+    held = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    assert parts["weights"] + parts["class memory"] == held
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    assert parts["gradients"] == parts["momentum"] == trained
+    assert parts["sum"] == sum(size for name, size in parts.items() if name != "sum")
+
+
+def test_what_each_setting_saves():
+    plain = predict_step_memory(TINY, 20)
+    half = predict_step_memory(dataclasses.replace(TINY, accumulate=2), 20)
+    shared = predict_step_memory(TINY, 20, processes=2)
+    for name in ("backbone", "loss", "passing"):
+        assert half[name] == shared[name] < plain[name]
+    assert half["images"] == plain["images"] == 2 * shared["images"]
+    small, coarse = (
+        predict_step_memory(dataclasses.replace(SMALL, precision=precision), 20)
+        for precision in ("float32", "bfloat16")
+    )  # of a network so small as TINY the half-precision copies of the weights outweigh the rest
+    assert coarse["backbone"] < 0.8 * small["backbone"] and coarse["loss"] < small["loss"]
+    frozen = predict_step_memory(dataclasses.replace(TINY, frozen_stages=2), 20)
+    assert frozen["backbone"] < plain["backbone"] and frozen["gradients"] < plain["gradients"]
+
+
+def test_the_loss_grows_with_the_classes_and_is_exact_between_dry_runs():
+    """Scaled from 2 and 3 images and 4 and 8 classes, it is what more of both really keep."""
+    from qaconv_lib import step_memory
+
+    sizes = {count: predict_step_memory(TINY, count)["loss"] for count in (10, 30)}
+    assert sizes[30] > 2 * sizes[10]
+    trainer = make_trainer(TINY, 30, "cpu")
+    maps = torch.rand(8, 8, 4, 2, requires_grad=True)
+    criterion, labels = trainer.model.criterion, torch.arange(8)
+    kept = step_memory._kept_bytes(lambda: criterion(maps, labels), criterion)
+    assert sizes[30] == pytest.approx(kept, rel=0.02)
+
+
+def test_what_the_loader_keeps():
+    assert loader_bytes(TINY, 100) == 100 * 3 * 32 * 16
+    assert loader_bytes(dataclasses.replace(TINY, workers=2), 100) == 0
+
+
+def test_the_most_that_was_held_grows_with_what_is_held():
+    first = peak_megabytes("cpu")
+    if first is None:
+        pytest.skip("this system does not tell the memory of a process")
+    held = torch.ones(60_000_000)
+    assert peak_megabytes("cpu") >= first and held[-1] == 1
