@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -169,12 +169,12 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     return describe("training step", size, found["library"])
 
 
-def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: nn.Module) -> Tensor:
+def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: QAConvLoss) -> Tensor:
     """Gradients of the maps and of the FC weights, each divided by its largest entry."""
     own = maps.clone().requires_grad_()
     criterion.zero_grad()
     loss(own).backward()
-    found = own.grad, criterion.matcher.fc.weight.grad
+    found = cast(tuple[Tensor, Tensor], (own.grad, criterion.matcher.fc.weight.grad))
     return torch.cat([(gradient / gradient.abs().max()).flatten() for gradient in found])
 
 

@@ -251,7 +251,7 @@ class CenterLoss(SoftmaxLoss):
             raise ValueError(f"rate must lie in (0, 1], got {rate}")
         self.weight, self.rate = weight, rate
         self.register_buffer("centers", torch.zeros(num_classes, channels))
-        self._vectors: Tensor | None = None
+        self._vectors = torch.empty(0, channels)  # of the batch that the loss saw last
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,))."""
@@ -293,7 +293,7 @@ class ClassMemoryLoss(PooledLoss):
         self.logit_bn = nn.BatchNorm1d(1)
         nn.init.constant_(self.logit_bn.bias, -4.0)
         self.gamma = gamma
-        self._vectors: Tensor | None = None
+        self._vectors = torch.empty(0, channels)  # of the batch that the loss saw last
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,)); 0 while the memory is empty."""

@@ -9,6 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -151,11 +152,12 @@ class ReidModel(nn.Module):
         sizes = [num_classes, self.backbone.channels]
         if config.loss == "qaconv":
             sizes += self.backbone.map_size(config.height, config.width)
-        own = {
+        options: dict[str, dict[str, Any]] = {
             "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
             "arc": {"margin": config.margin, "scale": config.scale},
             "center": {"weight": config.center_weight},
-        }.get(config.loss, {})
+        }
+        own = options.get(config.loss, {})
         if config.loss in ("qaconv", "class-memory"):
             own |= {"gamma": config.gamma, "update": config.memory_update}
         self.criterion: QAConvLoss | PooledLoss = LOSSES[config.loss](*sizes, **own)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -96,13 +97,14 @@ class Trainer:
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
-        self.epoch, self.history = 0, []
+        self.epoch = 0
+        self.history: list[dict] = []
         self._set_rates()
         self.checkpoint = None if run_folder is None else Path(run_folder) / "last.safetensors"
         if self.checkpoint is not None:
             make_folder(self.checkpoint.parent)  # now, and not after the first epoch
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._resume()
+            self._resume(self.checkpoint)
 
     def _parameter_groups(self) -> list[dict]:
         trunk = list(self.model.backbone.trunk.parameters())
@@ -162,7 +164,7 @@ class Trainer:
         factor = self._set_rates()
         loader = self._batches()
         self.model.train()
-        loss_sum, right = 0.0, 0
+        loss_sum, right = 0.0, 0.0
         hidden = not progress or process_rank() > 0
         bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=hidden)
         for images, labels in bar:
@@ -225,8 +227,8 @@ class Trainer:
         }
         write_checkpoint(self.checkpoint, tensors, details)
 
-    def _resume(self) -> None:
-        tensors, details = read_checkpoint(self.checkpoint)
+    def _resume(self, checkpoint: Path) -> None:
+        tensors, details = read_checkpoint(checkpoint)
         if not isinstance(details.get("config"), dict):
             raise ValueError(f"{self.checkpoint} is damaged: it does not say its settings")
         if other := differing_settings(details.get("config"), self.config):
@@ -239,7 +241,8 @@ class Trainer:
                 f"{self.checkpoint} belongs to a run on other images; give another run folder, or "
                 "remove this one"
             )
-        epoch, history = details.get("epoch"), details.get("history")
+        epoch: Any = details.get("epoch")
+        history: Any = details.get("history")
         whole = isinstance(history, list) and len(history) == epoch
         if not whole or epoch > self.config.epochs:
             raise ValueError(f"{self.checkpoint} is damaged: it does not say which epochs are done")
