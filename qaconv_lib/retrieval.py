@@ -153,8 +153,10 @@ def match_shortlist(
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
         for start in range(0, len(own), size):
             part = own[start : start + size]
-            stored = isinstance(gallery, MapStore)
-            maps = gallery.maps(part) if stored else gallery[part.to(gallery.device)]
+            if isinstance(gallery, MapStore):
+                maps = gallery.maps(part)
+            else:
+                maps = gallery[part.to(gallery.device)]
             similarity[query, start : start + size] = match_gallery(
                 matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
             )[0]

@@ -146,7 +146,7 @@ class Trainer:
             self.history.append(self._train_epoch(progress))
             self.epoch += 1
             if self.checkpoint is not None and process_rank() == 0:
-                self._save()
+                self._save(self.checkpoint)
             if after_epoch is not None:
                 after_epoch(self)
         return self.model
@@ -213,7 +213,7 @@ class Trainer:
             )
         return value, int(hits.sum())
 
-    def _save(self) -> None:
+    def _save(self, checkpoint: Path) -> None:
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             if state.get("momentum_buffer") is not None:
@@ -225,7 +225,7 @@ class Trainer:
             "epoch": self.epoch,
             "history": self.history,
         }
-        write_checkpoint(self.checkpoint, tensors, details)
+        write_checkpoint(checkpoint, tensors, details)
 
     def _resume(self, checkpoint: Path) -> None:
         tensors, details = read_checkpoint(checkpoint)
