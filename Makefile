@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test site refresh bench lab lint clean
+.PHONY: help book test site refresh bench lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
@@ -22,7 +22,8 @@ help:
 	@echo "make refresh  run the notebooks in place and normalise them"
 	@echo "make bench    measure speed and memory beside the plain forms, draw chapter 13"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
-	@echo "make lint     check the code style"
+	@echo "make lint     check style, format, types and the notebooks' normal form"
+	@echo "make hooks    have git check style and notebooks before every commit"
 	@echo "make clean    remove what was built (the environment in .venv stays)"
 
 # The environment. An existing one is kept and brought up to date when pyproject.toml changes.
@@ -63,6 +64,13 @@ lab: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check qaconv_lib tests
+	$(PY) -m mypy
+	$(PY) book/refresh.py --check
+
+hooks: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check pre-commit
+	$(PY) -m pre_commit install
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis

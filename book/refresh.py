@@ -3,7 +3,7 @@
 python book/refresh.py                        all notebooks, in place
 python book/refresh.py book/05_*.ipynb        some of them
 python book/refresh.py --output _build/book   a copy of the book
-python book/refresh.py --check                name what is not executed or normalised
+python book/refresh.py --check                name what is not executed or normalised (also a hook)
 python book/refresh.py --headline             renew the table and the picture of README.md
 """
 
@@ -159,10 +159,15 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def written(notebook: NotebookNode) -> str:
+    """The text of a notebook's file."""
+    text = nbformat.writes(notebook, version=nbformat.NO_CONVERT)
+    return text if text.endswith("\n") else text + "\n"
+
+
 def write(path: Path, notebook: NotebookNode) -> None:
     nbformat.validate(notebook)
-    text = nbformat.writes(notebook, version=nbformat.NO_CONVERT)
-    write_whole(path, text if text.endswith("\n") else text + "\n")
+    write_whole(path, written(notebook))
 
 
 def execute(notebook: NotebookNode, folder: Path = BOOK) -> NotebookNode:
@@ -217,7 +222,7 @@ def check(paths: Sequence[Path]) -> list[str]:
         notebook = read(path)
         if not is_executed(notebook):
             complaints.append(f"{path.name}: code cells without the counts 1 to n")
-        if normalise(notebook) != notebook:
+        if path.read_bytes() != written(normalise(notebook)).encode():
             complaints.append(f"{path.name}: not normalised")
     return complaints
 

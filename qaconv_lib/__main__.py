@@ -44,11 +44,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _format_warning(message: Warning | str, category: type[Warning], place: str, *_) -> str:
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
     """A warning of this package as one sentence, others with the place they come from."""
-    if Path(__file__).parent in Path(place).parents:
+    if Path(__file__).parent in Path(filename).parents:
         return f"qaconv_lib: {message}\n"
-    return f"{place}: {category.__name__}: {message}\n"
+    return f"{filename}: {category.__name__}: {message}\n"
 
 
 def _world_size() -> int:

@@ -82,8 +82,8 @@ def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
     if isinstance(like, torch.Tensor):
         dtype = like.dtype if like.dtype.is_floating_point else torch.get_default_dtype()
         return torch.from_numpy(np.ascontiguousarray(result)).to(like.device, dtype)
-    dtype = np.asarray(like).dtype
-    return result.astype(dtype if dtype.kind == "f" else np.float64, copy=False)
+    kind = np.asarray(like).dtype
+    return result.astype(kind if kind.kind == "f" else np.float64, copy=False)
 
 
 def _check_length(array: np.ndarray, name: str, length: int, counted: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,9 @@ class Backbone(nn.Module):
         stride: pixels per location, in both directions.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         trunk: nn.Sequential,
@@ -67,7 +71,7 @@ class Backbone(nn.Module):
         self.frozen_stages, self.frozen_norm = frozen_stages, frozen_norm
         for stage in stages[:frozen_stages]:
             stage.requires_grad_(False)
-        self.neck = nn.Identity()
+        self.neck: nn.Module = nn.Identity()
         if neck_channels is not None:
             self.neck = _neck(trunk_channels, neck_channels, neck_size, neck_norm)
         self.channels = neck_channels or trunk_channels
@@ -183,9 +187,9 @@ def make_backbone(
     )
 
 
-def _stages(trunk: nn.Sequential) -> list[nn.Sequential]:
+def _stages(trunk: nn.Sequential) -> list[nn.Module]:
     """The trunk in the order it runs: the stem, then a ResNet's layers or EfficientNet's groups."""
-    parts = dict(trunk.named_children())
+    parts: dict[str, Any] = dict(trunk.named_children())
     if "blocks" in parts:
         return [nn.Sequential(parts["conv_stem"], parts["bn1"]), *parts["blocks"]]
     layers = [module for name, module in parts.items() if name.startswith("layer")]
@@ -196,7 +200,7 @@ def _stages(trunk: nn.Sequential) -> list[nn.Sequential]:
 def _neck(trunk_channels: int, channels: int, size: int, norm: bool) -> nn.Sequential:
     convolution = nn.Conv2d(trunk_channels, channels, size, padding=size // 2, bias=not norm)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-    if norm:
+    if convolution.bias is None:
         return nn.Sequential(convolution, nn.BatchNorm2d(channels))
     nn.init.zeros_(convolution.bias)
     return nn.Sequential(convolution)
@@ -216,9 +220,9 @@ def _efficientnet_lite(name: str) -> nn.Module:
     return timm.create_model(f"tf_{name}", pretrained=False)
 
 
-def _cut(network: nn.Module, final_layer: str) -> tuple[nn.Sequential, int]:
+def _cut(network: Any, final_layer: str) -> tuple[nn.Sequential, int]:
     """What a network runs up to a layer, under the names it has there, and its channels."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts: OrderedDict[str, Any] = OrderedDict()
     if hasattr(network, "blocks"):
         parts |= {"conv_stem": network.conv_stem, "bn1": network.bn1}
         parts["blocks"] = network.blocks[: _LITE_GROUPS[final_layer]]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qaconv_lib import plain
 from qaconv_lib.bench_retrieval import bench_shortlist, bench_test
@@ -87,17 +87,15 @@ def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> lis
     """From the plain form to `match_gallery`, one change at a time; a row each."""
     matcher = QAConv(*SHAPE[1:]).eval()
     queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
-    found = in_turns(
-        turns,
-        **{
-            "all pairs at once": partial(_plain_in_pieces, matcher, queries, gallery),
-            "one gallery image at a time": partial(_one_by_one, matcher, queries, gallery),
-            "head folded into a dot product": partial(_folded, matcher, queries, gallery),
-            "full blocks, maxima in one piece": partial(match_gallery, matcher, queries, gallery),
-            "bfloat16": partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
-            "the products alone": partial(_bare_products, queries, gallery),
-        },
-    )
+    acts: dict[str, Callable[[], Any]] = {
+        "all pairs at once": partial(_plain_in_pieces, matcher, queries, gallery),
+        "one gallery image at a time": partial(_one_by_one, matcher, queries, gallery),
+        "head folded into a dot product": partial(_folded, matcher, queries, gallery),
+        "full blocks, maxima in one piece": partial(match_gallery, matcher, queries, gallery),
+        "bfloat16": partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
+        "the products alone": partial(_bare_products, queries, gallery),
+    }
+    found = in_turns(turns, **acts)
     size = f"{num_query:,} x {num_gallery:,}"
     return [describe(name, size, measured) for name, measured in found.items()]
 
@@ -169,12 +167,12 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     return describe("training step", size, found["library"])
 
 
-def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: nn.Module) -> Tensor:
+def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: QAConvLoss) -> Tensor:
     """Gradients of the maps and of the FC weights, each divided by its largest entry."""
     own = maps.clone().requires_grad_()
     criterion.zero_grad()
     loss(own).backward()
-    found = own.grad, criterion.matcher.fc.weight.grad
+    found = cast(tuple[Tensor, Tensor], (own.grad, criterion.matcher.fc.weight.grad))
     return torch.cat([(gradient / gradient.abs().max()).flatten() for gradient in found])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
-from qaconv_lib.matching import match_gallery
+from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.measure import describe, in_turns, largest_gap, measure, rounded
 from qaconv_lib.models import load_model
 from qaconv_lib.retrieval import build_index, match_shortlist, shortlist
@@ -44,6 +44,7 @@ def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
     """
     model = load_model(checkpoint_path("qaconv", source, profile))
     matcher, data = model.criterion.matcher, load_dataset(target)
+    assert isinstance(matcher, QAConv)
     rows = []
 
     def timed(step: str, act: Callable[[], Any], ranked: bool = False) -> Any:
@@ -92,6 +93,7 @@ def bench_shortlist(
     """
     model = load_model(checkpoint_path("qaconv", source, profile))
     matcher, data = model.criterion.matcher, load_dataset(target)
+    assert isinstance(matcher, QAConv)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)
     people = [data.gallery[["identity", "camera"]]]
     if distractors:

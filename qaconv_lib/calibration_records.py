@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -165,7 +165,7 @@ def _transfer(fit: dict, pairs: Pairs) -> dict:
     calibration = Calibration(**fit["calibration"])
     at = []
     for point in fit["thresholds"]:
-        found = _rounded(rates_at(*pairs[:2], point["threshold"]))
+        found: dict[str, Any] = _rounded(rates_at(*pairs[:2], point["threshold"]))
         accepted = (pairs.scores >= point["threshold"]).astype(np.float64)
         for kind, these in (("true", pairs.same), ("false", ~pairs.same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)

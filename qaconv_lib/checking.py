@@ -24,6 +24,15 @@ class Counts(NamedTuple):
     cameras: int | None
 
 
+class _Found(NamedTuple):
+    """Counts of which all are known."""
+
+    images: int
+    identities: int
+    cameras: int
+
+
+_RANDPERSON_SUBSET = 132_145
 #: Counts that the datasets' authors publish, after bad detections (identity -1) are dropped.
 #: "all" counts the splits together.
 #: Market-1501: Zheng et al., ICCV 2015 (19,732 gallery files, 3,819 of them bad detections and
@@ -58,13 +67,13 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "query": Counts(11_659, 3_060, 15),
         "gallery": Counts(82_161, 3_060, 15),
     },
-    "randperson": {"train": Counts(132_145, None, None)},
+    "randperson": {"train": Counts(_RANDPERSON_SUBSET, None, None)},
     "clonedperson": {"all": Counts(887_766, 5_621, 24)},
 }
 _DISTRACTORS = {"market1501": 2_798}
 _BAD_DETECTIONS = {"market1501": 3_819}
 #: All of RandPerson: Wang et al., ACM Multimedia 2020; its 19 cameras: Table I as above.
-_WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
+_WHOLE_RANDPERSON = _Found(1_801_816, 8_000, 19)
 _UNKNOWN = Counts(None, None, None)
 
 
@@ -99,7 +108,8 @@ def check_dataset(
     if name not in PUBLISHED and not own:
         raise ValueError(f"no published counts for {name!r}; there are for {', '.join(PUBLISHED)}")
     dataset = load_dataset(name, root)
-    remarks, lost = [], []
+    remarks: list[str] = []
+    lost: list[str] = []
     if read_images or skip_unreadable:
         lost, remarks = _unreadable(dataset, progress, skip_unreadable)
     if skip_unreadable:
@@ -112,9 +122,9 @@ def check_dataset(
             label: f"{mine:,}" + ("" if theirs in (mine, None) else f" ({theirs:,} published)")
             for label, mine, theirs in zip(Counts._fields, found, wanted, strict=True)
         }
-        wanted = Counts(*(n if m is None else m for m, n in zip(wanted, found, strict=True)))
-        if found != wanted:
-            remarks.append(f"{split}: {_explain(found, wanted)}")
+        expected = _Found(*(n if m is None else m for m, n in zip(wanted, found, strict=True)))
+        if found != expected:
+            remarks.append(f"{split}: {_explain(found, expected)}")
         if split != "all":
             remarks += [f"{split}: {note}" for note in copies_by_name(dataset.splits[split])]
     remarks += _look_at_distractors(name, dataset)
@@ -132,7 +142,7 @@ def check_dataset(
     return table, remarks
 
 
-def _count(dataset: ReidDataset, together: bool) -> dict[str, Counts]:
+def _count(dataset: ReidDataset, together: bool) -> dict[str, _Found]:
     """Counts of every split that has images, and of all together if asked."""
     tables = {split: table for split, table in dataset.splits.items() if len(table)}
     if together:
@@ -140,7 +150,7 @@ def _count(dataset: ReidDataset, together: bool) -> dict[str, Counts]:
     found = {}
     for split, table in tables.items():
         known = table["identity"] != dataset.distractor_identity
-        found[split] = Counts(
+        found[split] = _Found(
             len(table), table["identity"][known].nunique(), table["camera"].nunique()
         )
     return found
@@ -150,9 +160,9 @@ def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list
     """The counts to hold a dataset against, and notes on them."""
     published, notes = PUBLISHED.get(name, {}), []
     if name == "randperson":
-        subset, images = published["train"], len(dataset.train)
-        if abs(images - _WHOLE_RANDPERSON.images) < abs(images - subset.images):
-            published = {"train": _WHOLE_RANDPERSON}
+        images = len(dataset.train)
+        if abs(images - _WHOLE_RANDPERSON.images) < abs(images - _RANDPERSON_SUBSET):
+            published = {"train": Counts(*_WHOLE_RANDPERSON)}
             notes.append("held against all of RandPerson, not the subset that its authors train on")
         else:
             notes.append(
@@ -173,7 +183,7 @@ def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list
     return published, notes
 
 
-def _explain(found: Counts, wanted: Counts) -> str:
+def _explain(found: _Found, wanted: _Found) -> str:
     images = found.images - wanted.images
     if images < 0 and found.identities < wanted.identities:
         return (

@@ -62,8 +62,8 @@ def verdict(claim: Claim, found: list[Comparison]) -> str:
     """The verdict by the rule above."""
     if claim.compare is None:
         return UNTESTED
-    intervals = [difference for _, difference in found]
-    if not intervals or any(interval is None for interval in intervals):
+    intervals = [difference for _, difference in found if difference is not None]
+    if not found or len(intervals) < len(found):
         return MISSING
     if claim.margin is None:
         above = [interval.low > 0 for interval in intervals]

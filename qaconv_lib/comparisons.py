@@ -125,7 +125,7 @@ def best_pooled(profile: str) -> list[Comparison]:
 
     A loss that was tried on layer3 as well counts twice.
     """
-    found = []
+    found: list[Comparison] = []
     for source, target in DIRECTIONS:
         pooled = {LABELS[loss]: _scores(profile, loss, source, target) for loss in POOLED}
         label = f"{source} → {target}"
@@ -273,7 +273,8 @@ def sensitivity(profile: str) -> list[Comparison]:
 
 def _tlift_means(profile: str, source: str, target: str) -> dict[tuple[str, float], float]:
     """mAP after re-ranking and TLift in percent, by parameter and value, averaged over seeds."""
-    datasets, found = get_profile(profile).datasets, {}
+    datasets = get_profile(profile).datasets
+    found: dict[tuple[str, float], list[float]] = {}
     for seed in range(EXPERIMENTS["tlift"].seeds):
         trial = Trial(Run("qaconv", datasets[source], profile, seed), datasets[target])
         record = find_record(trial, "tlift")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.losses import LOSSES
+from qaconv_lib.losses import LOSSES, ClassMemoryLoss, QAConvLoss
 from qaconv_lib.measure import peak_megabytes
 from qaconv_lib.models import ReidModel, default_device
 from qaconv_lib.profiles import get_profile
@@ -29,7 +30,7 @@ def training_step(profile: str, loss: str, device: str) -> tuple[float, str]:
     run = Run(loss, get_profile(profile).datasets["duke"], profile)
     trainer = Trainer(run.config(), run.table(), device=device)
     criterion, batch = trainer.model.criterion, run.config().batch_size
-    if hasattr(criterion, "memory"):
+    if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
         features = criterion.memory.features
         features.copy_(torch.nn.functional.normalize(torch.randn_like(features), dim=1))
         criterion.memory.valid.fill_(True)
@@ -62,7 +63,9 @@ def reranking(profile: str, loss: str, device: str) -> tuple[float, str]:
     ]
     for square in tables[1:]:
         np.fill_diagonal(square, 0)
-    return _seconds(lambda: k_reciprocal_rerank(*tables), "cpu"), "s a test set"
+    query_gallery, queries, gallery = tables
+    act = partial(k_reciprocal_rerank, query_gallery, queries, gallery)
+    return _seconds(act, "cpu"), "s a test set"
 
 
 def lifting(profile: str, loss: str, device: str) -> tuple[float, str]:
@@ -94,6 +97,7 @@ def class_memory_bytes(profile: str, num_classes: int) -> int:
     config = get_profile(profile).config("qaconv")
     stride = {"layer2": 8, "layer3": 16, "layer4": 32}[config.final_layer]
     locations = -(-config.height // stride) * -(-config.width // stride)
+    assert config.neck_channels is not None  # QAConv has a neck in every profile
     return num_classes * config.neck_channels * locations * 4
 
 

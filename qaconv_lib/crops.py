@@ -206,22 +206,22 @@ def crop_frames(
         ValueError: a file is a video or no image, the rate is not positive, boxes are for frames
             that are not there, or nobody was found.
     """
-    frames, folder = [Path(frame) for frame in frames], Path(folder)
+    pictures, folder = [Path(frame) for frame in frames], Path(folder)
     if frames_per_second is not None and not 0 < frames_per_second < float("inf"):
         raise ValueError(f"frames_per_second must be positive, got {frames_per_second}")
-    for frame in frames:
+    for frame in pictures:
         if frame.suffix.lower() in VIDEOS:
             raise ValueError(
                 f"{frame} is a video; make frames of it first, e.g. with "
                 f"`ffmpeg -i {frame.name} -vf fps=2 frames/%06d.jpg`"
             )
     if isinstance(boxes, dict):
-        _check_names(boxes, frames)
+        _check_names(boxes, pictures)
     make_folder(folder)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; crops want a folder of their own")
     rows = []
-    for number, frame in enumerate(tqdm(frames, unit="frame", disable=not progress)):
+    for number, frame in enumerate(tqdm(pictures, unit="frame", disable=not progress)):
         image = load_image(frame)
         found = boxes.get(frame.name, []) if isinstance(boxes, dict) else boxes(image)
         for count, (box, crop) in enumerate(cut_boxes(image, found), start=1):
@@ -232,7 +232,7 @@ def crop_frames(
                 row["seconds"] = round(number / frames_per_second, 3)
             rows.append(row)
     if not rows:
-        raise ValueError(f"nobody was found in {len(frames):,} frames")
+        raise ValueError(f"nobody was found in {len(pictures):,} frames")
     table = pd.DataFrame(rows)
     write_whole(folder / _CSV, table.to_csv(index=False).encode("utf-8", "backslashreplace"))
     return table

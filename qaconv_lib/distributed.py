@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -132,11 +133,12 @@ def _gather_one(tensor: Tensor, same_length: bool) -> Tensor:
         tensor = tensor.cuda()
     lengths = [len(tensor)] * process_count()
     if not same_length:
-        lengths = _all_gather(torch.tensor([len(tensor)], device=tensor.device))
-    padded = tensor.new_zeros(int(max(lengths)), *tensor.shape[1:])
+        own = torch.tensor([len(tensor)], device=tensor.device)
+        lengths = [int(length) for length in _all_gather(own)]
+    padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     parts = zip(_all_gather(padded), lengths, strict=True)
-    return torch.cat([part[: int(length)] for part, length in parts]).to(home)
+    return torch.cat([part[:length] for part, length in parts]).to(home)
 
 
 def _all_gather(tensor: Tensor) -> list[Tensor]:
@@ -177,10 +179,13 @@ def synchronise_batch_norm(model: nn.Module) -> None:
                     "a BN layer without weights, running statistics or a momentum cannot be "
                     f"synchronised: {module}"
                 )
-            module.forward = functools.partial(_synchronised_forward, module)
+            # Of this layer alone, whatever its class.
+            module.forward = functools.partial(  # type: ignore[method-assign]
+                _synchronised_forward, module
+            )
 
 
-def _synchronised_forward(bn: _BatchNorm, values: Tensor) -> Tensor:
+def _synchronised_forward(bn: Any, values: Tensor) -> Tensor:  # timm's have drop and act too
     if not bn.training:
         return type(bn).forward(bn, values)
     exact = values.to(bn.weight.dtype)  # statistics are not taken in half precision
@@ -244,4 +249,5 @@ def data_parallel(module: nn.Module) -> nn.Module:
     # While the memory is empty the loss does not depend on the matcher: its parameters are unused.
     known = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(module, find_unused_parameters=True, **{buffers: False})
+    options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
+    return DistributedDataParallel(module, **options)

@@ -39,6 +39,8 @@ def check(
 
 def _difference(result: Any, expected: Any, tolerance: float) -> str | None:
     got, wanted = _as_array(result), _as_array(expected)
+    if wanted is None:
+        raise TypeError(f"what is expected must be numbers, got {type(expected).__name__}")
     if got is None:
         return f"expected numbers, got {type(result).__name__}"
     if got.shape != wanted.shape:

@@ -83,10 +83,10 @@ class _Features(nn.Module):
     def __init__(self, model: ReidModel):
         super().__init__()
         backbone = copy.deepcopy(model.backbone)
-        self.backbone = backbone.to("cpu", memory_format=torch.contiguous_format)
-        pooled = isinstance(model.criterion, PooledLoss)
-        self.bn = copy.deepcopy(model.criterion.bn).cpu() if pooled else None
-        self.output = "vectors" if pooled else "maps"
+        self.backbone = backbone.to("cpu").to(memory_format=torch.contiguous_format)
+        loss = model.criterion
+        self.bn = copy.deepcopy(loss.bn).cpu() if isinstance(loss, PooledLoss) else None
+        self.output = "maps" if self.bn is None else "vectors"
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -97,7 +97,6 @@ class _Features(nn.Module):
 
 
 def _trace(features: _Features, images: Tensor) -> bytes:
-    names = {"input_names": ["images"], "output_names": [features.output]}
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
         batch = torch.export.Dim("batch")
         program = torch.onnx.export(
@@ -107,13 +106,23 @@ def _trace(features: _Features, images: Tensor) -> bytes:
             dynamic_shapes=({0: batch},),
             verbose=False,
             opset_version=18,
-            **names,
+            input_names=["images"],
+            output_names=[features.output],
         )
+        assert program is not None  # as it was to write no file
         return program.model_proto.SerializeToString()
     # Before 2.6 the exporter above was a preview, and this one was not yet deprecated.
     stream = io.BytesIO()
     axes = {"images": {0: "batch"}, features.output: {0: "batch"}}
-    torch.onnx.export(features, (images,), stream, dynamic_axes=axes, opset_version=17, **names)
+    torch.onnx.export(
+        features,
+        (images,),
+        stream,  # type: ignore[arg-type]  # which it took then
+        dynamic_axes=axes,
+        opset_version=17,
+        input_names=["images"],
+        output_names=[features.output],
+    )
     return stream.getvalue()
 
 

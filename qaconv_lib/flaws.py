@@ -29,7 +29,8 @@ def copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
     table = pd.concat(t.assign(split=split) for split, t in dataset.splits.items() if len(t))
     table = table.assign(digest=content_digests(table["path"], progress))
     table = table[(table["digest"] != "") & table.duplicated("digest", keep=False)]
-    within, across = Counter(), Counter()
+    within: Counter[str] = Counter()
+    across: Counter[tuple[str, ...]] = Counter()
     examples: dict[str | tuple[str, ...], str] = {}
     for _, group in table.groupby("digest", sort=False):
         counts = group["split"].value_counts(sort=False)

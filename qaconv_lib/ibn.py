@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 _RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
 #: Where the ImageNet weights of each variant are published.
@@ -52,7 +53,16 @@ class NormalisedSum(nn.Module):
         block: a basic or bottleneck block of torchvision, whose submodules are taken over.
     """
 
-    def __init__(self, block: nn.Module):
+    conv1: nn.Module
+    bn1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    conv3: nn.Module
+    bn3: nn.Module
+    relu: nn.Module
+    downsample: nn.Module | None
+
+    def __init__(self, block: BasicBlock | Bottleneck):
         super().__init__()
         self.downsample = None
         for name, module in block.named_children():
@@ -70,7 +80,7 @@ class NormalisedSum(nn.Module):
         return self.relu(self.IN(result + shortcut))
 
 
-def add_instance_norm(network: nn.Module, variant: str) -> None:
+def add_instance_norm(network: ResNet, variant: str) -> None:
     """Turn a ResNet of torchvision into an IBN-Net.
 
     Args:

@@ -158,6 +158,11 @@ class PooledLoss(nn.Module):
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Nothing, unless a loss keeps a memory."""
 
+    def _seen(self) -> Tensor:
+        if self.last_vectors is None:
+            raise RuntimeError("after_step has nothing to remember: call the loss on a batch first")
+        return self.last_vectors
+
     @torch.no_grad()
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
@@ -272,7 +277,7 @@ class CenterLoss(SoftmaxLoss):
     @torch.no_grad()
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Move the centres towards the vectors that the loss has just seen."""
-        vectors, labels = gather(self.last_vectors, labels)
+        vectors, labels = gather(self._seen(), labels)
         difference = torch.zeros_like(self.centers)
         difference.index_add_(0, labels, vectors - self.centers[labels])
         counts = torch.bincount(labels, minlength=len(self.centers))[:, None]
@@ -315,7 +320,7 @@ class ClassMemoryLoss(PooledLoss):
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the vectors that the loss has just seen."""
-        self.memory.update(*gather(self.last_vectors[:, :, None, None], labels))
+        self.memory.update(*gather(self._seen()[:, :, None, None], labels))
 
 
 LOSSES = {

@@ -286,5 +286,6 @@ def match_gallery(
 
 
 def _scale_and_shift(bn: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    assert bn.running_mean is not None and bn.running_var is not None  # as it keeps statistics
     scale = bn.weight.double()[0] / (bn.running_var.double()[0] + bn.eps).sqrt()
     return scale, bn.bias.double()[0] - bn.running_mean.double()[0] * scale

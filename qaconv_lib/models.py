@@ -9,6 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -222,11 +223,12 @@ def make_criterion(
     sizes = [num_classes, backbone.channels]
     if config.loss == "qaconv":
         sizes += backbone.map_size(config.height, config.width)
-    own = {
+    options: dict[str, dict[str, Any]] = {
         "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
         "arc": {"margin": config.margin, "scale": config.scale},
         "center": {"weight": config.center_weight},
-    }.get(config.loss, {})
+    }
+    own = options.get(config.loss, {})
     if config.loss in ("qaconv", "class-memory"):
         own |= {"gamma": config.gamma, "update": config.memory_update}
     return LOSSES[config.loss](*sizes, **own)

@@ -7,6 +7,7 @@ in a `MapStore`, so that the next search need not make them again.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from qaconv_lib.calibration import Calibration
+from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.models import ReidModel
 from qaconv_lib.photographs import check_scores
 from qaconv_lib.picture_files import add_times, check_photographs, photograph_table
@@ -31,8 +33,8 @@ DEPTH = 500  # images of each query that re-ranking looks at
 
 def search_gallery(
     model: ReidModel,
-    queries: list[str | os.PathLike[str]],
-    gallery: list[str | os.PathLike[str]],
+    queries: Sequence[str | os.PathLike[str]],
+    gallery: Sequence[str | os.PathLike[str]],
     *,
     calibration: Calibration | None = None,
     prior: float = 0.5,
@@ -128,7 +130,7 @@ def _store_scores(
     model: ReidModel, query_maps: Tensor, images: pd.DataFrame, folder: Path, progress: bool
 ) -> np.ndarray:
     """The same from a store, to which images that it lacks are added."""
-    if model.config.loss != "qaconv":
+    if not isinstance(model.criterion, QAConvLoss):
         raise ValueError(
             f"a store is searched by QAConv; this model has the loss {model.config.loss}"
         )
@@ -136,7 +138,8 @@ def _store_scores(
     if folder.is_dir() and any(folder.iterdir()):
         kept = MapStore(folder, model_fingerprint(model))
     else:
-        kept = MapStore.create(folder, model_fingerprint(model), tuple(query_maps.shape[1:]))
+        channels, height, width = query_maps.shape[1:]
+        kept = MapStore.create(folder, model_fingerprint(model), (channels, height, width))
     lacking = np.flatnonzero(~_keys(wanted).isin(_keys(kept.table)))
     with tqdm(total=len(lacking), unit="image", disable=not progress) as bar:
         for start in range(0, len(lacking), _BLOCK):
@@ -191,11 +194,11 @@ def _rerank(
     """Similarities (q, len(images)) after re-ranking, at the temperature of chapter 9."""
     temperature = 10.0 if model.config.loss == "qaconv" else 1.0
     maps = model.extract(images, progress=progress)
-    distances = [
+    query_gallery, between_queries, between_gallery = (
         1 - model.similarity(*pair, temperature=temperature, progress=progress).numpy(force=True)
         for pair in ((query_maps, maps), (query_maps, query_maps), (maps, maps))
-    ]
-    return 1 - k_reciprocal_rerank(*distances)
+    )
+    return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
 
 
 def _lift(similarity: np.ndarray, query: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

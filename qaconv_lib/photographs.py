@@ -7,6 +7,7 @@ searches a folder of them.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ def open_model(path: str | os.PathLike[str] | None = None, device: str | None = 
         FileNotFoundError, ValueError: as `load_model`.
     """
     path = checkpoint_path(*DEFAULT_MODEL) if path is None else path
-    return load_model(path, device or default_device())
+    return load_model(Path(path), device or default_device())
 
 
 def known_about(model: ReidModel, domain: str | None = None) -> Knowledge:

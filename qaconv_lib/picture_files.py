@@ -163,7 +163,8 @@ def add_times(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
         ValueError: an image has no row in `times`, or two images share one.
     """
     rows = {name: number for number, name in enumerate(times["file"])}
-    found, owners = [], {}
+    found: list[int] = []
+    owners: dict[int, str] = {}
     for path in table["path"]:
         real = os.path.realpath(path)
         row = rows.get(_normal(real), rows.get(_normal(os.path.basename(path))))

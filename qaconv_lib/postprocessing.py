@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ TLIFT_VARIANTS: dict[str, dict] = {
 }
 _ERRORS = (0.0, 0.25, 0.5, 0.75)
 #: TFusion's grid: both error rates, where they leave something, and the window in seconds.
-TFUSION_GRID = [
+TFUSION_GRID: list[dict[str, Any]] = [
     {"error_positive": positive, "error_negative": negative, "window": window}
     for positive, negative, window in product(_ERRORS, _ERRORS, (30.0, 300.0))
     if positive + negative < 1
@@ -49,7 +50,7 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
         "+RR+TLift": rerank(pairs),
     }
 
-    def lifted(per_query: bool = False, **options) -> dict:
+    def lifted(per_query: bool = False, /, **options) -> dict:
         return {
             name: _scores(tlift(value, *times(dataset), **options), dataset, per_query)
             for name, value in stages.items()
@@ -65,9 +66,7 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
             for name, values in TLIFT_SWEEPS.items()
             for value in values
         ],
-        "variants": {
-            name: lifted(per_query=True, **options) for name, options in TLIFT_VARIANTS.items()
-        },
+        "variants": {name: lifted(True, **options) for name, options in TLIFT_VARIANTS.items()},
         **provenance(device or default_device()),
     }
     write_record("tlift", f"{run.name}-on-{target}", record)

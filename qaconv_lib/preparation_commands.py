@@ -40,13 +40,14 @@ def add_crop(subparsers: Subparsers) -> None:
 
 def run_crop(options: argparse.Namespace) -> None:
     """Cut, and say how many crops there are."""
-    from qaconv_lib.crops import DETECTORS, crop_frames, make_detector, read_boxes
+    from qaconv_lib.crops import DETECTORS, Box, Detector, crop_frames, make_detector, read_boxes
     from qaconv_lib.models import default_device
     from qaconv_lib.picture_files import list_photographs
 
     if options.boxes is not None and (options.detector or options.weights):
         raise ValueError("give boxes or a detector, not both")
     frames = list_photographs(options.frames) if options.frames.is_dir() else [options.frames]
+    boxes: Detector | dict[str, list[Box]]
     if options.boxes is not None:
         boxes = read_boxes(options.boxes)
     else:

@@ -153,7 +153,10 @@ def match_shortlist(
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
         for start in range(0, len(own), size):
             part = own[start : start + size]
-            maps = gallery.maps(part) if from_disk else gallery[part.to(gallery.device)]
+            if isinstance(gallery, MapStore):
+                maps = gallery.maps(part)
+            else:
+                maps = gallery[part.to(gallery.device)]
             similarity[query, start : start + size] = match_gallery(
                 matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
             )[0]
@@ -179,7 +182,7 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
     except ImportError as error:
         raise ImportError("an index needs faiss: pip install faiss-cpu") from error
     points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
-    index = faiss.IndexFlatIP(points.shape[1])
+    index: Any = faiss.IndexFlatIP(points.shape[1])
     if cells is not None:
         cells = check_length(cells, len(points), "cells")
         index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)

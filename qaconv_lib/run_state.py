@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -52,7 +52,8 @@ def read_state(path: Path, trainer: Trainer) -> None:
         raise ValueError(
             f"{path} belongs to a run on other images; give another run folder, or remove this one"
         )
-    epoch, history = details.get("epoch"), details.get("history")
+    epoch: Any = details.get("epoch")
+    history: Any = details.get("history")
     if not _rows(history, epoch) or epoch > trainer.config.epochs:
         raise ValueError(f"{path} is damaged: it does not say which epochs are done")
     load_weights(trainer.model, _part(tensors, "model."), str(path))
@@ -67,15 +68,16 @@ def read_state(path: Path, trainer: Trainer) -> None:
         trainer.step.restore(details.get("scaling", {}))
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    timings = details.get("timings")  # which older files lack
+    timings: Any = details.get("timings")  # which older files lack
     trainer.timings = timings if _rows(timings, epoch) else [{} for _ in history]
     trainer.epoch, trainer.history = epoch, history
 
 
 def _rows(values: object, count: object) -> bool:
     """Whether values are a list of so many dictionaries."""
-    whole = isinstance(values, list) and len(values) == count
-    return whole and all(isinstance(row, dict) for row in values)
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(isinstance(row, dict) for row in values)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -282,7 +283,7 @@ def pair_similarities(
     }
     if keep and process_rank() == 0:
         content = io.BytesIO()
-        np.savez(content, **found)
+        np.savez(content, **found)  # type: ignore[arg-type]  # none is called allow_pickle
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_whole(kept, content.getvalue())
     return found
@@ -367,9 +368,9 @@ def summary(scores: RankingScores, per_query: bool = True) -> dict:
         "mean_ap_trapezoid": scores.mean_ap_trapezoid,
         "mean_inp": scores.mean_inp,
     }
-    found = {key: round(float(value), 5) for key, value in found.items()}
+    kept: dict[str, Any] = {key: round(float(value), 5) for key, value in found.items()}
     if per_query:
         valid = scores.per_query[scores.per_query["valid"]]
-        found["average_precision"] = [round(float(v), 4) for v in valid["average_precision"]]
-        found["first_match_rank"] = [int(v) for v in valid["first_match_rank"]]
-    return found
+        kept["average_precision"] = [round(float(v), 4) for v in valid["average_precision"]]
+        kept["first_match_rank"] = [int(v) for v in valid["first_match_rank"]]
+    return kept

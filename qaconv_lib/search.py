@@ -58,8 +58,8 @@ def search(
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start
-            similarity = model.similarity(model.extract(query), model.extract(gallery))
-            similarity = similarity.numpy(force=True)
+            scores = model.similarity(model.extract(query), model.extract(gallery))
+            similarity = scores.numpy(force=True)
             done[name] = {
                 "experiment": "search",
                 "loss": loss,

@@ -7,13 +7,15 @@ CPU, and scaled to the batch; the rest is counted.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from qaconv_lib.backbones import Backbone
+from qaconv_lib.losses import ClassMemoryLoss, QAConvLoss
 from qaconv_lib.models import ReidModel, TrainingConfig, make_criterion
 
 _IMAGES = (2, 3)  # of the dry runs; the difference is what one image takes
@@ -42,7 +44,9 @@ def predict_step_memory(
     share = config.batch_size // processes
     backbone, passing = _backbone_bytes(model, share // config.accumulate)
     head = make_criterion(config, num_classes, model.backbone)
-    memory = head.memory.features.nbytes if hasattr(head, "memory") else 0
+    memory = 0
+    if isinstance(head, QAConvLoss | ClassMemoryLoss):
+        memory = head.memory.features.nbytes
     parameters = [*model.backbone.parameters(), *head.parameters()]
     trained = _size([p for p in parameters if p.requires_grad])
     buffers = _size([*model.backbone.buffers(), *head.buffers()])
@@ -76,7 +80,7 @@ def _backbone_bytes(model: ReidModel, images: int) -> tuple[int, int]:
     hooks = [module.register_forward_hook(note) for module in leaves]
     for count in _IMAGES:
         pixels = torch.rand(count, 3, config.height, config.width)
-        kept.append(_kept_bytes(lambda pixels=pixels: _maps(model, pixels), model))
+        kept.append(_kept_bytes(partial(_maps, model, pixels), model))
     for hook in hooks:
         hook.remove()
     each = kept[1] - kept[0]
@@ -99,13 +103,12 @@ def _loss_bytes(config: TrainingConfig, backbone: Backbone, images: int, classes
     found = {}
     for some in _CLASSES:
         criterion = make_criterion(config, some, backbone)
-        if hasattr(criterion, "memory"):
+        if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
             criterion.memory.valid.fill_(True)
         for count in _IMAGES:
             maps = torch.rand(count, backbone.channels, *size).to(dtype).requires_grad_()
             labels = torch.arange(count) % some
-            act = lambda m=maps, y=labels, loss=criterion: loss(m, y)  # noqa: E731
-            found[count, some] = _kept_bytes(act, criterion)
+            found[count, some] = _kept_bytes(partial(criterion, maps, labels), criterion)
     (b, b2), (c, c2) = _IMAGES, _CLASSES
 
     def at(some: int) -> float:
@@ -133,5 +136,5 @@ def _kept_bytes(act: Callable[[], object], module: nn.Module) -> int:
     return sum(kept.values())
 
 
-def _size(tensors: list[Tensor]) -> int:
+def _size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)

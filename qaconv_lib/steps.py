@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from qaconv_lib.distributed import data_parallel, naming_lost_processes
 from qaconv_lib.models import ReidModel
@@ -90,8 +91,9 @@ class TrainingStep:
 
     def _waiting(self, waiting: bool):
         """Where several processes train, they exchange gradients after the last micro-batch."""
-        alone = isinstance(self._loss, _Loss)
-        return self._loss.no_sync() if waiting and not alone else nullcontext()
+        if waiting and isinstance(self._loss, DistributedDataParallel):
+            return self._loss.no_sync()
+        return nullcontext()
 
 
 class _Loss(nn.Module):

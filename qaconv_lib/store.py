@@ -100,8 +100,10 @@ class MapStore:
     def __init__(self, folder: str | Path, model: str | None = None):
         self.folder = Path(folder)
         self._parts: list[dict] = []
-        self.table, self.vectors = pd.DataFrame(), None
-        self._load()
+        manifest = files.read_manifest(self.folder)
+        self.model, self.shape = manifest.model, manifest.shape
+        self.table, self.vectors = pd.DataFrame(), torch.empty(0, self._vector_size)
+        self._load(manifest)
         if model is not None and model != self.model:
             raise ValueError(
                 f"{self.folder} holds maps of model {self.model}, not of {model}: maps of two "
@@ -138,7 +140,7 @@ class MapStore:
         leftover = f".{files.MANIFEST}-"  # of a process that was killed in this very function
         if any(not path.name.startswith(leftover) for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; a store wants a folder of its own")
-        manifest = files.Manifest(model, tuple(int(size) for size in shape), [])
+        manifest = files.Manifest(model, (int(channels), int(height), int(width)), [])
         write_json(folder / files.MANIFEST, manifest.content())
         return cls(folder)
 
@@ -182,7 +184,7 @@ class MapStore:
         check_unit_channels(half)
         try:
             with FileLock(self.folder / "append.lock", timeout=_WAIT):
-                self._load()  # another process may have appended
+                self._load(files.read_manifest(self.folder))  # another process may have appended
                 self._append(half, table)
         except Timeout as error:
             raise TimeoutError(f"another process is appending to {self.folder}") from error
@@ -256,12 +258,8 @@ class MapStore:
     def _sizes(self) -> str:
         return ", ".join(map(str, self.shape))
 
-    def _load(self) -> None:
-        manifest = files.read_manifest(self.folder)
+    def _load(self, manifest: files.Manifest) -> None:
         known = len(self._parts)
-        if self.vectors is None:
-            self.model, self.shape = manifest.model, manifest.shape
-            self.vectors = torch.empty(0, self._vector_size)
         own = files.Manifest(self.model, self.shape, self._parts)
         if manifest._replace(parts=manifest.parts[:known]) != own:
             raise ValueError(

@@ -107,15 +107,17 @@ class Trainer:
             nesterov=config.momentum > 0,
         )
         self.step = TrainingStep(self.model, self.optimizer)
-        self.epoch, self.history, self.timings = 0, [], []
+        self.epoch = 0
+        self.history: list[dict] = []
+        self.timings: list[dict] = []
         self._set_rates()
         self.checkpoint = None if run_folder is None else Path(run_folder) / STATE
         if self.checkpoint is not None:
             make_folder(self.checkpoint.parent)  # now, and not after the first epoch
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._resume()
+            self._resume(self.checkpoint)
         self._board = None
-        if tensorboard and process_rank() == 0:
+        if tensorboard and self.checkpoint is not None and process_rank() == 0:
             self._board = Board(self.checkpoint.parent, self.epoch)
 
     def _parameter_groups(self) -> list[dict]:
@@ -162,7 +164,7 @@ class Trainer:
             self.timings.append(watch.timing(len(self.images) // size * size))
             self.epoch += 1
             if self.checkpoint is not None and process_rank() == 0:
-                self._save()
+                self._save(self.checkpoint)
             if self._board is not None:
                 self._board.write(self.history[-1] | self.timings[-1])
             if after_epoch is not None:
@@ -185,7 +187,7 @@ class Trainer:
         factor = self._set_rates()
         loader = self._batches()
         self.model.train()
-        loss_sum, right = 0.0, 0
+        loss_sum, right = 0.0, 0.0
         hidden = not progress or process_rank() > 0
         bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=hidden)
         for images, labels in bar:
@@ -228,14 +230,14 @@ class Trainer:
             )
         return value, right
 
-    def _save(self) -> None:
-        write_state(self.checkpoint, self)
-        write_log(self.checkpoint.parent, self.history, self.timings)
+    def _save(self, checkpoint: Path) -> None:
+        write_state(checkpoint, self)
+        write_log(checkpoint.parent, self.history, self.timings)
 
-    def _resume(self) -> None:
-        read_state(self.checkpoint, self)
+    def _resume(self, checkpoint: Path) -> None:
+        read_state(checkpoint, self)
         if process_rank() == 0:
-            write_log(self.checkpoint.parent, self.history, self.timings)
+            write_log(checkpoint.parent, self.history, self.timings)
 
 
 @contextmanager

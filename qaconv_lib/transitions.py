@@ -257,7 +257,8 @@ def labelled_transitions(
     if not same.any():
         raise ValueError("no person has two labelled images in one session")
     random = TransitionTimes(*examples, window)
-    matched = TransitionTimes(*(part[same] for part in examples), window)
+    from_cameras, to_cameras, gaps = (part[same] for part in examples)
+    matched = TransitionTimes(from_cameras, to_cameras, gaps, window)
 
     def support(own: int, camera: int, seconds: np.ndarray) -> np.ndarray:
         found = matched.probability(own, camera, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -179,10 +179,16 @@ def choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     return names[int(rng.choice(len(names), p=share / share.sum()))]
 
 
+def as_colour(values: Iterable[float]) -> Colour:
+    """Three numbers as a colour."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
 def jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     """``colour`` with its brightness and its channels changed a little."""
     moved = np.asarray(colour) * np.exp(amount * 1.6 * rng.normal()) + amount * rng.normal(size=3)
-    return tuple(float(c) for c in np.clip(moved, 0.04, 0.96))
+    return as_colour(np.clip(moved, 0.04, 0.96))
 
 
 def draw_colour(rng: np.random.Generator, palette: str, amount: float = 0.04) -> Colour:

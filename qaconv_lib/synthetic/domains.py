@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 PART_NAMES: tuple[str, ...] = (
     "background",
@@ -92,7 +93,7 @@ class Domain:
                 raise ValueError(f"{field} of domain {self.name!r} must be in [0, 1], got {value}")
 
 
-_SUMMER = dict(
+_SUMMER: dict[str, Any] = dict(
     season="summer",
     tops={
         "tshirt": 0.50,
@@ -108,7 +109,7 @@ _SUMMER = dict(
     shoes={"sneakers": 0.6, "sandals": 0.2, "leather": 0.15, "boots": 0.05},
     headwear={"none": 0.90, "cap": 0.07, "sunhat": 0.03},
 )
-_WINTER = dict(
+_WINTER: dict[str, Any] = dict(
     season="winter",
     tops={
         "jacket": 0.42,
@@ -122,7 +123,7 @@ _WINTER = dict(
     shoes={"sneakers": 0.5, "boots": 0.3, "leather": 0.2},
     headwear={"none": 0.68, "beanie": 0.13, "hood": 0.10, "cap": 0.09},
 )
-_ALL = dict(
+_ALL: dict[str, Any] = dict(
     season="all",
     tops={
         "tshirt": 0.24,

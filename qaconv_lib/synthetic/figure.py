@@ -61,8 +61,8 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
         pelvis = cloth
     shapes.append(
         cone(
-            [0, hip_y + 0.005 * h, 0],
-            [0, hip_y + 0.05 * h, 0],
+            np.array([0, hip_y + 0.005 * h, 0]),
+            np.array([0, hip_y + 0.05 * h, 0]),
             (hips * 0.86, hips * 0.95),
             pelvis,
             "hips",

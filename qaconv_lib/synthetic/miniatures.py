@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ class _World:
         if time_of_day == 0:
             return camera
         other = sample_camera(self.domain, seeded(self.spec, "camera", index, time_of_day))
-        light = {"gain": other.gain, "light_colour": other.light_colour}
+        light: dict[str, Any] = {"gain": other.gain, "light_colour": other.light_colour}
         if not camera.indoors and not other.indoors:
             light.update({name: getattr(other, name) for name in _DAYLIGHT})
         return replace(camera, **light)

@@ -12,6 +12,7 @@ from .geometry import Hit, Paint, Primitive
 from .textures import linear, plain
 
 IDENTITY = np.eye(3)
+Triple = Sequence[float] | np.ndarray  # x, y, z
 _PAINTS: tuple[Colour, ...] = (
     (0.85, 0.85, 0.86),
     (0.62, 0.63, 0.65),
@@ -23,24 +24,22 @@ _PAINTS: tuple[Colour, ...] = (
 )
 
 
-def tube(start: Sequence[float], end: Sequence[float], radius: float, paint: Paint) -> Primitive:
+def tube(start: Triple, end: Triple, radius: float, paint: Paint) -> Primitive:
     """A capsule."""
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    return Primitive(
-        start, end, (radius, radius), IDENTITY, (1, 1, 1), paint, PART["occluder"], start
-    )
+    low, high = np.asarray(start, float), np.asarray(end, float)
+    return Primitive(low, high, (radius, radius), IDENTITY, (1, 1, 1), paint, PART["occluder"], low)
 
 
-def _ball(centre: Sequence[float], half: Sequence[float], paint: Paint) -> Primitive:
-    centre = np.asarray(centre, float)
-    return Primitive(centre, centre, (1, 1), IDENTITY, tuple(half), paint, PART["occluder"], centre)
+def _ball(centre: Triple, half: Triple, paint: Paint) -> Primitive:
+    middle, (x, y, z) = np.asarray(centre, float), half
+    return Primitive(middle, middle, (1, 1), IDENTITY, (x, y, z), paint, PART["occluder"], middle)
 
 
-def slab(centre: Sequence[float], half: Sequence[float], paint: Paint) -> Primitive:
+def slab(centre: Triple, half: Triple, paint: Paint) -> Primitive:
     """A box."""
-    centre = np.asarray(centre, float)
+    middle, (x, y, z) = np.asarray(centre, float), half
     return Primitive(
-        centre, centre, (1, 1), IDENTITY, tuple(half), paint, PART["occluder"], centre, box=True
+        middle, middle, (1, 1), IDENTITY, (x, y, z), paint, PART["occluder"], middle, box=True
     )
 
 
@@ -98,7 +97,7 @@ def parked_car(rng: np.random.Generator, x: float = 0.0, z: float = 0.0) -> list
         glass = (np.abs(hit.position[:, 1] - 1.06) < 0.13) & (
             np.abs((hit.position[:, 0] - x) % 0.9 - 0.45) < 0.41
         )
-        return np.where(glass[:, None], np.float32([0.05, 0.06, 0.07]), body)
+        return np.where(glass[:, None], np.array([0.05, 0.06, 0.07], np.float32), body)
 
     flat = plain(tuple((body ** (1 / 2.2)).tolist()))
     tyre = plain((0.08, 0.08, 0.08))

@@ -166,8 +166,8 @@ def _expose(
             np.concatenate([points for points, _ in bodies]),
             np.concatenate([radii for _, radii in bodies]),
         )
-        factor = Image.fromarray(factor).resize((columns, rows), Image.Resampling.BICUBIC)
-        radiance = radiance * np.asarray(factor)[..., None]
+        enlarged = Image.fromarray(factor).resize((columns, rows), Image.Resampling.BICUBIC)
+        radiance = radiance * np.asarray(enlarged)[..., None]
     drawn = raster.depth < FAR
     radiance = np.where(drawn[..., None], shade(raster, camera, rng), radiance)
     r = ((np.arange(size[0]) + 0.5) * OVERSAMPLE).astype(int)

@@ -103,7 +103,7 @@ def _floor(camera: Camera, rng: np.random.Generator, x: Field, z: Field) -> Fiel
         kerb = np.abs(np.abs(offset) - wide) < 0.09
         out = np.where(kerb[..., None], _grey(rng, 0.6, 0.75), out)
         line = (np.abs(offset) < 0.06) & ((u % 3.0) < 1.7)
-        out = np.where(line[..., None], np.float32([0.6, 0.6, 0.55]), out)
+        out = np.where(line[..., None], np.array([0.6, 0.6, 0.55], np.float32), out)
     elif rng.random() < (0.6 if camera.scene == "campus" else 0.12):
         lawn = offset > rng.uniform(0.5, 3)
         out = np.where(lawn[..., None], _cover(rng, "grass", u, v, False), out)
@@ -130,8 +130,8 @@ def _cover(rng: np.random.Generator, kind: str, u: Field, v: Field, indoors: boo
             value = np.where((i + j) % 2 == 0, value, value * rng.uniform(0.75, 0.9))
         return value[..., None] * base
     if kind == "grass":
-        green = np.float32([0.10, 0.16, 0.05]) * np.float32(rng.uniform(0.7, 1.4))
-        green = green * np.float32([rng.uniform(0.8, 1.7), 1, 1])
+        green = np.array([0.10, 0.16, 0.05], np.float32) * np.float32(rng.uniform(0.7, 1.4))
+        green = green * np.array([rng.uniform(0.8, 1.7), 1, 1], np.float32)
         value = 1 + 0.25 * smooth_noise(rng, shape, 2) + 0.2 * smooth_noise(rng, shape, 14)
         return np.clip(value, 0.3, 2)[..., None] * green
     if kind == "asphalt":
@@ -178,7 +178,7 @@ def _facade(camera: Camera, rng: np.random.Generator, x: Field, y: Field) -> Fie
 
 def _masonry(rng: np.random.Generator, x: Field, y: Field, kind: str) -> Field:
     if kind == "brick":
-        base = _grey(rng, 0.40, 0.62) * np.float32([1.25, 0.9, 0.75])
+        base = _grey(rng, 0.40, 0.62) * np.array([1.25, 0.9, 0.75], np.float32)
         long, tall = 0.26, 0.09
     else:
         base = _grey(rng, 0.5, 0.82)
@@ -200,7 +200,7 @@ def _windows(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
     inside = (u < width) & (np.abs((y - low) % 3.2 - 0.8) < 0.8) & (y > low)
     frame = inside & ((u < 0.07) | (u > width - 0.07) | (np.abs(u - width / 2) < 0.035))
     dark = _cells(rng, np.floor((x) / pitch), np.floor(y / 3), 0.35)
-    glass = (np.abs(dark) * 0.06 + 0.02)[..., None] * np.float32([0.9, 1.0, 1.15])
+    glass = (np.abs(dark) * 0.06 + 0.02)[..., None] * np.array([0.9, 1.0, 1.15], np.float32)
     out = np.where(inside[..., None], glass, out)
     return np.where(frame[..., None], _grey(rng, 0.3, 0.9), out)
 
@@ -209,7 +209,9 @@ def _doors(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
     pitch = rng.uniform(3.0, 5.0)
     u = (x + rng.uniform(0, 4)) % pitch
     door = (u < 0.95) & (y < 2.1)
-    out = np.where(door[..., None], _grey(rng, 0.35, 0.65) * np.float32([1.2, 1.0, 0.75]), out)
+    out = np.where(
+        door[..., None], _grey(rng, 0.35, 0.65) * np.array([1.2, 1.0, 0.75], np.float32), out
+    )
     out = np.where(((np.abs(u - 0.95) < 0.05) & (y < 2.1))[..., None], _grey(rng, 0.2, 0.8), out)
     board = (np.abs(u - pitch * 0.65) < 0.6) & (np.abs(y - 1.6) < 0.45)
     paper = _cells(rng, np.floor(x / 0.28), np.floor(y / 0.3), 0.4)
@@ -232,18 +234,18 @@ def _glazing(rng: np.random.Generator, x: Field, y: Field, shop: bool) -> Field:
         colour = _grey(rng, 0.4, 0.7, 0.35)
         out = np.where(sign[..., None], colour, out)
         letters = sign & (np.abs(y - 2.85) < 0.18) & ((x % 0.4) < 0.22) & ((x % 6) < 3.5)
-        out = np.where(letters[..., None], np.float32([0.8, 0.8, 0.75]), out)
+        out = np.where(letters[..., None], np.array([0.8, 0.8, 0.75], np.float32), out)
     out = np.where((y > 3.3)[..., None], _grey(rng, 0.45, 0.7), out)
     return out.astype(np.float32)
 
 
 def _greenery(rng: np.random.Generator, x: Field, y: Field, height: float) -> Field:
     shape = x.shape
-    leaf = np.float32([0.07, 0.12, 0.035]) * np.float32(rng.uniform(0.6, 1.5))
-    leaf = leaf * np.float32([rng.uniform(0.8, 1.8), 1.0, rng.uniform(0.8, 1.4)])
+    leaf = np.array([0.07, 0.12, 0.035], np.float32) * np.float32(rng.uniform(0.6, 1.5))
+    leaf = leaf * np.array([rng.uniform(0.8, 1.8), 1.0, rng.uniform(0.8, 1.4)], np.float32)
     clumps = 0.45 * smooth_noise(rng, shape, 9) + 0.35 * smooth_noise(rng, shape, 3)
     out = np.clip(1 + clumps + 0.25 * np.clip(y, 0, 2), 0.15, 2.5)[..., None] * leaf
     beyond = y > height + 0.15 * smooth_noise(rng, shape, 10)
     back = _windows(rng, _masonry(rng, x, y, str(rng.choice(["brick", "panels"]))), x, y)
-    sky = np.float32([0.65, 0.70, 0.75])
+    sky = np.array([0.65, 0.70, 0.75], np.float32)
     return np.where(beyond[..., None], back if height < 5 else sky, out)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .colours import choose
+from .colours import as_colour, choose
 from .domains import Domain, check_domain
 from .geometry import rotation_x
 
@@ -116,8 +116,8 @@ def sample_camera(domain: Domain, rng: np.random.Generator) -> Camera:
         sun_elevation=float(np.radians(within(domain.sun_elevation if not indoors else (60, 88)))),
         sun=within(domain.sun) * (0.45 if indoors else 1.0),
         ambient=within(domain.ambient),
-        light_colour=tuple(float(c) for c in np.exp(warmth * np.array([1.0, 0.2, -1.1]))),
-        cast=tuple(float(c) for c in cast),
+        light_colour=as_colour(np.exp(warmth * np.array([1.0, 0.2, -1.1]))),
+        cast=as_colour(cast),
         gain=within(domain.gain),
         gamma=within(domain.gamma),
         saturation=within(domain.saturation),

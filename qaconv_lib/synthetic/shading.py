@@ -124,7 +124,7 @@ def develop(
     """What the sensor records: colour, tone, resolution, blur and noise; (H, W, 3) uint8."""
     exposure = camera.gain * np.exp(0.06 * rng.normal())
     image = radiance * (exposure * np.asarray(camera.cast, np.float32))
-    grey = image @ np.float32([0.30, 0.59, 0.11])
+    grey = image @ np.array([0.30, 0.59, 0.11], np.float32)
     image = grey[..., None] + camera.saturation * (image - grey[..., None])
     image = np.clip(image, 0, None)
     image = image / (1 + 0.12 * image * image)  # soft shoulder instead of hard clipping

@@ -273,7 +273,7 @@ def face_paint(person: Person, scale: float) -> Paint:
         if person.hair.beard:
             _mix(out, (z > -0.01) & (y < -0.026) & ~(front & (np.abs(y + 0.038) < 0.004)), hair)
         if person.headwear.mask:
-            _mix(out, (z > -0.005) & (y < -0.010), np.float32([0.75, 0.82, 0.88]))
+            _mix(out, (z > -0.005) & (y < -0.010), np.array([0.75, 0.82, 0.88], np.float32))
         if not bare:
             line = 0.02 + 0.03 * person.hair.hairline
             _mix(out, (y > line) | ((z < -0.012) & (y > -0.03)), hair)
