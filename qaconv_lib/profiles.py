@@ -110,7 +110,7 @@ PROFILES = {
     ),
     "paper": Profile(
         "paper",
-        TrainingConfig(workers=4),
+        TrainingConfig(backbone="resnet152", workers=4),  # "unless otherwise stated"
         {
             "market": "market1501",
             "duke": "dukemtmc",

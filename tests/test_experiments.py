@@ -338,6 +338,8 @@ class TestExperiments:
     def test_paper_profile_names_the_papers_networks_and_datasets(self):
         trials = list_trials("table3", "paper", seeds=1)
         assert {t.run.config().backbone for t in trials} == {"resnet50", "resnet152"}
+        table1 = list_trials("table1", "paper", seeds=1)
+        assert {t.run.config().backbone for t in table1} == {"resnet152"}
         assert {t.run.source for t in trials} == {"market1501", "dukemtmc", "msmt17-all"}
 
     def test_an_ablation_starts_with_the_default_and_changes_something(self):
