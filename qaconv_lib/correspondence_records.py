@@ -1,170 +1,38 @@
-"""How good the correspondences of a trained model are on another domain: pairs and record (ch. 11).
-
-Every query of a dataset makes a *true pair* with a random gallery image of the same person, a
-*hard negative* with the image of another person that the model finds most similar, and a pair
-with a random image of *another person*; all from another camera than the query. The same pairs are
-then matched with other features.
-"""
+"""How good the correspondences of a model are on another domain: the record (chapter 11)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from qaconv_lib.backbones import Backbone, make_backbone
-from qaconv_lib.correspondence import (
-    BODY_PARTS,
-    LEAST,
-    SHOWN,
-    cell_parts,
-    changed_cells,
-    hidden_share,
-    match_table,
+from qaconv_lib.correspondence import BODY_PARTS, LEAST
+from qaconv_lib.correspondence_changes import changed_pairs
+from qaconv_lib.correspondence_pairs import (
+    OTHER_LEAST,
+    SEED,
+    Tables,
+    choose_pairs,
+    feature_maps,
+    match_pairs,
 )
-from qaconv_lib.datasets import ReidDataset, load_dataset, load_part_map
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import DIRECTIONS
-from qaconv_lib.models import ReidModel, default_device, load_model
+from qaconv_lib.models import default_device, load_model
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, read_records, write_record
 from qaconv_lib.runs import Run
-from qaconv_lib.statistics import paired_bootstrap
-from qaconv_lib.synthetic.changes import CHANGES
-from qaconv_lib.synthetic.miniatures import draw_image, plan
-from qaconv_lib.synthetic.render import Drawing
-from qaconv_lib.transforms import ReidImages, to_tensor
+from qaconv_lib.statistics import Difference, paired_bootstrap
 
-PAIRS = ("true pairs", "hard negatives", "other people")
 #: Shares of the matches that are kept, those of the highest similarity first.
 KEPT = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-_BODY_LABELS = [SHOWN.index(part) for part in BODY_PARTS]
-_OTHER_LEAST = 0.5  # a stricter `LEAST`, to see whether the choice matters
 _FOLDER = "correspondence"
 _REPEATS = 1000  # of the bootstrap
-_SEED = 0  # of the choice of pairs
-_CHANGED = 100  # true pairs that are drawn again with a change
 _VIEWPOINTS = ((0, 45), (45, 90), (90, 135), (135, 180))  # degrees between the walking directions
 _HIDDEN = ((0, 0.01), (0.01, 0.1), (0.1, 1))
 _ALIGNED = ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1))
-
-Maps = Callable[[Tensor], Tensor]  # images (b, 3, H, W) to maps (b, d, h, w)
-
-
-class Scene(NamedTuple):
-    """A dataset's test images, and the gallery image that each query is paired with, by kind."""
-
-    dataset: ReidDataset
-    partners: dict[str, np.ndarray]  # (q,) rows of the gallery
-
-
-def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
-    """The features that are compared, all on the grid of QAConv's maps and of unit length.
-
-    Args:
-        qaconv: a model trained with QAConv.
-        softmax: one trained with a pooled loss on the same images.
-
-    Returns:
-        By name. "ImageNet" is QAConv's network before any training on people, without a neck.
-        "softmax, same layer" is the other model's network cut where QAConv's is, "softmax, last
-        layer" all of it, its coarser map enlarged. "colour" is the mean colour of a location.
-    """
-    config = qaconv.config
-    height, width = qaconv.backbone.map_size(config.height, config.width)
-
-    def on_grid(maps: Tensor) -> Tensor:
-        if maps.shape[-2:] != (height, width):
-            maps = F.interpolate(maps, (height, width), mode="bilinear")
-        return F.normalize(maps, dim=1)
-
-    def cut(pretrained: bool) -> Backbone:
-        return make_backbone(
-            config.backbone,
-            pretrained=pretrained,
-            final_layer=config.final_layer,
-            neck_channels=None,
-            pixels=config.pixels,
-        ).eval()
-
-    imagenet, same_layer = cut(True), cut(False)
-    trained = softmax.backbone.trunk.state_dict()
-    same_layer.trunk.load_state_dict({key: trained[key] for key in same_layer.trunk.state_dict()})
-    return {
-        "QAConv": qaconv.backbone,
-        "ImageNet": imagenet,
-        "softmax, same layer": same_layer,
-        "softmax, last layer": lambda images: on_grid(softmax.backbone(images)),
-        "colour": lambda images: F.normalize(
-            F.adaptive_avg_pool2d(images, (height, width)) - 0.5, dim=1
-        ),
-    }
-
-
-def choose_pairs(scores: np.ndarray, dataset: ReidDataset, seed: int = _SEED) -> Scene:
-    """Pair every query as this module's head says.
-
-    Args:
-        scores: (q, g) the model's similarities.
-        dataset: every query needs a match under another camera.
-        seed: of the random choices.
-    """
-    query, gallery = dataset.query, dataset.gallery
-    identity, camera = (
-        query[name].to_numpy()[:, None] == gallery[name].to_numpy()
-        for name in ("identity", "camera")
-    )
-    rng = np.random.default_rng(seed)
-    strangers = ~identity & ~camera
-    return Scene(
-        dataset,
-        {
-            "true pairs": _draw(identity & ~camera, rng),
-            "hard negatives": np.where(strangers, scores, -np.inf).argmax(axis=1),
-            "other people": _draw(strangers, rng),
-        },
-    )
-
-
-def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.array([rng.choice(np.flatnonzero(row)) for row in allowed])
-
-
-def pair_traits(scene: Scene, name: str) -> dict[str, pd.DataFrame]:
-    """What is known of each pair, by kind: `person` (the query's), `viewpoint` (degrees between the
-    walking directions as the two cameras see them) and `hidden` (the larger share of pixels that
-    show other people or things in the way)."""
-    headings = plan(name).set_index("path")["heading"]
-    tables = scene.dataset.query, scene.dataset.gallery
-    heading, hidden = (
-        [np.array([f(path) for path in table["path"]]) for table in tables]
-        for f in (
-            lambda path: headings[path.relative_to(scene.dataset.root).as_posix()],
-            lambda path: hidden_share(load_part_map(path)),
-        )
-    )
-    return {
-        kind: pd.DataFrame(
-            {
-                "person": scene.dataset.query["identity"].to_numpy(),
-                "viewpoint": _degrees(heading[0] - heading[1][partner]),
-                "hidden": np.maximum(hidden[0], hidden[1][partner]),
-            }
-        )
-        for kind, partner in scene.partners.items()
-    }
-
-
-def _degrees(turn: np.ndarray) -> np.ndarray:
-    """Size of a turn in radians, 0 to 180 degrees."""
-    return np.degrees(np.abs(np.angle(np.exp(1j * turn))))
 
 
 def correspondence_record(
@@ -199,7 +67,7 @@ def correspondence_record(
     scores = model.scores(*maps, progress=progress).numpy(force=True)
     scene = choose_pairs(scores, dataset)
     networks = feature_maps(model, pooled)
-    tables = _tables(networks, model, scene, target)
+    tables = match_pairs(networks, model, scene, target)
     record = {
         "experiment": _FOLDER,
         **run.about,
@@ -209,61 +77,20 @@ def correspondence_record(
             "people": int(dataset.query["identity"].nunique()),
             "locations": int(np.prod(maps[0].shape[2:])),
             "least": LEAST,
-            "seed": _SEED,
+            "seed": SEED,
             "repeats": _REPEATS,
         },
+        "partners": {kind: rows.tolist() for kind, rows in scene.partners.items()},
         "rows": list(_rows(tables)),
         "differences": list(_differences(tables)),
         "reliability": list(_reliability(tables)),
         "ends": list(_ends(tables)),
-        "changes": list(_changes(networks, model, scene, target)),
+        "changes": list(_changes(changed_pairs(networks, model, scene, target))),
         "seconds": round(time.perf_counter() - start, 1),
         **provenance(device),
     }
     write_record(_FOLDER, f"{run.name}-on-{target}", record)
     return record
-
-
-Tables = dict[str, dict[str, pd.DataFrame]]  # by features and kind of pairs
-
-
-@torch.no_grad()
-def _tables(networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str) -> Tables:
-    """The matches of all pairs, with what is known of each pair."""
-    query, gallery = scene.dataset.query, scene.dataset.gallery
-    rows = np.unique(np.concatenate(list(scene.partners.values())))
-    used = gallery.iloc[rows]
-    grid = model.backbone.map_size(model.config.height, model.config.width)
-    parts = {
-        least: [
-            np.stack([cell_parts(load_part_map(path), *grid, least) for path in table["path"]])
-            for table in (query, used)
-        ]
-        for least in (LEAST, _OTHER_LEAST)
-    }
-    traits, found = pair_traits(scene, name), {}
-    for features, network in networks.items():
-        maps = [_maps(network, table, model) for table in (query, used)]
-        found[features] = {}
-        for kind, partner in scene.partners.items():
-            place = np.searchsorted(rows, partner)
-            both = maps[0], maps[1][place]
-            table = match_table(*both, parts[LEAST][0], parts[LEAST][1][place])
-            other = match_table(*both, parts[_OTHER_LEAST][0], parts[_OTHER_LEAST][1][place])
-            pairs = table["pair"].to_numpy()
-            for trait, values in traits[kind].items():
-                table[trait] = values.to_numpy()[pairs]
-            shown = table[table["visible"]].groupby("pair")["same_place"].mean()
-            table["aligned"] = shown.reindex(pairs).to_numpy()
-            table["strict_visible"], table["strict_right"] = other["visible"], other["right"]
-            found[features][kind] = table
-    return found
-
-
-def _maps(network: Maps, table: pd.DataFrame, model: ReidModel) -> Tensor:
-    config, device = model.config, next(model.parameters()).device
-    images = ReidImages(table, config.height, config.width, keep_in_memory=False)
-    return torch.cat([network(batch.to(device)).cpu() for batch, _ in DataLoader(images, 64)])
 
 
 def _rows(tables: Tables) -> Iterator[dict]:
@@ -278,7 +105,7 @@ def _rows(tables: Tables) -> Iterator[dict]:
                     for column, name in (("same_place", "same place"), ("chance", "chance")):
                         yield row | {"features": name} | _share(part, column)
             strict = table[table["strict_visible"]]
-            yield about | {"by": "least", "value": _OTHER_LEAST} | _share(strict, "strict_right")
+            yield about | {"by": "least", "value": OTHER_LEAST} | _share(strict, "strict_right")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str | float, pd.DataFrame]]:
@@ -346,68 +173,13 @@ def _ends(tables: Tables) -> Iterator[dict]:
                 yield row | shares | {"matches": int(chosen.sum())}
 
 
-@torch.no_grad()
-def _changes(
-    networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str
-) -> Iterator[dict]:
-    """Where similarities fall when the gallery image of a true pair is drawn with one change.
-
-    `hit` says how often, of the locations that show the person, the one whose best similarity
-    falls most has changed; `chance` which share of these locations has changed.
-    """
-    rng = np.random.default_rng(_SEED)
-    chosen = np.sort(rng.permutation(len(scene.dataset.query))[:_CHANGED])
-    query = scene.dataset.query.iloc[chosen]
-    partners = scene.dataset.gallery.iloc[scene.partners["true pairs"][chosen]]
-    paths = [path.relative_to(scene.dataset.root).as_posix() for path in partners["path"]]
-    before = [draw_image(name, path) for path in paths]
-    grid = model.backbone.map_size(model.config.height, model.config.width)
-    shows = np.stack([np.isin(cell_parts(d.parts, *grid), _BODY_LABELS) for d in before])
-    query_maps = {features: _maps(network, query, model) for features, network in networks.items()}
-    for change, make in CHANGES.items():
-        after = [draw_image(name, path, make) for path in paths]
-        changed = np.stack(
-            [changed_cells(a.image, b.image, *grid) for a, b in zip(before, after, strict=True)]
-        )
-        changed &= shows
-        usable = changed.any(axis=1) & (shows & ~changed).any(axis=1)
-        for features, network in networks.items():
-            best = [
-                _best_of_gallery(query_maps[features], _drawn(network, drawings, model))
-                for drawings in (before, after)
-            ]
-            fall = best[0] - best[1]  # (n, h*w)
-            where = np.where(shows, fall, -np.inf).argmax(axis=1)
-            table = pd.DataFrame(
-                {
-                    "person": query["identity"].to_numpy(),
-                    "hit": changed[np.arange(len(changed)), where],
-                    "chance": changed.sum(axis=1) / np.maximum(shows.sum(axis=1), 1),
-                    "fall": [
-                        f[c].mean() if c.any() else 0.0 for f, c in zip(fall, changed, strict=True)
-                    ],
-                    "elsewhere": [f[~c].mean() for f, c in zip(fall, changed, strict=True)],
-                }
-            )[usable]
-            row = {"features": features, "change": change} | _share(table, "hit")
-            means = {
-                column: _round(table[column].mean()) for column in ("chance", "fall", "elsewhere")
+def _changes(tables: dict[str, dict[str, pd.DataFrame]]) -> Iterator[dict]:
+    for change, found in tables.items():
+        for features, table in found.items():
+            row = {"change": change, "features": features} | _share(table, "hit")
+            yield row | {
+                name: _round(table[name].mean()) for name in ("chance", "fall", "elsewhere")
             }
-            yield row | means
-
-
-def _best_of_gallery(query_maps: Tensor, gallery_maps: Tensor) -> np.ndarray:
-    """Best similarity of each gallery location of each pair, (n, h*w)."""
-    table = query_maps.flatten(2).transpose(1, 2) @ gallery_maps.flatten(2)
-    return table.amax(dim=1).double().numpy(force=True)
-
-
-def _drawn(network: Maps, drawings: list[Drawing], model: ReidModel) -> Tensor:
-    config, device = model.config, next(model.parameters()).device
-    images = torch.stack(
-        [to_tensor(Image.fromarray(d.image), config.height, config.width) for d in drawings]
-    )
-    return network(images.float().to(device) / 255).cpu()
 
 
 def _round(value: float) -> float:
@@ -439,3 +211,27 @@ def run_correspondence(
             report(f"{names[0]} on {names[1]}: {record['seconds']} s")
         records.append(record)
     return records
+
+
+def share_differences(
+    pairs: str, over: str
+) -> Callable[[str], list[tuple[str, Difference | None]]]:
+    """Both directions: QAConv's share of right matches minus another's, in percent.
+
+    Args:
+        pairs: a kind of pairs, e.g. "true pairs".
+        over: other features, "same place" or "chance".
+    """
+
+    def found(profile: str) -> list[tuple[str, Difference | None]]:
+        rows = []
+        for source, target in DIRECTIONS:
+            names = [get_profile(profile).datasets[role] for role in (source, target)]
+            record, difference = find_correspondence(*names, profile), None
+            for row in record["differences"] if record else ():
+                if (row["pairs"], row["over"]) == (pairs, over):
+                    difference = Difference(*(100 * row[key] for key in ("share", "low", "high")))
+            rows.append((f"{source} → {target}, over {over}", difference))
+        return rows
+
+    return found
