@@ -51,7 +51,8 @@ def correspondence_record(
         among those whose part the gallery image shows, with its interval over people, for all
         and in groups; `differences` that of QAConv minus the others; `reliability` the share by
         similarity, among all matches from the person; `ends` where matches from the person and
-        from elsewhere end; `changes` where similarities fall when one thing of a person changes.
+        from elsewhere end; `tells` how often a query is more similar, by the mean of its best
+        matches, to the partner of its true pair than to another; `changes` where similarities fall when one thing of a person changes.
 
     Raises:
         FileNotFoundError: a model or a part map is not there.
@@ -85,6 +86,7 @@ def correspondence_record(
         "differences": list(_differences(tables)),
         "reliability": list(_reliability(tables)),
         "ends": list(_ends(tables)),
+        "tells": list(_tells(tables)),
         "changes": list(_changes(changed_pairs(networks, model, scene, target))),
         "seconds": round(time.perf_counter() - start, 1),
         **provenance(device),
@@ -171,6 +173,16 @@ def _ends(tables: Tables) -> Iterator[dict]:
                 shares = {name: _round(column[chosen].mean()) for name, column in ends.items()}
                 row = {"features": features, "pairs": kind, "start": start}
                 yield row | shares | {"matches": int(chosen.sum())}
+
+
+def _tells(tables: Tables) -> Iterator[dict]:
+    for features, kinds in tables.items():
+        true, *others = (table.groupby("pair")["similarity"].mean() for table in kinds.values())
+        people = kinds["true pairs"].groupby("pair")["person"].first()
+        for kind, other in zip(list(kinds)[1:], others, strict=True):
+            table = pd.DataFrame({"person": people, "higher": true > other})
+            row = {"features": features, "over": kind, "mean": _round(true.mean())}
+            yield row | {"mean_over": _round(other.mean())} | _share(table, "higher")
 
 
 def _changes(tables: dict[str, dict[str, pd.DataFrame]]) -> Iterator[dict]:
