@@ -52,7 +52,8 @@ def correspondence_record(
         and in groups; `differences` that of QAConv minus the others; `reliability` the share by
         similarity, among all matches from the person; `ends` where matches from the person and
         from elsewhere end; `tells` how often a query is more similar, by the mean of its best
-        matches, to the partner of its true pair than to another; `changes` where similarities fall when one thing of a person changes.
+        matches, to the partner of its true pair than to another; `changes` where similarities fall
+        when one thing of a person changes.
 
     Raises:
         FileNotFoundError: a model or a part map is not there.
@@ -247,3 +248,19 @@ def share_differences(
         return rows
 
     return found
+
+
+def hits_over_chance(profile: str) -> list[tuple[str, Difference | None]]:
+    """How often the similarity falls most at what was changed, minus chance, in percent."""
+    rows = []
+    for source, target in DIRECTIONS:
+        names = [get_profile(profile).datasets[role] for role in (source, target)]
+        record = find_correspondence(*names, profile)
+        found = [r for r in record["changes"] if r["features"] == "QAConv"] if record else []
+        for row in found or [{"change": "any change"}]:
+            difference = None
+            if found:
+                ends = (row[key] - row["chance"] for key in ("share", "low", "high"))
+                difference = Difference(*(100 * end for end in ends))
+            rows.append((f"{row['change']}, {source} → {target}", difference))
+    return rows
