@@ -140,10 +140,10 @@ CLAIMS: list[Claim] = [
     ),
     Claim(
         "5.5",
-        "In hard negatives, too, the matching is mostly reasonable: it links parts that look alike.",
+        "In hard negatives, too, the matching is mostly reasonable.",
         "correspondence",
         share_differences("hard negatives", "chance"),
-        remark="points as above, not mAP; in under half of the matches",
+        remark="same parts linked, points as above, not mAP",
     ),
     Claim(
         "abstract, 3.1",
@@ -151,7 +151,7 @@ CLAIMS: list[Claim] = [
         "correspondence",
         hits_over_chance,
         remark="one thing of a person is changed; how often the similarity falls most there, minus "
-        "chance, in points, not mAP. Features that were not trained to match do it, too",
+        "chance, in points, not mAP",
     ),
     Claim(
         "5.1",
@@ -292,7 +292,7 @@ def ledger(profile: str = "laptop") -> str:
     """The page's table as Markdown, one row a claim; its first line makes the page's table wide."""
     lines = [
         "{.wide}",
-        "| section | claim | tested by | difference, in mAP unless said otherwise (95 % interval) | verdict |",
+        "| section | claim | tested by | difference in mAP, or as said (95 % interval) | verdict |",
         "|---|---|---|---|---|",
     ]
     for claim in CLAIMS:
