@@ -272,5 +272,5 @@ def show_share_curves(
     axis.set(xlabel=across, ylabel=label)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
+    figure.legend(fontsize=9, loc="outside upper center", ncols=2)
     return finish(figure, alt)

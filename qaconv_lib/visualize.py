@@ -7,7 +7,7 @@ curves are in :mod:`qaconv_lib.curves`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -126,6 +126,7 @@ def show_correspondences(
     threshold: float = 0.5,
     side: str = "query",
     mutual: bool = False,
+    locations: Collection[int] | None = None,
     right: np.ndarray | None = None,
     kernel_size: int = 1,
     title: str | None = None,
@@ -142,6 +143,7 @@ def show_correspondences(
         side: "query" draws a line from each query location to its best gallery location, "gallery"
             one from each gallery location to its best query location, "both" all of these.
         mutual: only matches in which each location is the other's best.
+        locations: only matches of these query locations; None for all.
         right: (h*w, h*w) bool, whether query location `k` and gallery location `l` belong
             together, as `right_links` says; lines that join others are dashed and end in crosses.
         kernel_size: odd side of the kernels.
@@ -167,6 +169,8 @@ def show_correspondences(
     colours = plt.get_cmap(SIMILARITY_COLOURS)
     scale = plt.Normalize(threshold, kernel_size**2)
     for (location, place), similarity in links.items():
+        if locations is not None and location not in locations:
+            continue
         good = right is None or bool(right[location, place])
         ends = [(cell % width + 0.5, cell // width + 0.5) for cell in (location, place)]
         colour = colours(scale(similarity))

@@ -66,6 +66,8 @@ def test_lines_from_either_side(pair):
         mutual = show_correspondences(*pair, threshold=-1, side=side, mutual=True, alt="a pair")
         counts[side] = len(lines(mutual))
     assert set(counts.values()) == {len(forth & back)}
+    some = show_correspondences(*pair, threshold=-1, locations={1, 6}, alt="a pair")
+    assert [line.xy1 for line in lines(some)] == [(1.5, 0.5), (0.5, 3.5)]
     with pytest.raises(ValueError, match="side must be"):
         show_correspondences(*pair, side="left", alt="a pair")
 
