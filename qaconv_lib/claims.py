@@ -129,7 +129,7 @@ CLAIMS: list[Claim] = [
             share_differences("true pairs", "same place"),
         ),
         remark="true pairs; points of the share of matches that link the same part of the body, "
-        "not mAP",
+        "not mAP; chapter 11 says how many do not",
     ),
     Claim(
         "5.5",
