@@ -1,4 +1,4 @@
-"""Curves: TLift's pivots on a time line, ROC, stated against found (chapters 10 and 14).
+"""Curves and intervals: TLift's time line, shares, ROC, stated against found (chapters 10 to 14).
 
 As in `visualize`, every function returns a Figure and takes an alternative text.
 """
@@ -186,4 +186,91 @@ def show_reliability(
     axis.legend(fontsize=8)
     if title:
         axis.set_title(title, fontsize=10)
+    return finish(figure, alt)
+
+
+def show_shares(
+    shares: Mapping[str, pd.DataFrame], *, label: str, title: str | None = None, alt: str
+) -> Figure:
+    """Shares with their intervals: one line a row of the tables, one mark a table.
+
+    Args:
+        shares: by name; tables with the columns `share`, `low` and `high`, from 0 to 1. Their
+            indices are the lines' labels; a table need not have all of them.
+        label: what the shares are shares of.
+        title: a line above the picture.
+        alt: what the figure shows, in words.
+
+    Raises:
+        ValueError: no tables, or tables without rows.
+    """
+    lines = list(dict.fromkeys(name for table in shares.values() for name in table.index))
+    if not lines:
+        raise ValueError("no shares to show")
+    step = 0.7 / len(shares)
+    height = len(lines) * (0.16 + 0.16 * len(shares)) + 1.1
+    figure, axis = plt.subplots(figsize=(4.8, height), layout="constrained")
+    for number, (name, table) in enumerate(shares.items()):
+        colour, _ = _STYLES[number % len(_STYLES)]
+        middle = 100 * table["share"].to_numpy()
+        ends = np.abs(100 * table[["low", "high"]].to_numpy().T - middle)
+        axis.errorbar(
+            middle,
+            [lines.index(line) + (number + 0.5) * step - 0.35 for line in table.index],
+            xerr=ends,
+            fmt="osD^v"[number % len(_STYLES)],
+            color=COLOURS[colour],
+            markersize=5,
+            label=name,
+        )
+    for line in range(1, len(lines)):
+        axis.axhline(line - 0.5, color=COLOURS["grey"], linewidth=0.4)
+    axis.set_yticks(range(len(lines)), lines, fontsize=9)
+    axis.set(ylim=(len(lines) - 0.5, -0.5), xlabel=label)
+    axis.set_xlim(left=0)
+    axis.grid(axis="x", alpha=0.3)
+    if len(shares) > 1:
+        figure.legend(fontsize=9, loc="outside upper center", ncols=2)
+    if title:
+        axis.set_title(title, fontsize=10)
+    return finish(figure, alt)
+
+
+def show_share_curves(
+    curves: Mapping[str, pd.DataFrame], *, across: str, label: str, alt: str
+) -> Figure:
+    """Shares over a number, with their intervals as bands.
+
+    Args:
+        curves: by name; tables with the columns `share`, `low` and `high`, from 0 to 1. Their
+            indices are the numbers.
+        across: what the numbers are.
+        label: what the shares are shares of.
+        alt: what the figure shows, in words.
+
+    Raises:
+        ValueError: no curves.
+    """
+    if not curves:
+        raise ValueError("no curves to show")
+    figure, axis = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
+    for number, (name, table) in enumerate(curves.items()):
+        colour, line = _STYLES[number % len(_STYLES)]
+        places = table.index.to_numpy(dtype=float)
+        axis.fill_between(
+            places, 100 * table["low"], 100 * table["high"], color=COLOURS[colour], alpha=0.2, lw=0
+        )
+        axis.plot(
+            places,
+            100 * table["share"],
+            color=COLOURS[colour],
+            linestyle=line,
+            marker="osD^v"[number % len(_STYLES)],
+            markersize=4,
+            label=name,
+        )
+    axis.set(xlabel=across, ylabel=label)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    figure.legend(fontsize=9, loc="outside upper center", ncols=2)
     return finish(figure, alt)

@@ -38,7 +38,14 @@ def run_run(options: argparse.Namespace) -> None:
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
             print(f"{name:16}{experiment.title}; {experiment.seeds} seeds")
+        print(f"{'correspondence':16}Matches held against part maps; 1 seed")
         print(f"{'cost':16}Time and memory of each step")
+        return
+    if options.name == "correspondence":
+        from qaconv_lib.correspondence_records import run_correspondence
+
+        found = run_correspondence(options.profile, options.device, report=_on_stderr)
+        print(f"{options.name}: {len(found)} records; chapter 11 shows them")
         return
     if options.name == "cost":
         from qaconv_lib.cost import cost_record
@@ -59,9 +66,13 @@ def run_run(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         device=options.device,
         jobs=options.jobs,
-        report=lambda line: print(line, file=sys.stderr, flush=True),
+        report=_on_stderr,
     )
     print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
+
+
+def _on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def add_tables(subparsers: Subparsers) -> None:

@@ -2,10 +2,17 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from qaconv_lib.calibration import reliability, roc_curve
-from qaconv_lib.curves import show_reliability, show_roc, show_time_line
+from qaconv_lib.curves import (
+    show_reliability,
+    show_roc,
+    show_share_curves,
+    show_shares,
+    show_time_line,
+)
 from qaconv_lib.temporal import tlift_pivots
 
 # The example that chapter 10 works out by hand.
@@ -80,3 +87,38 @@ def test_nothing_to_show_is_refused():
     for function in (show_roc, show_reliability):
         with pytest.raises(ValueError, match="to show"):
             function({}, alt="nothing")
+
+
+def share_table(index):
+    shares = np.linspace(0.2, 0.6, len(index))
+    return pd.DataFrame({"share": shares, "low": shares - 0.1, "high": shares + 0.05}, index=index)
+
+
+def test_shares_stand_on_their_lines_with_their_intervals():
+    tables = {"a": share_table(["head", "torso"]), "b": share_table(["torso", "foot"])}
+    figure = show_shares(tables, label="right, %", alt="shares")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["head", "torso", "foot"]
+    marks, _, (bars,) = axis.containers[1]
+    np.testing.assert_allclose(marks.get_xdata(), [20, 60])
+    assert [round(y) for y in marks.get_ydata()] == [1, 2]
+    np.testing.assert_allclose(bars.get_segments()[1][:, 0], [50, 65])
+    assert marks.get_marker() != axis.containers[0][0].get_marker()
+    with pytest.raises(ValueError, match="no shares"):
+        show_shares({}, label="right, %", alt="nothing")
+
+
+def test_share_curves_have_bands():
+    figure = show_share_curves(
+        {"a": share_table([0.1, 0.5]), "b": share_table([0.2, 0.4])},
+        across="cosine",
+        label="right, %",
+        alt="curves",
+    )
+    (axis,) = figure.axes
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.2, 20], [0.4, 60]])
+    heights = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((10, 65))
+    assert axis.get_xlabel() == "cosine" and figure.get_label() == "curves"
+    with pytest.raises(ValueError, match="no curves"):
+        show_share_curves({}, across="cosine", label="right, %", alt="nothing")

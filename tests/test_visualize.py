@@ -54,6 +54,36 @@ def test_mutual_matches_only(pair):
     )
 
 
+def test_lines_from_either_side(pair):
+    found = find_correspondences(*pair[2:])
+    forth = set(enumerate(found.gallery_location.tolist()))
+    back = {(k, place) for place, k in enumerate(found.query_location.tolist())}
+    counts = {}
+    for side, expected in (("query", forth), ("gallery", back), ("both", forth | back)):
+        drawn = lines(show_correspondences(*pair, threshold=-1, side=side, alt="a pair"))
+        ends = {tuple(int(y) * 2 + int(x) for x, y in (line.xy1, line.xy2)) for line in drawn}
+        assert ends == expected and len(drawn) == len(expected)
+        mutual = show_correspondences(*pair, threshold=-1, side=side, mutual=True, alt="a pair")
+        counts[side] = len(lines(mutual))
+    assert set(counts.values()) == {len(forth & back)}
+    some = show_correspondences(*pair, threshold=-1, locations={1, 6}, alt="a pair")
+    assert [line.xy1 for line in lines(some)] == [(1.5, 0.5), (0.5, 3.5)]
+    with pytest.raises(ValueError, match="side must be"):
+        show_correspondences(*pair, side="left", alt="a pair")
+
+
+def test_wrong_lines_are_dashed_and_crossed(pair):
+    found = find_correspondences(*pair[2:])
+    right = np.zeros((8, 8), dtype=bool)
+    right[0, int(found.gallery_location[0])] = True
+    figure = show_correspondences(*pair, threshold=-1, right=right, alt="a pair")
+    assert [line.get_linestyle() == "-" for line in lines(figure)] == [True] + 7 * [False]
+    marks = [line.get_marker() for line in figure.axes[0].lines]
+    assert marks == ["o"] + 7 * ["X"]
+    with pytest.raises(ValueError, match="right must have shape"):
+        show_correspondences(*pair, right=right[:4], alt="a pair")
+
+
 def test_a_line_starts_and_ends_in_the_middle_of_its_cells(pair):
     found = find_correspondences(*pair[2:])
     drawn = lines(show_correspondences(*pair, threshold=-1, alt="a pair"))

@@ -16,7 +16,7 @@ import platform
 import signal
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -64,6 +64,7 @@ _PALETTE = (
 
 
 Files = tuple[bytes, bytes | None]  # image, part map
+Change = Callable[[Person], Person]
 
 
 def plan(name: str) -> pd.DataFrame:
@@ -125,7 +126,7 @@ class _World:
                 chosen.append(other)
         return tuple(self.person(population, other) for other in chosen)
 
-    def draw(self, index: int) -> Drawing:
+    def draw(self, index: int, change: Change | None = None) -> Drawing:
         row = self.rows[index]
         camera = self.camera_of(row)
         numbers = (POPULATIONS[row["population"]], row["drawing"])
@@ -135,7 +136,7 @@ class _World:
             return render_background(camera, self.domain, rng, size=_SIZE, bystanders=bystanders)
         person = self.person(row["population"], row["person"])
         return render_person(
-            person, camera, self.domain, rng,
+            change(person) if change else person, camera, self.domain, rng,
             heading=row["heading"], bystanders=bystanders, labelled_box=row["labelled"], size=_SIZE,
         )  # fmt: skip
 
@@ -170,17 +171,19 @@ def _index(name: str, image: int | str) -> int:
     return int(image)
 
 
-def draw_image(name: str, image: int | str) -> Drawing:
+def draw_image(name: str, image: int | str, change: Change | None = None) -> Drawing:
     """Draw one image of a miniature again.
 
     Args:
         name: of the miniature.
         image: row of its plan, or its file name.
+        change: makes somebody else of the person the image is about, see `changes`; everything
+            else stays as it was, to the noise.
 
     Returns:
         The image before JPEG, (128, 64, 3) uint8, and its part map, (128, 64) uint8.
     """
-    return _world(name).draw(_index(name, image))
+    return _world(name).draw(_index(name, image), change)
 
 
 def encode_image(name: str, image: int | str) -> Files:

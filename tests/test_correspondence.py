@@ -1,0 +1,205 @@
+"""Matches held against part maps: the measurement, the pairs, and the records that ship."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qaconv_lib.correspondence import (
+    BODY_PARTS,
+    SHOWN,
+    cell_parts,
+    changed_cells,
+    hidden_share,
+    match_table,
+    right_links,
+)
+from qaconv_lib.correspondence_pairs import choose_pairs
+from qaconv_lib.datasets import ReidDataset
+from qaconv_lib.matching import find_correspondences
+from qaconv_lib.records import read_records
+from qaconv_lib.synthetic.changes import CHANGES
+from qaconv_lib.synthetic.domains import PART, PART_NAMES
+from qaconv_lib.synthetic.miniatures import draw_image, plan
+
+
+def shown(name):
+    return SHOWN.index(name)
+
+
+def test_left_and_right_are_one_part():
+    assert len(SHOWN) == 12 and len(BODY_PARTS) == 9
+    assert not any("left" in name or "right" in name for name in SHOWN)
+    for side in ("left", "right"):
+        part_map = np.full((4, 4), PART[f"{side} shin"])
+        assert cell_parts(part_map, 1, 1).tolist() == [shown("shin")]
+
+
+def test_what_a_location_shows():
+    part_map = np.zeros((4, 4), np.uint8)
+    part_map[:2, :2] = [[PART["head"], 0], [0, 0]]  # a quarter of the pixels
+    part_map[:2, 2:] = PART["occluder"]
+    part_map[2:, :2] = [[PART["torso"], PART["bag"]], [PART["bag"], 0]]
+    part_map[2:, 2:] = [[PART["left foot"], PART["occluder"]]] * 2
+    found = [SHOWN[part] for part in cell_parts(part_map, 2, 2)]
+    assert found == ["head", "occluder", "bag", "foot"]
+    strict = [SHOWN[part] for part in cell_parts(part_map, 2, 2, 0.6)]
+    assert strict == ["background", "occluder", "bag", "occluder"]
+    assert hidden_share(part_map) == 6 / 16
+
+
+@pytest.mark.parametrize("height, width", [(8, 4), (3, 5), (1, 1), (16, 16)])
+def test_what_a_location_shows_in_loops(height, width):
+    rng = np.random.default_rng(0)
+    part_map = rng.integers(len(PART_NAMES), size=(16, 16))
+    expected = []
+    for cell in range(height * width):
+        seen = [
+            SHOWN.index(PART_NAMES[part_map[y, x]].removeprefix("left ").removeprefix("right "))
+            for y in range(16)
+            for x in range(16)
+            if (y * height // 16) * width + x * width // 16 == cell
+        ]
+        body = [part for part in seen if SHOWN[part] in BODY_PARTS]
+        pool = body if len(body) >= 0.5 * len(seen) else [p for p in seen if p not in body]
+        expected.append(max(sorted(set(pool)), key=pool.count))
+    assert cell_parts(part_map, height, width, 0.5).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((np.zeros(4, int), 1, 1), "shape"),
+        ((np.zeros((4, 4), int), 5, 1), "no map of 5 x 1"),
+        ((np.zeros((4, 4), int), 0, 1), "no map of 0 x 1"),
+        ((np.full((4, 4), 17), 1, 1), "labels"),
+        ((np.zeros((4, 4), int), 1, 1, 0.0), "least"),
+    ],
+)
+def test_part_maps_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cell_parts(*arguments)
+
+
+def test_changed_cells():
+    first = np.full((4, 4, 3), 100, np.uint8)
+    second = first.copy()
+    second[0, 0, 1] = 90  # one pixel of four
+    second[2:, 2:] = 105  # noise
+    assert changed_cells(first, second, 2, 2).tolist() == [True, False, False, False]
+    second[0, 0, 1] = 95
+    assert not changed_cells(first, second, 2, 2).any()
+    with pytest.raises(ValueError, match="one shape"):
+        changed_cells(first, second[:2], 2, 2)
+
+
+def test_links_of_the_background_are_never_right():
+    parts = [shown("head"), shown("background"), shown("bag"), shown("other person")]
+    assert right_links(parts, parts).tolist() == np.diag([True, False, True, False]).tolist()
+
+
+@pytest.fixture
+def pairs():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    maps = F.normalize(torch.randn(2, 5, 3, 4, 2), dim=2)
+    parts = rng.integers(len(SHOWN), size=(2, 5, 8))
+    return *maps, *parts
+
+
+def test_matches_in_loops(pairs):
+    table = match_table(*pairs).set_index(["pair", "location"])
+    assert len(table) == 5 * 8
+    for pair, (query, gallery, ours, theirs) in enumerate(zip(*pairs, strict=True)):
+        found = find_correspondences(query, gallery)
+        body = [i for i in range(8) if SHOWN[theirs[i]] in BODY_PARTS]
+        for location in range(8):
+            row, part = table.loc[(pair, location)], SHOWN[ours[location]]
+            place, on_body = int(found.gallery_location[location]), part in BODY_PARTS
+            alike = [i for i in range(8) if theirs[i] == ours[location]]
+            assert (row["part"], row["place"], row["found"]) == (part, place, SHOWN[theirs[place]])
+            similarity = float(found.similarity_to_gallery[location])
+            assert row["similarity"] == pytest.approx(similarity, abs=1e-6)
+            assert row["mutual"] == (int(found.query_location[place]) == location)
+            assert row["on_body"] == on_body
+            assert row["visible"] == (on_body and bool(alike))
+            assert row["right"] == (on_body and place in alike)
+            assert row["same_place"] == (on_body and location in alike)
+            assert row["chance"] == pytest.approx(on_body * len(alike) / max(len(body), 1))
+
+
+def test_an_image_matches_itself_rightly(pairs):
+    table = match_table(pairs[0], pairs[0], pairs[2], pairs[2])
+    assert table["mutual"].all() and (table["right"] == table["on_body"]).all()
+
+
+def test_matches_refuse_what_does_not_fit(pairs):
+    query, gallery, ours, theirs = pairs
+    with pytest.raises(ValueError, match="one shape"):
+        match_table(query, gallery[:2], ours, theirs)
+    with pytest.raises(ValueError, match="gallery_parts must have shape"):
+        match_table(query, gallery, ours, theirs[:2])
+
+
+def test_pairs_are_what_they_are_called():
+    rng = np.random.default_rng(0)
+    query = pd.DataFrame({"identity": [1, 2, 3], "camera": [0, 0, 1]})
+    gallery = pd.DataFrame(
+        {"identity": np.repeat([0, 1, 2, 3], 4), "camera": np.tile([0, 1, 2, 3], 4)}
+    )
+    dataset = ReidDataset("own", None, query.iloc[:0], query, gallery, 0)
+    scores = rng.random((3, 16))
+    partners = choose_pairs(scores, dataset).partners
+    for row, (identity, camera) in enumerate(query.itertuples(index=False)):
+        chosen = {kind: gallery.iloc[partner[row]] for kind, partner in partners.items()}
+        assert all(image["camera"] != camera for image in chosen.values())
+        assert [image["identity"] == identity for image in chosen.values()] == [True, False, False]
+        strangers = (gallery["identity"] != identity) & (gallery["camera"] != camera)
+        assert scores[row, partners["hard negatives"][row]] == scores[row, strangers].max()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_leaves_everything_else_alone(change):
+    table = plan("mini-duke")
+    row = int(np.flatnonzero(table["split"] == "query")[0])
+    before, after = draw_image("mini-duke", row), draw_image("mini-duke", row, CHANGES[change])
+    np.testing.assert_array_equal(before.parts, after.parts)
+    differs = (np.abs(before.image.astype(int) - after.image) > 8).any(axis=2)
+    places = {"top": ("torso", "upper arm", "forearm"), "trousers": ("hips", "thigh", "shin")}
+    names = places.get(change, ("head",))
+    labels = [i for i, name in enumerate(PART_NAMES) if any(name.endswith(n) for n in names)]
+    assert differs.any() and np.isin(before.parts[differs], labels).mean() > 0.8
+
+
+def shipped():
+    return read_records("correspondence")
+
+
+def test_both_directions_are_on_record():
+    directions = {(record["source"], record["target"]) for record in shipped()}
+    assert directions == {("mini-market", "mini-duke"), ("mini-duke", "mini-market")}
+
+
+@pytest.mark.parametrize("record", shipped(), ids=lambda record: record["target"])
+def test_a_record_agrees_with_itself(record):
+    rows = pd.DataFrame(record["rows"])
+    known = rows[rows["matches"] > 0]
+    assert (known["low"] <= known["share"]).all() and (known["share"] <= known["high"]).all()
+    assert known["share"].between(0, 1).all()
+    features = ("QAConv", "ImageNet", "softmax, same layer", "softmax, last layer", "colour")
+    for (name, kind), part in rows[rows["features"].isin(features)].groupby(["features", "pairs"]):
+        whole = part[part["by"] == "all"].iloc[0]
+        for by in ("part", "viewpoint", "hidden", "aligned", "mutual"):
+            some = part[(part["by"] == by) & (part["matches"] > 0)]
+            assert some["matches"].sum() == whole["matches"], (name, kind, by)
+            mean = np.average(some["share"], weights=some["matches"])
+            assert mean == pytest.approx(whole["share"], abs=1e-4)
+    overall = rows[rows["by"] == "all"].set_index(["features", "pairs"])["share"]
+    for row in record["differences"]:
+        expected = overall["QAConv", row["pairs"]] - overall[row["over"], row["pairs"]]
+        assert row["share"] == pytest.approx(expected, abs=1e-4)
+    for row in record["ends"]:
+        ends = [row[end] for end in ("same part", "another part", "background", "others")]
+        assert sum(ends) == pytest.approx(1, abs=1e-3)
+    assert {row["change"] for row in record["changes"]} == set(CHANGES)
