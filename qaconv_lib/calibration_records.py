@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +134,7 @@ def calibration_record(
     for name in targets:
         pairs = cross_camera_pairs(model, load_dataset(name), progress=progress)
         fitted[name], tried[name] = halves(pairs)
-    fits = {name: _fit(pairs) for name, pairs in fitted.items()}
+    fits = {name: _named(name, _fit, pairs) for name, pairs in fitted.items()}
     record = {
         "experiment": "calibration",
         **(run.about if run else unknown),
@@ -142,7 +142,7 @@ def calibration_record(
         "checkpoint": Path(checkpoint).name,
         "model": model_fingerprint(model),
         "fitted": fits,
-        "tried": {name: _best(pairs) for name, pairs in tried.items()},
+        "tried": {name: _named(name, _best, pairs) for name, pairs in tried.items()},
         "transfer": [
             {"from": old, "to": new, **_transfer(fits[old], tried[new])}
             for old, new in itertools.product(targets, targets)
@@ -153,6 +153,14 @@ def calibration_record(
     name = Path(checkpoint).stem  # of a model of one's own others may have the name, too
     write_record(_FOLDER, name if run else f"{name}-{record['model']}", record)
     return record
+
+
+def _named(name: str, measure: Callable[[Pairs], dict], pairs: Pairs) -> dict:
+    """What is measured on a dataset's pairs; an error says which dataset it was."""
+    try:
+        return measure(pairs)
+    except ValueError as error:
+        raise ValueError(f"one half of the people of {name}: {error}") from error
 
 
 def _fit(pairs: Pairs) -> dict:

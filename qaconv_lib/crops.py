@@ -179,6 +179,22 @@ def cut_boxes(image: Image.Image, boxes: Iterable[Box]) -> list[tuple[Box, Image
     return found
 
 
+def check_frames(frames: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise an error that names the first frame that cannot be used.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is a video or no image, or too small or too large.
+    """
+    for frame in map(Path, frames):
+        if frame.suffix.lower() in VIDEOS:
+            raise ValueError(
+                f"{frame} is a video; make frames of it first, e.g. with "
+                f"`ffmpeg -i {frame.name} -vf fps=2 frames/%06d.jpg`"
+            )
+    check_photographs(frames)
+
+
 def crop_frames(
     frames: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
@@ -211,15 +227,9 @@ def crop_frames(
     frames, folder = [Path(frame) for frame in frames], Path(folder)
     if frames_per_second is not None and not 0 < frames_per_second < float("inf"):
         raise ValueError(f"frames_per_second must be positive, got {frames_per_second}")
-    for frame in frames:
-        if frame.suffix.lower() in VIDEOS:
-            raise ValueError(
-                f"{frame} is a video; make frames of it first, e.g. with "
-                f"`ffmpeg -i {frame.name} -vf fps=2 frames/%06d.jpg`"
-            )
+    check_frames(frames)
     if isinstance(boxes, dict):
         _check_names(boxes, frames)
-    check_photographs(frames)
     new = not folder.is_dir()
     make_folder(folder)
     if any(folder.iterdir()):

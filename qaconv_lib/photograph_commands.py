@@ -58,7 +58,7 @@ def run_match(options: argparse.Namespace) -> None:
     known = _known(model, options)
     prior = 0.5 if options.prior is None else options.prior
     found = match_photographs(model, *pictures)
-    print(f"similarity   {found.similarity:.3f}")
+    print(f"similarity   {found.similarity:.2f}")
     if known.calibration is not None:
         probability = float(known.calibration.probability(found.score, prior))
         print(
@@ -145,7 +145,7 @@ def run_search(options: argparse.Namespace) -> None:
     )
     _write_lists(found, options.output)
     for row in found[found["rank"] == 1].itertuples():
-        print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.3f}")
+        print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.2f}")
     print(f"lists        {printable(options.output / 'ranks.csv')}")
     if known.calibration is not None:
         prior = gallery_prior(len(gallery)) if options.prior is None else options.prior

@@ -66,6 +66,8 @@ def test_a_rate_that_cannot_be_kept_is_refused():
     roc = roc_curve([3, 2, 1, 0], np.array([False, True, False, True]))
     with pytest.raises(ValueError, match="more pairs are needed"):
         operating_point(roc, 0.1)
+    with pytest.raises(ValueError, match="lowest above 0 that these pairs show is 0.25"):
+        operating_point(roc_curve([5, 4, 3, 2, 1], np.arange(5) < 1), 0.1)  # 4 cannot tell 0.1
     with pytest.raises(ValueError, match="between 0 and 1"):
         operating_point(roc, 1.0)
 
@@ -211,3 +213,15 @@ def test_the_roc_of_a_record_ends_at_one(record):
     for roc in [best["roc"] for best in record["tried"].values()]:
         for rates in roc.values():
             assert rates[-1] == 1 and (np.diff(rates) >= 0).all() and len(rates) <= 200
+
+
+def test_a_dataset_with_too_few_pairs_is_named(record, tmp_path, monkeypatch):
+    model = ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2)
+    save_model(tmp_path / "own.safetensors", model)
+    monkeypatch.setattr(calibration_records, "load_dataset", lambda name: name)
+    few = shifted_pairs(0, 1).of(np.arange(40_000) % 100 == 0)
+    monkeypatch.setattr(
+        calibration_records, "cross_camera_pairs", lambda model, name, progress: few
+    )
+    with pytest.raises(ValueError, match="one half of the people of few.csv: .* more pairs"):
+        calibration_record(tmp_path / "own.safetensors", ["few.csv"], device="cpu")

@@ -454,6 +454,9 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
         ("calibrate good.jpg", "good.jpg is damaged or no safetensors"),
+        ("calibrate mini-duke", "the model's file comes first"),
+        ("crop none --output crops", "no image at none"),
+        ("crop good.jpg --output text.jpg --boxes times.csv", "lacks the column x"),
     ],
 )
 def test_bad_input_is_one_sentence(bad, capsys, command, message):
