@@ -74,7 +74,7 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
     if lowest > false_positive_rate:
         raise ValueError(
             f"a false positive rate of {false_positive_rate:g} cannot be told: the lowest above 0 "
-            f"that these pairs show is {lowest:.2g}; more pairs are needed"
+            f"that these pairs show is {lowest:.3g}; more pairs are needed"
         )
     place = int(np.searchsorted(roc.false_positive_rate, false_positive_rate, side="right")) - 1
     return OperatingPoint(*(float(values[place]) for values in roc))
