@@ -66,17 +66,17 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
     """The lowest threshold that accepts no more than a share of the pairs of different people.
 
     Raises:
-        ValueError: a rate outside (0, 1), or one so low that every threshold of the ROC but the
-            infinite one exceeds it.
+        ValueError: a rate outside (0, 1), or one below all that these pairs can show.
     """
     if not 0 < false_positive_rate < 1:
         raise ValueError(f"false_positive_rate must lie between 0 and 1, got {false_positive_rate}")
-    place = int(np.searchsorted(roc.false_positive_rate, false_positive_rate, side="right")) - 1
-    if place == 0:
+    lowest = roc.false_positive_rate[roc.false_positive_rate > 0][0]
+    if lowest > false_positive_rate:
         raise ValueError(
-            f"no threshold keeps the false positive rate at {false_positive_rate:g}: the lowest "
-            f"above 0 is {roc.false_positive_rate[1]:g}; more pairs are needed"
+            f"a false positive rate of {false_positive_rate:g} cannot be told: the lowest above 0 "
+            f"that these pairs show is {lowest:.3g}; more pairs are needed"
         )
+    place = int(np.searchsorted(roc.false_positive_rate, false_positive_rate, side="right")) - 1
     return OperatingPoint(*(float(values[place]) for values in roc))
 
 

@@ -1,8 +1,8 @@
 """Thresholds and probabilities on one domain, and what is left of them on another (chapter 14).
 
 The people of a dataset's test set are put in two halves. Thresholds and calibration are fitted on
-the pairs of the first half and tried on those of the second, of the same dataset and of the others.
-So also the figures for an unchanged domain are for people who had no part in the fit.
+the pairs within the first half and tried on those within the second, of the same dataset and of the
+others. So also the figures for an unchanged domain are for people who had no part in the fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from qaconv_lib.calibration import (
     roc_curve,
 )
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.evaluation import DISTRACTOR
+from qaconv_lib.evaluation import BAD_DETECTION, DISTRACTOR
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.records import provenance, read_records, write_record
 from qaconv_lib.runs import Run
@@ -50,11 +50,13 @@ class Pairs(NamedTuple):
         scores: see `ReidModel.scores` (n).
         same: whether both show one person (n).
         identities: the query's (n).
+        others: the gallery image's identity (n).
     """
 
     scores: np.ndarray
     same: np.ndarray
     identities: np.ndarray
+    others: np.ndarray
 
     def of(self, chosen: np.ndarray) -> Pairs:
         """Some of the pairs."""
@@ -62,11 +64,11 @@ class Pairs(NamedTuple):
 
 
 def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool = False) -> Pairs:
-    """Score every query with every gallery image of another camera.
+    """Score every query with every gallery image of another camera, bad detections left out.
 
     Args:
         model: a trained model.
-        dataset: its query and gallery are used; distractors are pairs of different people.
+        dataset: its query and gallery are used; a distractor makes a pair of different people.
         progress: show progress bars.
     """
     query, gallery = dataset.query, dataset.gallery
@@ -75,17 +77,27 @@ def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool
         model.extract(gallery, progress=progress),
         progress=progress,
     ).numpy(force=True)
-    people = query["identity"].to_numpy()[:, None]
-    same = (people == gallery["identity"].to_numpy()) & (people != DISTRACTOR)
-    other = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
-    return Pairs(scores[other], same[other], np.broadcast_to(people, other.shape)[other])
+    people, others = np.broadcast_arrays(
+        query["identity"].to_numpy()[:, None], gallery["identity"].to_numpy()
+    )
+    kept = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
+    kept &= others != BAD_DETECTION
+    same = (people == others) & (people != DISTRACTOR)
+    return Pairs(scores[kept], same[kept], people[kept], others[kept])
 
 
 def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
-    """The pairs of every second person among the queries, and the pairs of the others."""
-    people = np.unique(pairs.identities)
-    first = np.isin(pairs.identities, people[::2])
-    return pairs.of(first), pairs.of(~first)
+    """The pairs within every second person, and those within the other people.
+
+    A pair of a person of each half belongs to neither, nor does one with a distractor: nobody knows
+    which of them show one person.
+    """
+    people = np.setdiff1d(np.concatenate([pairs.identities, pairs.others]), [DISTRACTOR])
+    query, gallery = (
+        [np.isin(who, half) for half in (people[::2], people[1::2])]
+        for who in (pairs.identities, pairs.others)
+    )
+    return pairs.of(query[0] & gallery[0]), pairs.of(query[1] & gallery[1])
 
 
 def calibration_record(
@@ -122,7 +134,7 @@ def calibration_record(
     for name in targets:
         pairs = cross_camera_pairs(model, load_dataset(name), progress=progress)
         fitted[name], tried[name] = halves(pairs)
-    fits = {name: _fit(pairs) for name, pairs in fitted.items()}
+    fits = {name: _named(name, _fit, pairs) for name, pairs in fitted.items()}
     record = {
         "experiment": "calibration",
         **(run.about if run else unknown),
@@ -130,7 +142,7 @@ def calibration_record(
         "checkpoint": Path(checkpoint).name,
         "model": model_fingerprint(model),
         "fitted": fits,
-        "tried": {name: _best(pairs) for name, pairs in tried.items()},
+        "tried": {name: _named(name, _best, pairs) for name, pairs in tried.items()},
         "transfer": [
             {"from": old, "to": new, **_transfer(fits[old], tried[new])}
             for old, new in itertools.product(targets, targets)
@@ -138,8 +150,17 @@ def calibration_record(
         "seconds": round(time.perf_counter() - start, 1),
         **provenance(device or default_device()),
     }
-    write_record(_FOLDER, Path(checkpoint).stem, record)
+    name = Path(checkpoint).stem  # of a model of one's own others may have the name, too
+    write_record(_FOLDER, name if run else f"{name}-{record['model']}", record)
     return record
+
+
+def _named(name: str, measure: Callable[[Pairs], dict], pairs: Pairs) -> dict:
+    """What is measured on a dataset's pairs; an error says which dataset it was."""
+    try:
+        return measure(pairs)
+    except ValueError as error:
+        raise ValueError(f"one half of the people of {name}: {error}") from error
 
 
 def _fit(pairs: Pairs) -> dict:

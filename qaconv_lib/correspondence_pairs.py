@@ -176,7 +176,8 @@ def match_pairs(networks: dict[str, Maps], model: ReidModel, scene: Scene, name:
         ]
         for least in (LEAST, OTHER_LEAST)
     }
-    traits, found = pair_traits(scene, name), {}
+    traits = pair_traits(scene, name)
+    found: dict[str, dict] = {}
     for features, network in networks.items():
         maps = [maps_of(network, table, model) for table in (query, used)]
         found[features] = {}

@@ -207,6 +207,10 @@ def find_correspondence(source: str, target: str, profile: str = "laptop") -> di
     return None
 
 
+def _names(profile: str, *roles: str) -> list[str]:
+    return [get_profile(profile).datasets[role] for role in roles]
+
+
 def run_correspondence(
     profile: str = "laptop",
     device: str | None = None,
@@ -215,8 +219,8 @@ def run_correspondence(
     """Measure both directions between Market and Duke that have no record yet (seed 0)."""
     records = []
     for source, target in DIRECTIONS:
-        names = [get_profile(profile).datasets[role] for role in (source, target)]
-        record = find_correspondence(*names, profile)
+        names = _names(profile, source, target)
+        record = find_correspondence(names[0], names[1], profile)
         if record is None:
             record = correspondence_record(
                 Run("qaconv", names[0], profile), names[1], device=device
@@ -239,8 +243,8 @@ def share_differences(
     def found(profile: str) -> list[tuple[str, Difference | None]]:
         rows = []
         for source, target in DIRECTIONS:
-            names = [get_profile(profile).datasets[role] for role in (source, target)]
-            record, difference = find_correspondence(*names, profile), None
+            names = _names(profile, source, target)
+            record, difference = find_correspondence(names[0], names[1], profile), None
             for row in record["differences"] if record else ():
                 if (row["pairs"], row["over"]) == (pairs, over):
                     difference = Difference(*(100 * row[key] for key in ("share", "low", "high")))
@@ -254,8 +258,8 @@ def hits_over_chance(profile: str) -> list[tuple[str, Difference | None]]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     rows = []
     for source, target in DIRECTIONS:
-        names = [get_profile(profile).datasets[role] for role in (source, target)]
-        record = find_correspondence(*names, profile)
+        names = _names(profile, source, target)
+        record = find_correspondence(names[0], names[1], profile)
         found = [r for r in record["changes"] if r["features"] == "QAConv"] if record else []
         for row in found or [{"change": "any change"}]:
             difference = None

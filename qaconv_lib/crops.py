@@ -9,6 +9,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +27,9 @@ from torchvision.models import detection
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from qaconv_lib.archives import write_whole
 from qaconv_lib.checkpoints import make_folder
 from qaconv_lib.images import load_image
-from qaconv_lib.picture_files import SMALLEST_SIDE, read_csv, to_numbers
+from qaconv_lib.picture_files import SMALLEST_SIDE, check_photographs, read_csv, to_numbers
 
 #: Detectors of torchvision, the default first. All are trained on COCO.
 DETECTORS = (
@@ -177,6 +179,22 @@ def cut_boxes(image: Image.Image, boxes: Iterable[Box]) -> list[tuple[Box, Image
     return found
 
 
+def check_frames(frames: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise an error that names the first frame that cannot be used.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is a video or no image, or too small or too large.
+    """
+    for frame in map(Path, frames):
+        if frame.suffix.lower() in VIDEOS:
+            raise ValueError(
+                f"{frame} is a video; make frames of it first, e.g. with "
+                f"`ffmpeg -i {frame.name} -vf fps=2 frames/%06d.jpg`"
+            )
+    check_photographs(frames)
+
+
 def crop_frames(
     frames: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
@@ -190,7 +208,7 @@ def crop_frames(
 
     Args:
         frames: image files of one camera, in order of time.
-        folder: a new or empty folder.
+        folder: a new or empty folder; it gets all crops or none.
         boxes: from `make_detector` or `read_boxes`; a frame without boxes there has no people.
         camera: what to call the camera in the table.
         frames_per_second: then the table has the time of each frame, the first at 0 s.
@@ -209,38 +227,56 @@ def crop_frames(
     pictures, folder = [Path(frame) for frame in frames], Path(folder)
     if frames_per_second is not None and not 0 < frames_per_second < float("inf"):
         raise ValueError(f"frames_per_second must be positive, got {frames_per_second}")
-    for frame in pictures:
-        if frame.suffix.lower() in VIDEOS:
-            raise ValueError(
-                f"{frame} is a video; make frames of it first, e.g. with "
-                f"`ffmpeg -i {frame.name} -vf fps=2 frames/%06d.jpg`"
-            )
+    check_frames(pictures)
     if isinstance(boxes, dict):
         _check_names(boxes, pictures)
+    new = not folder.is_dir()
     make_folder(folder)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; crops want a folder of their own")
+    work = Path(tempfile.mkdtemp(prefix=".crops-", dir=folder))
+    try:
+        table = _write_crops(pictures, work, boxes, camera, frames_per_second, progress)
+        for path in sorted(work.iterdir()):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+    return table
+
+
+def _write_crops(
+    frames: Sequence[Path],
+    folder: Path,
+    boxes: Detector | dict[str, list[Box]],
+    camera: str,
+    frames_per_second: float | None,
+    progress: bool,
+) -> pd.DataFrame:
     rows = []
-    for number, frame in enumerate(tqdm(pictures, unit="frame", disable=not progress)):
+    for number, frame in enumerate(tqdm(frames, unit="frame", disable=not progress)):
         image = load_image(frame)
         found = boxes.get(frame.name, []) if isinstance(boxes, dict) else boxes(image)
         for count, (box, crop) in enumerate(cut_boxes(image, found), start=1):
             name = f"{number + 1:06d}_{count:02d}.png"
-            write_whole(folder / name, _png(crop))
+            (folder / name).write_bytes(_png(crop))
             row = {"file": name, "frame": str(frame), **box._asdict(), "camera": camera}
             if frames_per_second is not None:
                 row["seconds"] = round(number / frames_per_second, 3)
             rows.append(row)
     if not rows:
-        raise ValueError(f"nobody was found in {len(pictures):,} frames")
+        raise ValueError(f"nobody was found in {len(frames):,} frames")
     table = pd.DataFrame(rows)
-    write_whole(folder / _CSV, table.to_csv(index=False).encode("utf-8", "backslashreplace"))
+    (folder / _CSV).write_bytes(table.to_csv(index=False).encode("utf-8", "backslashreplace"))
     return table
 
 
 def _check_names(boxes: dict[str, list[Box]], frames: Sequence[Path]) -> None:
-    unknown = set(boxes) - {frame.name for frame in frames}
-    if unknown:
+    names = Counter(frame.name for frame in frames)
+    if twice := [name for name in names if names[name] > 1 and name in boxes]:
+        raise ValueError(f"several frames are called {twice[0]}; boxes need frames of other names")
+    if unknown := set(boxes) - set(names):
         raise ValueError(f"there are boxes for {sorted(unknown)[0]}, which is not among the frames")
 
 

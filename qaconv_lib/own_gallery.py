@@ -37,7 +37,7 @@ def search_gallery(
     gallery: Sequence[str | os.PathLike[str]],
     *,
     calibration: Calibration | None = None,
-    prior: float = 0.5,
+    prior: float | None = None,
     rerank: bool = False,
     depth: int = DEPTH,
     times: pd.DataFrame | None = None,
@@ -53,7 +53,8 @@ def search_gallery(
             here too: TLift asks where those who walked nearby turn up.
         gallery: image files. A query that is among them is left out of its own ranking.
         calibration: adds the column `probability`.
-        prior: for it, see `Calibration.probability`.
+        prior: for it, see `Calibration.probability`. None means `gallery_prior`: as if one image of
+            the gallery showed the query's person, or none.
         rerank: re-rank by k-reciprocal encoding (chapter 9).
         depth: re-ranking looks at the best so many images of each query, and drops the others. It
             compares them with each other, so its time grows with the square.
@@ -82,6 +83,8 @@ def search_gallery(
     if times is not None:
         query, images = _with_times(query, images, times)
     check_photographs([*query["path"], *images["path"]])
+    if prior is None:
+        prior = gallery_prior(len(images))
     maps = model.extract(query)
     scores = _gallery_scores(model, maps, images, store, progress)
     own = _absolute(query)[:, None] == _absolute(images)[None]
@@ -105,6 +108,14 @@ def search_gallery(
         own,
         length,
     )
+
+
+def gallery_prior(images: int) -> float:
+    """How probable it is of each image of a gallery that it shows the query's person: 1 / (n + 1).
+
+    So much if exactly one image shows the person, or none, and nothing else is known.
+    """
+    return 1 / (images + 1)
 
 
 def _gallery_scores(
@@ -178,8 +189,7 @@ def _probabilities(
             f"TLift wants probabilities, and a model with the loss {model.config.loss} gives none "
             "without a calibration; make one with `python -m qaconv_lib calibrate`"
         )
-    # As if each image were as likely as the others to show the query's person.
-    return calibration.probability(scores, prior=1 / (scores.shape[1] + 1))
+    return calibration.probability(scores, gallery_prior(scores.shape[1]))
 
 
 def _candidates(scores: np.ndarray, own: np.ndarray, depth: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Subparsers = argparse._SubParsersAction
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 200  # twice what a page shows
+_FEW = 100  # images; re-ranking takes 20 neighbours of each
 
 
 def add_match(subparsers: Subparsers) -> None:
@@ -54,18 +56,20 @@ def run_match(options: argparse.Namespace) -> None:
     _check_output(options.output, pictures)
     model = open_model(options.model, options.device)
     known = _known(model, options)
+    prior = 0.5 if options.prior is None else options.prior
     found = match_photographs(model, *pictures)
-    print(f"similarity   {found.similarity:.3f}")
+    print(f"similarity   {found.similarity:.2f}")
     if known.calibration is not None:
-        probability = float(known.calibration.probability(found.score, options.prior))
+        probability = float(known.calibration.probability(found.score, prior))
         print(
-            f"probability  {probability:.3f} that both show one person, if it was "
-            f"{options.prior:g} before; calibrated on {known.domain}"
+            f"probability  {_percent(probability)} that both show one person, if it was "
+            f"{_percent(prior)} before; calibrated on {known.domain}"
         )
     for rate, threshold in sorted(known.thresholds.items(), reverse=True):
         verdict = "above" if found.score >= threshold else "below"
         print(
-            f"decision     {verdict} the threshold for {rate:g} false positives on {known.domain}"
+            f"decision     {verdict} the threshold that {_percent(rate)} of the pairs of different "
+            f"people reach on {known.domain}"
         )
     title = f"similarity {found.similarity:.2f}"
     figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
@@ -115,7 +119,7 @@ def add_search(subparsers: Subparsers) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     """Search, write the lists, and print the first of each."""
-    from qaconv_lib.own_gallery import DEPTH, search_gallery
+    from qaconv_lib.own_gallery import DEPTH, gallery_prior, search_gallery
     from qaconv_lib.photographs import open_model
     from qaconv_lib.picture_files import list_photographs, read_times
 
@@ -141,8 +145,24 @@ def run_search(options: argparse.Namespace) -> None:
     )
     _write_lists(found, options.output)
     for row in found[found["rank"] == 1].itertuples():
-        print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.3f}")
+        print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.2f}")
     print(f"lists        {printable(options.output / 'ranks.csv')}")
+    if known.calibration is not None:
+        prior = gallery_prior(len(gallery)) if options.prior is None else options.prior
+        print(
+            f"Note: probabilities are calibrated on {known.domain}, for images each of which had "
+            f"a probability of {_percent(prior)} to show the person before they were compared."
+        )
+    if options.rerank and len(gallery) < _FEW:
+        print(
+            f"Note: re-ranking trusts the neighbours of each image. Of {len(gallery)} images most "
+            "neighbours show somebody else; compare with the list without --rerank."
+        )
+    if times is not None and len(queries) == 1:
+        print(
+            "Note: TLift asks where those who walked near the query turn up. There is one query "
+            "only; name the folder of all people that its camera saw."
+        )
     _remark(options, known, [*queries, *gallery])
 
 
@@ -192,8 +212,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         type=float,
-        default=0.5,
-        help="probability of one person before the pictures are compared (default: 0.5)",
+        default=None,
+        help="probability of one person before the pictures are compared (default: 0.5 for two "
+        "pictures, 1 / (n + 1) for each of a gallery of n)",
     )
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -203,7 +224,7 @@ def _known(model: ReidModel, options: argparse.Namespace) -> Knowledge:
     """What is on record; a wrong prior is refused here, before the work."""
     from qaconv_lib.photographs import known_about
 
-    if not 0 < options.prior < 1:
+    if options.prior is not None and not 0 < options.prior < 1:
         raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
     return known_about(model, options.domain)
 
@@ -253,6 +274,16 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(stream, format=kind, dpi=_DPI, metadata=about)
     plt.close(figure)
     write_whole(path, stream.getvalue())
+
+
+def _percent(share: float) -> str:
+    """A percentage with the digits that matter: 0.012 %, 57 %, 99.98 %."""
+    if not 1e-6 <= share <= 1 - 1e-6:
+        return "under 0.0001 %" if share < 0.5 else "over 99.9999 %"
+    if share < 0.99:
+        return f"{100 * share:.2g} %"
+    digits = -math.floor(math.log10(100 * (1 - share)))
+    return f"{100 * share:.{digits}f} %"
 
 
 def printable(path: str | Path) -> str:

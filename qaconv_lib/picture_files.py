@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ SMALLEST_SIDE = 8  # pixels; less shows nobody
 
 def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
     """The images of a folder and of the folders in it, by name; hidden files are left out.
+
+    Numbers in names go by their value: `frame 2.png` comes before `frame 10.png`.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -38,7 +41,15 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
     ]
     if not found:
         raise ValueError(f"no images in {folder}; files that end in {', '.join(ENDINGS)} count")
-    return sorted(found)
+    return sorted(found, key=_by_name)
+
+
+def _by_name(path: Path) -> list[tuple[list[tuple[int, str]], str]]:
+    """What to sort a path by: of each part its words and numbers, then its letters."""
+    return [
+        ([(int(number or 0), word) for word, number in re.findall(r"(\D+)|([0-9]+)", part)], part)
+        for part in path.parts
+    ]
 
 
 def photograph_table(paths: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:

@@ -40,13 +40,22 @@ def add_crop(subparsers: Subparsers) -> None:
 
 def run_crop(options: argparse.Namespace) -> None:
     """Cut, and say how many crops there are."""
-    from qaconv_lib.crops import DETECTORS, Box, Detector, crop_frames, make_detector, read_boxes
+    from qaconv_lib.crops import (
+        DETECTORS,
+        Box,
+        Detector,
+        check_frames,
+        crop_frames,
+        make_detector,
+        read_boxes,
+    )
     from qaconv_lib.models import default_device
     from qaconv_lib.picture_files import list_photographs
 
     if options.boxes is not None and (options.detector or options.weights):
         raise ValueError("give boxes or a detector, not both")
     frames = list_photographs(options.frames) if options.frames.is_dir() else [options.frames]
+    check_frames(frames)  # now, and not after weights are fetched
     boxes: Detector | dict[str, list[Box]]
     if options.boxes is not None:
         boxes = read_boxes(options.boxes)
@@ -97,6 +106,10 @@ def run_calibrate(options: argparse.Namespace) -> None:
     from qaconv_lib.profiles import get_profile
     from qaconv_lib.runs import Run
 
+    if options.model is not None and not options.model.exists():
+        raise FileNotFoundError(
+            f"no checkpoint at {options.model}; the model's file comes first, then the datasets"
+        )
     datasets = options.datasets or list(get_profile("laptop").datasets.values())
     runs = [Run("qaconv", source) for source in ("mini-market", "mini-duke")]
     shipped = {run.checkpoint().resolve(): run for run in runs}

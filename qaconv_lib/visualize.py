@@ -172,13 +172,14 @@ def show_correspondences(
         if locations is not None and location not in locations:
             continue
         good = right is None or bool(right[location, place])
-        ends = [(cell % width + 0.5, cell // width + 0.5) for cell in (location, place)]
+        start, end = ((cell % width + 0.5, cell // width + 0.5) for cell in (location, place))
         colour = colours(scale(similarity))
-        for axis, point in zip(axes, ends, strict=True):
+        for axis, point in zip(axes, (start, end), strict=True):
             axis.plot(*point, "o" if good else "X", ms=4 if good else 6, c=colour, mec="w", mew=0.5)
         figure.add_artist(
             ConnectionPatch(
-                *ends,
+                start,
+                end,
                 "data",
                 "data",
                 axesA=axes[0],

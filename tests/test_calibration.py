@@ -66,6 +66,8 @@ def test_a_rate_that_cannot_be_kept_is_refused():
     roc = roc_curve([3, 2, 1, 0], np.array([False, True, False, True]))
     with pytest.raises(ValueError, match="more pairs are needed"):
         operating_point(roc, 0.1)
+    with pytest.raises(ValueError, match="lowest above 0 that these pairs show is 0.25"):
+        operating_point(roc_curve([5, 4, 3, 2, 1], np.arange(5) < 1), 0.1)  # 4 cannot tell 0.1
     with pytest.raises(ValueError, match="between 0 and 1"):
         operating_point(roc, 1.0)
 
@@ -131,19 +133,24 @@ def test_pairs_are_of_two_cameras_and_distractors_are_nobody():
         def scores(self, query, gallery, progress):
             return query[:, None] * 1000 + gallery[None]
 
-    dataset = ReidDataset("x", None, None, table([1, 2], [0, 1]), table([1, 1, 0, 2], [0, 1, 1, 0]))
+    gallery = table([1, 1, 0, 2, -1], [0, 1, 1, 0, 2])
+    dataset = ReidDataset("x", None, None, table([1, 2], [0, 1]), gallery)
     pairs = cross_camera_pairs(Model(), dataset)
     assert pairs.scores.tolist() == [10_011, 10_001, 21_010, 21_020]
     assert pairs.same.tolist() == [True, False, False, True]
     assert pairs.identities.tolist() == [1, 1, 2, 2]
+    assert pairs.others.tolist() == [1, 0, 1, 2]
 
 
 def shifted_pairs(shift, seed):
     """Scores of 40 people; `shift` moves all of them, as another domain may."""
     rng = np.random.default_rng(seed)
-    identities = np.repeat(np.arange(40), 1000)
+    identities = np.repeat(np.arange(1, 41), 1000)
+    others = rng.integers(0, 41, len(identities))  # 0: distractors
     same = rng.random(len(identities)) < 0.05
-    return Pairs(rng.normal(np.where(same, 2.0, -2.0)) + shift, same, identities)
+    others[same] = identities[same]
+    same |= others == identities
+    return Pairs(rng.normal(np.where(same, 2.0, -2.0)) + shift, same, identities, others)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +170,8 @@ def record(tmp_path_factory):
             lambda model, name, progress: shifted_pairs(*{"a": (0, 1), "b": (1.5, 2)}[name]),
         )
         found = calibration_record(folder / "own model.safetensors", ["a", "b"], device="cpu")
-        written = json.loads((folder / "results/calibration/own model.json").read_text())
+        (path,) = (folder / "results/calibration").glob("own model-*.json")
+        written = json.loads(path.read_text())
         assert written == json.loads(json.dumps(found))
         assert find_calibrations(model.eval()) == written
         with torch.no_grad():
@@ -173,9 +181,12 @@ def record(tmp_path_factory):
 
 
 def test_halves_share_nobody():
-    first, second = halves(shifted_pairs(0, 1))
-    assert not set(first.identities) & set(second.identities)
-    assert len(first.scores) + len(second.scores) == 40_000
+    whole = shifted_pairs(0, 1)
+    first, second = (set(half.identities) | set(half.others) for half in halves(whole))
+    assert not first & second and first | second == set(range(1, 41))
+    for half, people in zip(halves(whole), (first, second), strict=True):
+        inside = np.isin(whole.identities, list(people)) & np.isin(whole.others, list(people))
+        assert half.scores.tolist() == whole.scores[inside].tolist()
 
 
 def test_a_threshold_holds_on_other_people_and_breaks_on_another_domain(record):
@@ -202,3 +213,15 @@ def test_the_roc_of_a_record_ends_at_one(record):
     for roc in [best["roc"] for best in record["tried"].values()]:
         for rates in roc.values():
             assert rates[-1] == 1 and (np.diff(rates) >= 0).all() and len(rates) <= 200
+
+
+def test_a_dataset_with_too_few_pairs_is_named(record, tmp_path, monkeypatch):
+    model = ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2)
+    save_model(tmp_path / "own.safetensors", model)
+    monkeypatch.setattr(calibration_records, "load_dataset", lambda name: name)
+    few = shifted_pairs(0, 1).of(np.arange(40_000) % 100 == 0)
+    monkeypatch.setattr(
+        calibration_records, "cross_camera_pairs", lambda model, name, progress: few
+    )
+    with pytest.raises(ValueError, match="one half of the people of few.csv: .* more pairs"):
+        calibration_record(tmp_path / "own.safetensors", ["few.csv"], device="cpu")

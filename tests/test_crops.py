@@ -148,3 +148,35 @@ def test_weights_of_another_detector_are_refused(tmp_path):
     for name in ("a.pth", "list.pth", "a.safetensors"):
         with pytest.raises(ValueError, match="does not hold weights of the detector"):
             make_detector(SMALL, weights=tmp_path / name)
+
+
+def test_all_crops_or_none(frames, capsys):
+    boxes = str(frames / "boxes.csv")
+    whole = (frames / "frames" / "рамка 1.png").read_bytes()
+    (frames / "frames" / "рамка 1.png").write_bytes(whole[: len(whole) // 2])
+    assert crop(frames, "--boxes", boxes) == 2
+    assert "рамка 1.png" in capsys.readouterr().err and not (frames / "crops").exists()
+    (frames / "crops").mkdir()
+    assert crop(frames, "--boxes", boxes) == 2 and not list((frames / "crops").iterdir())
+    (frames / "frames" / "рамка 1.png").write_bytes(whole)
+    assert crop(frames, "--boxes", boxes) == 0
+    names = sorted(path.name for path in (frames / "crops").iterdir())
+    assert names == ["000001_01.png", "000002_01.png", "000002_02.png", "crops.csv"]
+
+
+def test_frames_of_one_name_cannot_share_boxes(frames):
+    (frames / "frames" / "more").mkdir()
+    shutil.copy(frames / "frames" / "рамка 0.png", frames / "frames" / "more")
+    with pytest.raises(ValueError, match="several frames are called рамка 0.png"):
+        crop_frames(
+            list_photographs(frames / "frames"), frames / "crops", read_boxes(frames / "boxes.csv")
+        )
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    names = ["b 1.png", "frame 2.png", "frame 10.png", "frame 10b.png", "x9/1.png", "x10/0.png"]
+    for name in reversed(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    found = [path.relative_to(tmp_path).as_posix() for path in list_photographs(tmp_path)]
+    assert found == names

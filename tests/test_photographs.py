@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from qaconv_lib import own_gallery, photographs
+from qaconv_lib import own_gallery, photograph_commands, photographs
 from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.models import ReidModel, save_model
-from qaconv_lib.own_gallery import search_gallery
+from qaconv_lib.own_gallery import gallery_prior, search_gallery
 from qaconv_lib.photographs import known_about, match_photographs, open_model
 from qaconv_lib.picture_files import (
     add_times,
@@ -318,7 +318,7 @@ def test_match_command(people, lists, tmp_path, capsys):
     out = tmp_path / "пара.png"
     assert main(["match", *pictures, "--output", str(out), "--device", "cpu", "--prior", ".1"]) == 0
     said = capsys.readouterr().out
-    assert "similarity" in said and "if it was 0.1 before; calibrated on mini-msmt17" in said
+    assert "similarity" in said and "if it was 10 % before; calibrated on mini-msmt17" in said
     assert said.count("decision") == 2 and "not fit for photographs of real people" in said
     with Image.open(out) as image:
         assert image.text["Description"].startswith("Two pictures side by side")
@@ -343,7 +343,38 @@ def test_search_command(model_file, people, lists, times, tmp_path, capsys):
     assert sorted(p.name for p in out.glob("*.png")) == [
         f"{n + 1:03d}-кто {n}.png" for n in range(3)
     ]
-    assert capsys.readouterr().out.count("similarity") == 3
+    said = capsys.readouterr().out
+    assert said.count("similarity") == 3 and "most neighbours show somebody else" in said
+    assert "There is one query only" not in said
+
+
+def test_a_search_says_what_its_probabilities_rest_on(people, lists, times, tmp_path, capsys):
+    command = ["search", str(lists[0][0]), "--gallery", str(people / "gallery"), "--quiet"]
+    command += ["--output", str(tmp_path / "out"), "--times", str(people / "times.csv")]
+    assert main([*command, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "There is one query only" in said and "a probability of 7.7 % to show" in said
+    found = pd.read_csv(tmp_path / "out" / "ranks.csv")
+    known = known_about(open_model(device="cpu"))
+    scores = logit(found["similarity"])
+    expected = known.calibration.probability(scores, gallery_prior(12))
+    assert found["probability"].to_numpy() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "share, said",
+    [
+        (1e-7, "under 0.0001 %"),
+        (0.000123, "0.012 %"),
+        (0.5, "50 %"),
+        (0.986, "99 %"),
+        (0.9951, "99.5 %"),
+        (0.9998, "99.98 %"),
+        (1.0, "over 99.9999 %"),
+    ],
+)
+def test_percentages_have_the_digits_that_matter(share, said):
+    assert photograph_commands._percent(share) == said
 
 
 def test_files_that_cannot_be_used_are_left_out_if_asked(
@@ -423,6 +454,9 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
         ("calibrate good.jpg", "good.jpg is damaged or no safetensors"),
+        ("calibrate mini-duke", "the model's file comes first"),
+        ("crop none --output crops", "no image at none"),
+        ("crop good.jpg --output text.jpg --boxes times.csv", "lacks the column x"),
     ],
 )
 def test_bad_input_is_one_sentence(bad, capsys, command, message):

@@ -13,6 +13,7 @@ from qaconv_lib.synthetic import (
     Drawing,
     get_domain,
     render_background,
+    render_frame,
     render_person,
     sample_camera,
     sample_family,
@@ -303,3 +304,20 @@ def test_bad_input_is_named():
         render_background(camera, CALM, rng, size=(4, 4))
     with pytest.raises(ValueError, match="occlusion of domain 'market'"):
         replace(CALM, occlusion=2.0)
+
+
+def test_people_stand_in_the_boxes_of_a_frame():
+    person, camera = _cast()
+    camera = replace(camera, noise=0.0)
+    frame, boxes = render_frame([person] * 3, camera, CALM, np.random.default_rng(1))
+    empty, none = render_frame([], camera, CALM, np.random.default_rng(1))
+    assert frame.shape == empty.shape == (280, 500, 3) and none == []
+    changed = np.abs(frame.astype(int) - empty).sum(axis=2) > 30
+    centres = [x + width / 2 for x, _, width, _ in boxes]
+    assert centres == sorted(centres) and 0 < centres[0] and centres[-1] < 500
+    for x, y, width, height in boxes:
+        assert changed[y : y + height, x : x + width].mean() > 0.2
+        changed[y - 5 : y + height + 25, x - 25 : x + width + 25] = False  # with its shadow
+    assert changed.mean() < 0.02
+    with pytest.raises(TypeError, match="must be Persons"):
+        render_frame(["somebody"], camera, CALM, np.random.default_rng(1))

@@ -17,6 +17,7 @@ Example:
 from __future__ import annotations
 
 from .domains import DOMAINS, PART_NAMES, Domain, get_domain
+from .frames import render_frame
 from .people import Family, Person, sample_family, sample_person
 from .render import Drawing, render_background, render_person
 from .scenes import Camera, sample_camera
@@ -31,6 +32,7 @@ __all__ = [
     "Person",
     "get_domain",
     "render_background",
+    "render_frame",
     "render_person",
     "sample_camera",
     "sample_family",
