@@ -124,12 +124,14 @@ def show_correspondences(
     gallery_map: Tensor,
     *,
     threshold: float = 0.5,
+    side: str = "query",
     mutual: bool = False,
+    right: np.ndarray | None = None,
     kernel_size: int = 1,
     title: str | None = None,
     alt: str,
 ) -> Figure:
-    """Lines from query locations to their best gallery locations, coloured by similarity (Fig. 2).
+    """Lines between best matches, coloured by similarity (Fig. 2).
 
     Args:
         query_image: picture of any size, drawn on the left.
@@ -137,48 +139,81 @@ def show_correspondences(
         query_map: shape (d, h, w).
         gallery_map: shape (d, h, w).
         threshold: only matches above this similarity are drawn.
+        side: "query" draws a line from each query location to its best gallery location, "gallery"
+            one from each gallery location to its best query location, "both" all of these.
         mutual: only matches in which each location is the other's best.
+        right: (h*w, h*w) bool, whether query location `k` and gallery location `l` belong
+            together, as `right_links` says; lines that join others are dashed and end in crosses.
         kernel_size: odd side of the kernels.
         title: a line above the pictures.
         alt: what the figure shows, in words.
+
+    Raises:
+        ValueError: an unknown side, `right` of another shape, or as for `correlate`.
     """
-    found = find_correspondences(query_map, gallery_map, kernel_size)
+    links = _links(query_map, gallery_map, kernel_size, threshold, side, mutual)
     height, width = query_map.shape[-2:]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(4.6, 4.4), layout="constrained")
-    _show(left, query_image, height, width)
-    _show(right, gallery_image, height, width)
+    if right is not None and np.shape(right) != (height * width, gallery_map[0].numel()):
+        raise ValueError(
+            f"right must have shape {(height * width, gallery_map[0].numel())}, got "
+            f"{np.shape(right)}"
+        )
+    figure, axes = plt.subplots(1, 2, figsize=(4.6, 4.4), layout="constrained")
+    for axis, image, name in zip(
+        axes, (query_image, gallery_image), ("query", "gallery"), strict=True
+    ):
+        _show(axis, image, height, width)
+        axis.set_title(name, fontsize=9)
     colours = plt.get_cmap(SIMILARITY_COLOURS)
     scale = plt.Normalize(threshold, kernel_size**2)
-    for location, (similarity, place) in enumerate(
-        zip(found.similarity_to_gallery.tolist(), found.gallery_location.tolist(), strict=True)
-    ):
-        if similarity <= threshold or (mutual and int(found.query_location[place]) != location):
-            continue
-        start = (location % width + 0.5, location // width + 0.5)
-        end = (place % width + 0.5, place // width + 0.5)
+    for (location, place), similarity in links.items():
+        good = right is None or bool(right[location, place])
+        ends = [(cell % width + 0.5, cell // width + 0.5) for cell in (location, place)]
         colour = colours(scale(similarity))
-        for axis, point in ((left, start), (right, end)):
-            axis.plot(*point, "o", markersize=4, color=colour, mec="white", mew=0.5)
+        for axis, point in zip(axes, ends, strict=True):
+            axis.plot(*point, "o" if good else "X", ms=4 if good else 6, c=colour, mec="w", mew=0.5)
         figure.add_artist(
             ConnectionPatch(
-                start,
-                end,
+                *ends,
                 "data",
                 "data",
-                axesA=left,
-                axesB=right,
+                axesA=axes[0],
+                axesB=axes[1],
                 color=colour,
+                linestyle="-" if good else (0, (2, 1.5)),
                 linewidth=1.4,
                 path_effects=[withStroke(linewidth=2.4, foreground="white")],
             )
         )
-    bar = figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=[left, right], shrink=0.8)
+    bar = figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=list(axes), shrink=0.8)
     bar.set_label("similarity")
-    left.set_title("query", fontsize=9)
-    right.set_title("gallery", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10)
     return finish(figure, alt)
+
+
+def _links(
+    query_map: Tensor,
+    gallery_map: Tensor,
+    kernel_size: int,
+    threshold: float,
+    side: str,
+    mutual: bool,
+) -> dict[tuple[int, int], float]:
+    """Similarities by query and gallery location, of the matches that are to be drawn."""
+    if side not in ("query", "gallery", "both"):
+        raise ValueError(f'side must be "query", "gallery" or "both", got {side!r}')
+    found = find_correspondences(query_map, gallery_map, kernel_size)
+    forth = enumerate(found.gallery_location.tolist())
+    back = ((location, place) for place, location in enumerate(found.query_location.tolist()))
+    from_query = dict(zip(forth, found.similarity_to_gallery.tolist(), strict=True))
+    from_gallery = dict(zip(back, found.similarity_to_query.tolist(), strict=True))
+    chosen = {"query": from_query, "gallery": from_gallery, "both": from_query | from_gallery}[side]
+    return {
+        link: similarity
+        for link, similarity in chosen.items()
+        if similarity > threshold and (not mutual or (link in from_query and link in from_gallery))
+    }
 
 
 #: How a gallery image of a rank list is framed and marked: colour, line and mark.
