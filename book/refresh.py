@@ -4,7 +4,7 @@ python book/refresh.py                        all notebooks, in place
 python book/refresh.py book/05_*.ipynb        some of them
 python book/refresh.py --output _build/book   a copy of the book
 python book/refresh.py --check                name what is not executed or normalised (also a hook)
-python book/refresh.py --headline             renew the table and the picture of README.md
+python book/refresh.py --headline             renew tables, README.md's picture, the explorer's data
 """
 
 from __future__ import annotations
@@ -290,6 +290,13 @@ def draw_front_picture() -> None:
     figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
 
 
+def draw_explorer() -> None:
+    """Writes what the page "The explorer" shows."""
+    from qaconv_lib.explorer_page import write_explorer
+
+    write_explorer(BOOK / "_static" / "explorer")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python book/refresh.py",
@@ -304,7 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--headline",
         action="store_true",
-        help="only renew the tables of README.md and of pages, and README.md's picture",
+        help="only renew the tables of README.md and of pages, README.md's picture, and the "
+        "explorer's data and pictures",
     )
     parser.add_argument(
         "--jobs",
@@ -318,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.headline:
         fill_pages()
         draw_front_picture()
+        draw_explorer()
         return 0
 
     paths = options.notebooks or sorted(BOOK.glob("*.ipynb"))

@@ -1,0 +1,331 @@
+"""The explorer: its data are the library's answers, and its twin in a notebook draws them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.patches import ConnectionPatch
+
+from qaconv_lib import explorer_page
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments import find_record
+from qaconv_lib.explorer import matcher_of, score_parts, show_explorer
+from qaconv_lib.explorer_page import (
+    EACH,
+    QUERIES,
+    TRIAL,
+    UNIT,
+    choose_gallery,
+    pair_matches,
+    read_explorer,
+    spread,
+    write_explorer,
+)
+from qaconv_lib.matching import QAConv, correlate, find_correspondences, match_gallery
+from qaconv_lib.models import load_model
+from qaconv_lib.runs import checkpoint_path
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+FOLDER = BOOK / "_static" / "explorer"
+TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def page():
+    return read_explorer(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(TRIAL.run.checkpoint())
+
+
+@pytest.fixture(scope="module")
+def maps(page, model):
+    """The maps of all images of the page, by name."""
+    names = sorted(path.name for path in (FOLDER / "images").iterdir())
+    return dict(zip(names, model.extract(table_of(*names)), strict=True))
+
+
+def table_of(*names: str) -> pd.DataFrame:
+    return pd.DataFrame({"path": [str(FOLDER / "images" / n) for n in names], "identity": 0})
+
+
+def pairs_of(page):
+    return [(query, one) for query in page["queries"] for one in query["gallery"]]
+
+
+# ------------------------------------------------------------------------------ the stored data
+
+
+def test_similarities_and_best_matches_are_the_librarys(page, maps):
+    for query, one in pairs_of(page):
+        pair = maps[query["image"]], maps[one["image"]]
+        table = correlate(*pair).flatten(1).numpy()
+        stored = np.reshape(one["similarities"], table.shape) / UNIT
+        np.testing.assert_allclose(stored, table, atol=TOLERANCE, rtol=0)
+        found = find_correspondences(*pair)
+        there = table[np.arange(len(table)), one["to_gallery"]]
+        np.testing.assert_allclose(there, found.similarity_to_gallery, atol=TOLERANCE, rtol=0)
+        there = table[one["to_query"], np.arange(len(table))]
+        np.testing.assert_allclose(there, found.similarity_to_query, atol=TOLERANCE, rtol=0)
+
+
+def test_the_stored_numbers_add_up_to_the_librarys_similarity(page, model, maps):
+    matcher = matcher_of(model)
+    cells = np.arange(page["height"] * page["width"])
+    for query, one in pairs_of(page):
+        table = np.reshape(one["similarities"], (len(cells), len(cells))) / page["unit"]
+        logit = (
+            page["constant"]
+            + page["query_weights"] @ table[cells, one["to_gallery"]]
+            + page["gallery_weights"] @ table[one["to_query"], cells]
+        )
+        pair = maps[query["image"]][None], maps[one["image"]][None]
+        expected = match_gallery(matcher, *pair)[0, 0]
+        assert 1 / (1 + np.exp(-logit)) == pytest.approx(float(expected), abs=0.002)
+
+
+def test_the_pairs_are_those_of_the_record(page):
+    record, dataset = find_record(TRIAL), load_dataset(TRIAL.target)
+    scores = record["stages"]["alone"]
+    chosen = spread(scores["average_precision"], QUERIES)
+    files = {Path(path).name: Path(path) for path in (*dataset.query.path, *dataset.gallery.path)}
+    used = set()
+    assert len(page["queries"]) == len(chosen)
+    for query, number in zip(page["queries"], chosen, strict=True):
+        row = dataset.query.iloc[number]
+        assert query["image"] == Path(row["path"]).name and query["camera"] == row["camera"]
+        assert query["precision"] == scores["average_precision"][number]
+        gallery = dataset.gallery.set_index(dataset.gallery["path"].map(lambda p: Path(p).name))
+        for one in query["gallery"]:
+            other = gallery.loc[one["image"]]
+            assert one["same"] == (other["identity"] == row["identity"])
+            assert one["camera"] == other["camera"] and one["rank"] <= query["ranked"]
+            assert not (one["same"] and one["camera"] == query["camera"]), "junk"
+        assert query["gallery"][0]["rank"] == scores["first_match_rank"][number]
+        assert [one["same"] for one in query["gallery"]] == [True] * EACH + [False] * EACH
+        used |= {query["image"], *(one["image"] for one in query["gallery"])}
+    stored = {path.name: path.read_bytes() for path in (FOLDER / "images").iterdir()}
+    assert stored == {name: files[name].read_bytes() for name in used}
+
+
+def test_ranks_go_with_similarities(page, model, maps):
+    for query in page["queries"]:
+        shown = sorted(query["gallery"], key=lambda one: one["rank"])
+        gallery = torch.stack([maps[one["image"]] for one in shown])
+        scores = model.scores(maps[query["image"]][None], gallery)[0]
+        assert bool((scores.diff() < 10 * TOLERANCE).all())
+
+
+def test_what_the_page_says_of_the_numbers(page):
+    for side in ("query_weights", "gallery_weights"):
+        weights = np.reshape(page[side], (page["height"], page["width"]))
+        assert (weights[:, 1:3] > 0).all() and (weights[:, [0, 3]] < 0).mean() > 0.5
+    for query in page["queries"][-2:]:
+        ranks = {
+            same: [o["rank"] for o in query["gallery"] if o["same"] == same] for same in (0, 1)
+        }
+        assert max(ranks[0]) < min(ranks[1])
+    assert (page["height"], page["width"], len(page["queries"])) == (8, 4, 8)
+
+
+def test_size_of_all_files() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 3 * MEGABYTE
+
+
+# ------------------------------------------------------------------------------ making the data
+
+
+def test_spread_goes_from_the_largest_to_the_smallest():
+    assert spread([0.1, 0.9, 0.5, 0.7, 0.3], 3) == [1, 2, 0]
+    assert spread([1.0, 1.0], 2) == [0, 1]
+    for count in (1, 3):
+        with pytest.raises(ValueError, match="count must lie in 2..2"):
+            spread([1.0, 1.0], count)
+
+
+def test_gallery_images_are_chosen_by_rank_without_junk():
+    similarity = [0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    same = np.isin(np.arange(9), [0, 2, 4, 5, 7])
+    found = choose_gallery(similarity, same, np.arange(9) == 0)
+    assert found["position"].tolist() == [2, 5, 7, 1, 3, 6]  # 4 matches: the second or third
+    assert found["rank"].tolist() == [2, 5, 7, 1, 3, 6]
+    assert found["same"].tolist() == [True] * 3 + [False] * 3
+    assert choose_gallery([0.1, 0.2], np.array([True, False]), np.zeros(2, bool)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_rounding_keeps_what_is_above_a_threshold(kernel_size):
+    torch.manual_seed(0)
+    pair = F.normalize(torch.randn(2, 5, 8, 4), dim=1)
+    about = pair_matches(*pair, kernel_size)
+    exact = correlate(*pair, kernel_size).double().flatten().numpy() / kernel_size**2
+    whole = np.array(about["similarities"])
+    assert (np.abs(whole / UNIT - exact) <= 1 / UNIT).all()
+    for level in range(-100, 100):
+        assert ((whole > level * UNIT / 100) == (exact > level / 100)).all()
+
+
+def test_files_are_written_and_stale_images_removed(tmp_path, page, monkeypatch):
+    used = page["queries"][0]["image"], page["queries"][0]["gallery"][0]["image"]
+    small = {
+        **page,
+        "queries": [{**page["queries"][0], "gallery": page["queries"][0]["gallery"][:1]}],
+    }
+    paths = dict(zip(used, table_of(*used)["path"], strict=True))
+    monkeypatch.setattr(explorer_page, "explorer_data", lambda trial: (small, paths))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "old.jpg").write_bytes(b"old")
+    write_explorer(tmp_path)
+    assert {path.name for path in (tmp_path / "images").iterdir()} == set(used)
+    assert read_explorer(tmp_path) == small
+    assert (tmp_path / "still.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "data.js").write_text("var x = 1;\n")
+    with pytest.raises(ValueError, match=r"data\.js does not hold the page's data"):
+        read_explorer(tmp_path)
+
+
+def test_without_a_record_there_is_no_data(monkeypatch):
+    monkeypatch.setattr(explorer_page, "find_record", lambda trial: None)
+    with pytest.raises(FileNotFoundError, match="no record of qaconv-mini-market"):
+        explorer_page.explorer_data()
+
+
+def test_two_images_of_one_name_are_refused():
+    paths = {}
+    explorer_page._about(pd.Series({"path": "a/1.jpg", "camera": 0}), paths)
+    with pytest.raises(ValueError, match=r"two images have the name 1\.jpg"):
+        explorer_page._about(pd.Series({"path": "b/1.jpg", "camera": 0}), paths)
+
+
+# ----------------------------------------------------------------------------- in a notebook
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_score_parts_add_up_to_the_similarity(tied):
+    torch.manual_seed(0)
+    matcher = QAConv(3, 2, tied=tied).eval()
+    for parameter in matcher.parameters():
+        torch.nn.init.normal_(parameter)
+    pair = F.normalize(torch.randn(2, 5, 3, 2), dim=1)
+    parts = score_parts(matcher, *pair)
+    matches = find_correspondences(*pair).similarity_to_gallery
+    weights, constant = matcher.fold()
+    assert parts.from_query == pytest.approx(float(matches @ weights[6:]), abs=1e-5)
+    assert parts.constant == pytest.approx(float(constant))
+    assert parts.logit == pytest.approx(sum(parts[:3]))
+    expected = float(match_gallery(matcher, pair[:1], pair[1:]))
+    assert parts.similarity == pytest.approx(expected, abs=1e-6)
+
+
+def tables(page):
+    queries = [query["image"] for query in page["queries"][:2]]
+    return table_of(*queries), table_of(*(o["image"] for o in page["queries"][0]["gallery"][:2]))
+
+
+def expected_lines(pair, direction, threshold):
+    found = find_correspondences(*pair)
+    if direction == "gallery":
+        return int((found.similarity_to_query > threshold).sum())
+    above = found.similarity_to_gallery > threshold
+    if direction == "mutual":
+        above &= found.query_location[found.gallery_location] == torch.arange(len(above))
+    return int(above.sum())
+
+
+@pytest.mark.parametrize("direction", ["query", "gallery", "mutual"])
+def test_the_static_twin_draws_the_first_pair(page, model, maps, direction):
+    queries, gallery = tables(page)
+    figure = show_explorer(model, queries, gallery, direction=direction, threshold=0.85)
+    pair = [maps[Path(table["path"][0]).name] for table in (queries, gallery)]
+    drawn = len(figure.findobj(ConnectionPatch))
+    assert drawn == expected_lines(pair, direction, 0.85)
+    assert "above 0.85" in figure.get_label()
+    assert plt.fignum_exists(figure.number), "pyplot shows it"
+
+
+def test_widgets_show_every_pair(page, model, maps, monkeypatch):
+    ipywidgets = pytest.importorskip("ipywidgets")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    queries, gallery = tables(page)
+    figure = show_explorer(model, queries, gallery, widgets=True)
+    assert not plt.get_fignums(), "the widgets show the figure"
+    assert len(figure.findobj(ConnectionPatch)) > 0
+    (box,) = shown
+    query, _, direction, _, location, text, pictures = box.children
+    assert isinstance(text, ipywidgets.HTML)
+    before = [bytes(picture.value) for picture in pictures.children]
+    query.value, direction.value, location.value = 1, "gallery", 9
+    pair = maps[Path(queries["path"][1]).name], maps[Path(gallery["path"][0]).name]
+    found, parts = find_correspondences(*pair), score_parts(matcher_of(model), *pair)
+    count = expected_lines(pair, "gallery", 0.6)
+    row, column = divmod(int(found.query_location[9]), page["width"])
+    assert text.value.startswith(f"{count} lines above 0.60.")
+    assert f"gallery row 2, column 1 matches query row {row}, column {column}" in text.value
+    assert f"similarity {found.similarity_to_query[9]:.2f}" in text.value
+    assert f"is {parts.similarity:.3f}" in text.value
+    for old, picture in zip(before, pictures.children, strict=True):
+        now = bytes(picture.value)
+        assert now.startswith(b"\x89PNG") and now != old
+    assert not plt.get_fignums()
+
+
+def test_without_ipywidgets_the_figure_stays(page, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    show_explorer(model, *tables(page))
+    with pytest.raises(ImportError, match="pip install ipywidgets"):
+        show_explorer(model, *tables(page), widgets=True)
+
+
+def test_what_cannot_be_shown_is_refused(page, model):
+    queries, gallery = tables(page)
+    with pytest.raises(ValueError, match="direction must be one of query, gallery, mutual"):
+        show_explorer(model, queries, gallery, direction="both")
+    with pytest.raises(ValueError, match=r"threshold must lie in \[-1, 1\)"):
+        show_explorer(model, queries, gallery, threshold=1)
+    with pytest.raises(ValueError, match="no images"):
+        show_explorer(model, queries.head(0), gallery)
+    pooled = load_model(checkpoint_path("softmax", "mini-duke"))
+    with pytest.raises(ValueError, match="trained with softmax has no local matches"):
+        show_explorer(pooled, queries, gallery)
+
+
+# ------------------------------------------------------------------------------ the page's files
+
+
+def test_only_the_explorers_page_gets_its_files():
+    spec = importlib.util.spec_from_file_location("explorer_files", BOOK / "explorer_files.py")
+    files = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(files)
+
+    class App:
+        added: list[str] = []
+
+        def add_css_file(self, name):
+            self.added.append(name)
+
+        def add_js_file(self, name, loading_method):
+            self.added.append(name)
+
+    files.add_files(App(), "book/index", "page.html", {}, None)
+    assert App.added == []
+    files.add_files(App(), "book/explorer", "page.html", {}, None)
+    assert App.added and all((BOOK / "_static" / name).is_file() for name in App.added)
+    assert (BOOK.parent / files.PAGE).with_suffix(".md").is_file()

@@ -1,0 +1,303 @@
+"""The page "The explorer" in headless Chromium: what it shows is the library's answer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qaconv_lib.explorer import matcher_of, score_parts
+from qaconv_lib.explorer_page import TRIAL, read_explorer
+from qaconv_lib.matching import correlate, find_correspondences
+from qaconv_lib.models import load_model
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+FOLDER = BOOK / "_static" / "explorer"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
+CELLS = '[data-side="{}"] [role="gridcell"]'
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+# Only files beside the page, no program in the page itself and no style attributes.
+POLICY = "default-src 'none'; script-src file:; style-src file:; img-src file:"
+FRAME = """<!doctype html>
+<html lang="en" data-theme="light"><head><meta charset="utf-8"><title>The explorer</title>
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="{book}/_static/custom.css">
+<link rel="stylesheet" href="{book}/_static/explorer/explorer.css">
+<script defer src="{book}/_static/explorer/data.js"></script>
+<script defer src="{book}/_static/explorer/explorer.js"></script></head>
+<body><article class="bd-article"><figure class="explorer-still">
+<img src="{book}/_static/explorer/still.png" alt="still" width="300"></figure>
+{fragment}</article></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return read_explorer(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(TRIAL.run.checkpoint())
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page's own fragment, without the theme around it."""
+    text = (BOOK / "explorer.md").read_text(encoding="utf-8")
+    (fragment,) = re.findall(r"^```\{raw\} html\n(.*?)^```$", text, re.M | re.S)
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    page = FRAME.format(policy=POLICY, book=BOOK.as_uri(), fragment=fragment)
+    path.write_text(page, encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=120_000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page; whatever it reports in the console fails the test in the end."""
+    contexts, complaints = [], []
+
+    def open_(**settings):
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.goto(address, timeout=120_000)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def maps_of(model, data, query, gallery):
+    chosen = data["queries"][query]
+    names = chosen["image"], chosen["gallery"][gallery]["image"]
+    paths = [str(FOLDER / "images" / name) for name in names]
+    return model.extract(pd.DataFrame({"path": paths, "identity": 0}))
+
+
+def matches_of(pair, direction):
+    """Best matches as (query location, gallery location, similarity), by the library."""
+    found = find_correspondences(*pair)
+    if direction == "gallery":
+        places = enumerate(found.query_location.tolist())
+        return [(q, g, float(found.similarity_to_query[g])) for g, q in places]
+    return [
+        (q, g, float(found.similarity_to_gallery[q]))
+        for q, g in enumerate(found.gallery_location.tolist())
+        if direction == "query" or int(found.query_location[g]) == q
+    ]
+
+
+def clear_level(matches, wanted):
+    """The hundredth nearest to `wanted` that no similarity comes too close to."""
+    levels = sorted(range(100), key=lambda level: abs(level - wanted))
+    return next(
+        level
+        for level in levels
+        if all(abs(value - level / 100) > TOLERANCE for *_, value in matches)
+    )
+
+
+def set_threshold(page, level):
+    page.locator("#explorer-threshold").fill(str(level))
+
+
+def chosen_text(page):
+    return page.inner_text("#explorer-match")
+
+
+@pytest.mark.parametrize("direction", ["query", "gallery", "mutual"])
+@pytest.mark.parametrize("query, gallery", [(0, 0), (2, 4)])
+def test_lines_are_the_librarys(open_page, model, data, query, gallery, direction):
+    page = open_page()
+    page.locator('[name="explorer-query"]').nth(query).check()
+    page.locator('[name="explorer-gallery"]').nth(gallery).check()
+    page.locator(f'[name="explorer-direction"][value="{direction}"]').check()
+    matches = matches_of(maps_of(model, data, query, gallery), direction)
+    counts = []
+    for wanted in (10, 75, 90, 99):
+        level = clear_level(matches, wanted)
+        set_threshold(page, level)
+        kept = [match for match in matches if match[2] > level / 100]
+        assert page.locator(".explorer-lines .explorer-line").count() == len(kept)
+        assert re.match(
+            rf"{len(kept)} lines?: .* above {level / 100:.2f}", page.inner_text("#explorer-count")
+        )
+        rows = page.locator("#explorer-table tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+        places = {tuple("{}, {}".format(*divmod(cell, 4)) for cell in match[:2]) for match in kept}
+        assert {tuple(row[:2]) for row in rows} == places
+        shown = sorted((float(row[2]) for row in rows), reverse=True)
+        expected = sorted((match[2] for match in kept), reverse=True)
+        assert shown == pytest.approx(expected, abs=0.005 + TOLERANCE)
+        counts.append(len(kept))
+    assert counts[0] > counts[1] > counts[2] >= counts[3]
+
+
+def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, model, data):
+    page = open_page()
+    assert page.locator("#explorer").is_visible()
+    assert page.locator(".explorer-still").is_hidden()
+    matches = matches_of(maps_of(model, data, 0, 0), "mutual")
+    above = sum(value > data["threshold"] for *_, value in matches)
+    near = sum(abs(value - data["threshold"]) < TOLERANCE for *_, value in matches)
+    assert abs(page.locator(".explorer-lines .explorer-line").count() - above) <= near
+    assert page.locator(".explorer-picture img").evaluate_all(
+        "images => images.every(image => image.complete && image.naturalWidth === 64 && image.alt)"
+    )
+
+
+def test_the_score_is_the_librarys(open_page, model, data):
+    page = open_page()
+    for query, gallery in ((0, 0), (7, 3)):
+        page.locator('[name="explorer-query"]').nth(query).check()
+        page.locator('[name="explorer-gallery"]').nth(gallery).check()
+        parts = score_parts(matcher_of(model), *maps_of(model, data, query, gallery))
+        texts = page.locator("#explorer-score tr td:nth-child(2)").all_inner_texts()
+        shown = [float(text.replace("−", "-")) for text in texts]
+        order = [
+            parts.constant,
+            parts.from_query,
+            parts.from_gallery,
+            parts.logit,
+            parts.similarity,
+        ]
+        assert shown == pytest.approx(order, abs=0.02)
+        one = data["queries"][query]["gallery"][gallery]
+        verdict = page.inner_text("#explorer-verdict")
+        assert verdict.startswith("✓ The same" if one["same"] else "✗ Somebody else")
+        assert f"rank {one['rank']} of 1,3" in verdict
+
+
+def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data):
+    pair = maps_of(model, data, 0, 0)
+    found, table = find_correspondences(*pair), correlate(*pair).flatten(1)
+
+    def expected(side, location):
+        places = found.gallery_location if side == "query" else found.query_location
+        best = table.max(dim=1 if side == "query" else 0).values[location]
+        names = [
+            "row {}, column {}".format(*divmod(n, 4)) for n in (location, int(places[location]))
+        ]
+        return names[0].capitalize(), f"{names[1]}, similarity {best:.2f}", int(places[location])
+
+    def check(page, side, location):
+        start, match, place = expected(side, location)
+        text = chosen_text(page)
+        assert text.startswith(f"{start} of the {side}") and match in text
+        assert page.locator(".explorer-lines .explorer-chosen").count() == 1
+        selected = page.locator('[role="gridcell"][aria-selected="true"]')
+        assert selected.count() == 1
+        assert selected.get_attribute("aria-label").startswith(start.lower())
+        return place
+
+    page = open_page()
+    assert chosen_text(page).startswith("None yet")
+    page.locator(CELLS.format("gallery")).nth(6).hover()
+    check(page, "gallery", 6)
+    page.mouse.move(2, 2)
+    assert chosen_text(page).startswith("None yet")
+
+    page.locator("#explorer-tint").focus()
+    page.keyboard.press("Tab")
+    check(page, "query", 0)
+    for key in (
+        "ArrowDown",
+        "ArrowDown",
+        "ArrowRight",
+        "ArrowUp",
+        "End",
+        "ArrowRight",
+        "ArrowLeft",
+    ):
+        page.keyboard.press(key)
+    place = check(page, "query", 6)
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    page.keyboard.press("Enter")
+    check(page, "gallery", place)
+    page.keyboard.press("Escape")
+    assert chosen_text(page).startswith("None yet")
+    page.keyboard.press("Shift+Tab")
+    check(page, "query", 6)  # a picture remembers where one was
+
+    phone = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    phone.locator(CELLS.format("query")).nth(13).tap()
+    check(phone, "query", 13)
+
+
+def test_colours_tell_what_is_chosen(open_page):
+    page = open_page(reduced_motion="reduce")
+    opacities = """cells => cells.map(cell => +getComputedStyle(cell, "::before").opacity)"""
+    gallery = page.locator(CELLS.format("gallery"))
+    assert not any(gallery.evaluate_all(opacities))
+    page.select_option("#explorer-tint", "similarity")
+    page.locator(CELLS.format("query")).nth(9).hover()
+    assert all(gallery.evaluate_all(opacities))
+    assert not any(page.locator(CELLS.format("query")).evaluate_all(opacities))
+    page.select_option("#explorer-tint", "score")
+    assert all(gallery.evaluate_all(opacities))
+    assert "added to the score" in page.inner_text("#explorer-legend")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_width_scrolls_sideways(open_page, theme):
+    page = open_page(viewport={"width": 360, "height": 740})
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    page.locator("details summary").click()
+    for width in (360, 768, 1440):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator(CELLS.format("gallery")).first.bounding_box()
+        assert min(box["width"], box["height"]) >= 24, "large enough to be tapped"
+
+
+def test_every_control_has_a_name(open_page):
+    page = open_page()
+    names = page.locator("#explorer :is(input, select)").evaluate_all(
+        """controls => controls.map(control => control.getAttribute("aria-label") ||
+        [...control.labels].map(label => label.innerText).join("").trim())"""
+    )
+    assert len(names) == 8 + 6 + 3 + 2 and all(names) and len(set(names)) == len(names)
+
+
+def test_motion_is_left_out_where_it_is_unwanted(open_page):
+    line = "getComputedStyle(document.querySelector('.explorer-line')).transitionDuration"
+    assert "0.15s" in open_page().evaluate(line)
+    assert open_page(reduced_motion="reduce").evaluate(line) == "0s"
+
+
+def test_without_javascript_there_is_a_figure(open_page):
+    page = open_page(java_script_enabled=False)
+    still = page.locator(".explorer-still img")
+    assert still.is_visible() and still.get_attribute("alt")
+    assert page.locator("#explorer").is_hidden()
+
+
+def test_the_page_shows_the_still_figure_with_a_description():
+    text = (BOOK / "explorer.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"^```\{figure\} _static/explorer/still\.png\n((?::.*\n)+)", text, re.M)
+    assert ":alt: " in options and ":figclass: explorer-still" in options
