@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from qaconv_lib.checkpoints import make_folder, read_checkpoint, write_checkpoint
+from qaconv_lib.distillation import Distillation, make_distillation
 from qaconv_lib.distributed import (
     add_up,
     data_parallel,
@@ -22,6 +23,7 @@ from qaconv_lib.distributed import (
     process_rank,
     share,
 )
+from qaconv_lib.graph_sampling import class_similarities, make_sampler
 from qaconv_lib.models import (
     ReidModel,
     TrainingConfig,
@@ -53,6 +55,7 @@ class Trainer:
         device: where to train; the GPU if there is one, else the CPU.
         run_folder: where to keep `last.safetensors` after every epoch; None keeps nothing. If the
             file is there already, training goes on from it.
+        teacher: the trained model that `config.teacher` wants.
 
     Raises:
         ValueError: fewer images than a batch, a batch that the processes cannot share evenly, an
@@ -66,6 +69,7 @@ class Trainer:
         *,
         device: str | torch.device | None = None,
         run_folder: str | Path | None = None,
+        teacher: ReidModel | None = None,
     ):
         if len(table) < config.batch_size:
             raise ValueError(
@@ -89,7 +93,17 @@ class Trainer:
         self.model = ReidModel(config, len(self.images.identities)).to(self.device)
         # Depthwise convolutions run about a third faster on a CPU with channels stored last.
         self.model.backbone.to(memory_format=torch.channels_last)
-        self._loss = data_parallel(_Loss(self.model))
+        self.sampler = make_sampler(
+            config.sampler,
+            self.images.labels,
+            config.batch_size,
+            config.images_per_identity,
+            lambda chosen: class_similarities(self.model, table.iloc[chosen]),
+            config.seed,
+        )
+        self._loss = data_parallel(
+            _Loss(self.model, make_distillation(config, teacher, self.device))
+        )
         self.optimizer = torch.optim.SGD(
             self._parameter_groups(),
             momentum=config.momentum,
@@ -152,7 +166,7 @@ class Trainer:
     def _warm_start(self, progress: bool) -> None:
         """Take over the trunk of a softmax model trained for `warm_start` epochs."""
         first = dataclasses.replace(
-            self.config, loss="softmax", epochs=self.config.warm_start, warm_start=0
+            self.config, loss="softmax", epochs=self.config.warm_start, warm_start=0, teacher=None
         )
         trainer = Trainer(first, self.table, device=self.device)
         trained = trainer.train(progress=progress).backbone.trunk
@@ -184,12 +198,16 @@ class Trainer:
         seed = self.config.seed * 100_003 + self.epoch + 1
         torch.manual_seed(seed)
         size, workers = self.config.batch_size, self.config.workers
-        if process_count() == 1:
+        if self.sampler is not None:
+            self.sampler.set_epoch(self.epoch)
+            batches = [batch[share(size)] for batch in self.sampler]
+        elif process_count() == 1:
             return DataLoader(self.images, size, shuffle=True, drop_last=True, num_workers=workers)
-        order = torch.randperm(len(self.images))
-        batches = order[: len(order) // size * size].view(-1, size)[:, share(size)]
+        else:
+            order = torch.randperm(len(self.images))
+            batches = order[: len(order) // size * size].view(-1, size)[:, share(size)].tolist()
         torch.manual_seed(seed + (process_rank() << 40))  # augmentation differs between processes
-        return DataLoader(self.images, batch_sampler=batches.tolist(), num_workers=workers)
+        return DataLoader(self.images, batch_sampler=batches, num_workers=workers)
 
     def train_step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         """One step on images (b, 3, H, W) and labels (b,): its loss, and the right answers.
@@ -257,13 +275,16 @@ class Trainer:
 class _Loss(nn.Module):
     """From images and labels to maps, loss and right answers: what is differentiated."""
 
-    def __init__(self, model: ReidModel):
+    def __init__(self, model: ReidModel, distillation: Distillation | None):
         super().__init__()
-        self.model = model
+        self.model, self.distillation = model, distillation
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.model.backbone(images)
-        return maps, *self.model.criterion(maps, labels)
+        loss, hits = self.model.criterion(maps, labels)
+        if self.distillation is not None:
+            loss = loss + self.distillation(self.model.criterion.matcher, images, maps)
+        return maps, loss, hits
 
 
 def _device(name: str | torch.device | None) -> torch.device:

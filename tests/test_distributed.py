@@ -38,7 +38,9 @@ TINY = TrainingConfig(
 CLASSES = 5
 # BN layers that hold their activation, as timm's do, and stages that stand still.
 LITE = dataclasses.replace(TINY, backbone="efficientnet_lite0", frozen_stages=2)
-CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES} | {"lite": LITE}
+TRIPLETS = dataclasses.replace(TINY, loss="pairwise", triplet_margin=2.0)
+CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES}
+CONFIGS |= {"lite": LITE, "triplets": TRIPLETS}
 
 
 def make_table(folder):
