@@ -50,8 +50,10 @@ def nearest_classes(similarity: Tensor, count: int) -> Tensor:
         raise ValueError(f"count must lie in 1..{len(similarity) - 1}, got {count}")
     if similarity.isnan().any():
         raise ValueError("similarity holds NaN")
-    others = similarity.clone().fill_diagonal_(-torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, :count]
+    size = len(similarity)
+    order = similarity.argsort(dim=1, descending=True, stable=True)
+    own = torch.arange(size, device=order.device)[:, None]
+    return order[order != own].view(size, size - 1)[:, :count]
 
 
 class IdentityBatches(Sampler[list[int]]):

@@ -101,6 +101,13 @@ def epochs(table, folder):
     }
 
 
+def drawn(table):
+    """Batches along the graph, of this process."""
+    more = {"loss": "pairwise", "sampler": "graph", "images_per_identity": 2}
+    trainer = Trainer(dataclasses.replace(TINY, **more), table, device="cpu")
+    return trainer._batches().batch_sampler
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -108,6 +115,7 @@ def worker(rank, folder):
     found = {name: steps(config, table) for name, config in CONFIGS.items()}
     found["retrieval"] = retrieval(table)
     found["epochs"] = epochs(table, Path(folder) / "run")
+    found["drawn"] = drawn(table)
     found["gathered"] = distributed.gather(torch.full((2 + rank, 3), rank), torch.tensor([rank]))
     try:
         Trainer(dataclasses.replace(TINY, batch_size=7), table, device="cpu")
@@ -139,6 +147,7 @@ def both(tmp_path_factory):
         process.start()
     alone = {name: steps(config, table) for name, config in CONFIGS.items()}
     alone["retrieval"] = retrieval(table)
+    alone["drawn"] = drawn(table)
     for process in processes:
         process.join(300)
     together = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
@@ -189,6 +198,12 @@ def test_epochs_share_the_images_and_can_be_resumed(both):
     batches = [len(labels) for found in (first, second) for labels in found["epochs"]["seen"]]
     assert batches == [4] * 4  # two batches of eight, half of each in either process
     assert sorted(path.name for path in (folder / "run").iterdir()) == ["last.safetensors"]
+
+
+def test_batches_along_the_graph_are_shared(both):
+    alone, (first, second), *_ = both
+    joined = [a + b for a, b in zip(first["drawn"], second["drawn"], strict=True)]
+    assert joined == alone["drawn"] and [len(batch) for batch in first["drawn"]] == [4, 4]
 
 
 def test_gather_takes_tensors_of_unequal_length(both):
