@@ -249,7 +249,7 @@ CLAIMS: list[Claim] = [
         "A large network can be distilled into a smaller one for deployment.",
         "distill",
         several(ablation("distill", 2, 0), ablation("distill", 4, 3)),
-        remark="taught minus alone, with a neck of 64 and of 16 channels; untried in the paper",
+        remark="taught minus alone, with a neck of 64 and of 8 channels; untried in the paper",
     ),
 ]
 

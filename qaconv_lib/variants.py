@@ -31,7 +31,7 @@ ABLATIONS: dict[str, tuple[str, list[dict]]] = {
     "distill": (
         "qaconv",
         [{}, {"backbone": _TEACHER}, {"teacher": _TEACHER}]
-        + [{"neck_channels": 16}, {"neck_channels": 16, "teacher": _TEACHER}],
+        + [{"neck_channels": 8}, {"neck_channels": 8, "teacher": _TEACHER}],
     ),
 }
 
