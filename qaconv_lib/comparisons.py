@@ -10,18 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qaconv_lib.experiments import (
-    ABLATIONS,
-    DIRECTIONS,
-    EXPERIMENTS,
-    LAYER3,
-    ON_BOTH_LAYERS,
-    Trial,
-    find_record,
-)
+from qaconv_lib.experiments import EXPERIMENTS, Trial, find_record
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.runs import Run
 from qaconv_lib.statistics import Difference, paired_bootstrap
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, LAYER3, ON_BOTH_LAYERS
 
 Comparison = tuple[str, Difference | None]
 LABELS = {

@@ -147,6 +147,24 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
     return parts
 
 
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """A tensor with those of all processes, each of equal length; gradients pass to all of them."""
+    return tensor if process_count() == 1 else _GatherAll.apply(tensor)
+
+
+class _GatherAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        return gather(tensor, same_length=True)[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)  # each process has differentiated its own part of the loss
+        return total[share(len(total))]
+
+
 def add_up(*values: float) -> list[float]:
     """Sums of numbers over all processes."""
     if process_count() == 1:

@@ -19,39 +19,14 @@ from dataclasses import dataclass
 import torch
 
 from qaconv_lib.datasets import load_dataset, load_test
-from qaconv_lib.losses import LOSSES
+from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import default_device
 from qaconv_lib.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.profiles import Profile, get_profile
 from qaconv_lib.records import provenance, read_records, write_record
 from qaconv_lib.runs import Run, pair_similarities, score, similarity_stages, summary, train_run
 from qaconv_lib.search import calibration_of
-
-DIRECTIONS = (("market", "duke"), ("duke", "market"))
-
-#: Pooled losses that are tried on both layers, and the settings of QAConv's layer.
-ON_BOTH_LAYERS, LAYER3 = ("softmax", "arc"), {"final_layer": "layer3"}
-
-# The shorter of the two is what `warm_start` takes in all.
-_LONGER = [{"epochs": 7, "decay_epochs": 6}, {"epochs": 10, "decay_epochs": 8}]
-#: Ablations: by name, the loss and the settings compared. The first is the one used elsewhere.
-ABLATIONS: dict[str, tuple[str, list[dict]]] = {
-    "occlusion": (
-        "qaconv",
-        [{}, {"occlusion": "erasing"}, {"occlusion": "cutout"}, {"occlusion": "none"}],
-    ),
-    "occlusion-size": ("qaconv", [{}, {"occlusion_share": 0.4}, {"occlusion_share": 1.0}]),
-    "memory": ("qaconv", [{}, {"memory_update": "ema"}]),
-    "focal": ("qaconv", [{}, {"gamma": 0.0}]),
-    "head": ("qaconv", [{}, {"tied": True}]),
-    "kernel": ("qaconv", [{}, {"kernel_size": 3}]),
-    "start": ("qaconv", [{}, {"warm_start": 2}, {"pretrained": False, "frozen_stages": 0}]),
-    "epochs": ("qaconv", [{}, *_LONGER]),
-    "epochs-arc": ("arc", [{}, _LONGER[1]]),
-    "source-size": ("qaconv", [{}, {"identities": 100}, {"identities": 50}, {"identities": 25}]),
-    "image-size": ("qaconv", [{}, {"height": 96, "width": 48}, {"height": 192, "width": 96}]),
-    "layer": ("qaconv", [{}, {"final_layer": "layer4"}, {"final_layer": "layer2"}]),
-}
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING, LAYER3, ON_BOTH_LAYERS
 
 
 @dataclass(frozen=True)
@@ -92,7 +67,7 @@ class Experiment:
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
-def _losses(profile: Profile, seed: int, losses: Sequence[str] = tuple(LOSSES)) -> Iterator[Trial]:
+def _losses(profile: Profile, seed: int, losses: Sequence[str] = TABLE1_LOSSES) -> Iterator[Trial]:
     for loss in losses:
         for source, target in DIRECTIONS:
             run = Run(loss, profile.datasets[source], profile.name, seed)
@@ -129,6 +104,13 @@ def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
     return trials
 
 
+def _graph_sampling(profile: Profile, seed: int) -> Iterator[Trial]:
+    for loss, settings in GRAPH_SAMPLING.values():
+        for source, target in DIRECTIONS:
+            run = Run(loss, profile.datasets[source], profile.name, seed, settings)
+            yield Trial(run, profile.datasets[target])
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("What the loss contributes (Table 1)", 5, _losses),
     "table2": Experiment(
@@ -155,6 +137,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "pooled-layer": Experiment(
         "Pooled features from layer4 and from QAConv's layer3", 3, _pooled_layers
+    ),
+    "graph-sampling": Experiment(
+        "Class memory, and pairs of batches drawn in several ways", 3, _graph_sampling
     ),
     **{name: Experiment(f"Ablation: {name}", 3, _ablation(name)) for name in ABLATIONS},
 }
@@ -303,14 +288,22 @@ def _execute(trials: list[Trial], device: str | None, threads: int | None) -> st
     if threads is not None:
         torch.set_num_threads(threads)
     run = trials[0].run
-    if not _has_model(run):
-        train_run(run, device=device, run_folder=run.folder())
-        (run.folder() / "last.safetensors").unlink(missing_ok=True)
+    _train(run, device)
     found = []
     for trial in trials:
         scores = evaluate_trial(trial, device=device)["stages"]["alone"]
         found.append(f"{trial.target} {scores['rank1']:.1%} / {scores['mean_ap']:.1%}")
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
+
+
+def _train(run: Run, device: str | None) -> None:
+    """Train a run, and before it the one that teaches it, unless their models are there."""
+    if _has_model(run):
+        return
+    if (teacher := run.teacher()) is not None:
+        _train(teacher, device)
+    train_run(run, device=device, run_folder=run.folder())
+    (run.folder() / "last.safetensors").unlink(missing_ok=True)
 
 
 def _has_model(run: Run) -> bool:

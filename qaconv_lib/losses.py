@@ -1,4 +1,4 @@
-"""Training losses: the paper's focal loss, and what a model is trained with (chapters 6 and 12).
+"""Training losses: what a model is trained with (chapters 6, 12 and 16).
 
 A training loss is a module that turns the backbone's maps and the labels of a mini-batch into one
 number, and afterwards knows how to compare images: its `similarity` is what evaluation uses. The
@@ -14,57 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaconv_lib.distributed import gather
-from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.focal import focal_loss
 from qaconv_lib.memory import ClassMemory
+from qaconv_lib.pairs import MatchingLoss, PairwiseLoss
 
 
-def focal_loss(
-    logits: Tensor, targets: Tensor, gamma: float = 2.0, valid: Tensor | None = None
-) -> Tensor:
-    """Binary cross-entropy of every pair, weighted by how wrong it is (Eq. 1 and 2, chapter 6).
-
-    For an image and a class let p be the sigmoid of their logit where they belong together, and one
-    minus it elsewhere. The pair costs -(1 - p)**gamma * log(p). Costs are summed over the classes
-    and averaged over the mini-batch; nothing else is rescaled.
-
-    Args:
-        logits: shape (b, c).
-        targets: class indices, shape (b,).
-        gamma: focusing parameter; 0 gives plain binary cross-entropy.
-        valid: bool, shape (c,); classes that are False are left out, e.g. those that a class memory
-            has not seen.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
-    """
-    if logits.dim() != 2 or 0 in logits.shape:
-        raise ValueError(
-            f"logits must have shape (b, c) with b > 0 and c > 0, got {tuple(logits.shape)}"
-        )
-    if targets.shape != logits.shape[:1]:
-        raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
-    if valid is not None and valid.shape != logits.shape[1:]:
-        raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
-    if valid is not None and valid.dtype != torch.bool:
-        raise ValueError(f"valid must be bool, got {valid.dtype}")
-    if targets.dtype.is_floating_point or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
-    if targets.min() < 0 or targets.max() >= logits.shape[1]:
-        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must not be negative, and finite, got {gamma}")
-    positive = F.one_hot(targets.long(), logits.shape[1]).bool()
-    if valid is not None:
-        logits, positive = logits[:, valid], positive[:, valid]
-    signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
-    weight = torch.exp(gamma * F.logsigmoid(-signed))  # (1 - p)**gamma
-    return -(weight * F.logsigmoid(signed)).sum() / len(logits)
-
-
-class QAConvLoss(nn.Module):
+class QAConvLoss(MatchingLoss):
     """Focal loss of a mini-batch against a class memory, pairs scored by QAConv (sections 3.2-3.4).
 
     Only classes the memory has seen are scored: its empty places enter neither the loss nor the
@@ -93,8 +48,7 @@ class QAConvLoss(nn.Module):
         gamma: float = 2.0,
         update: str = "replace",
     ):
-        super().__init__()
-        self.matcher = QAConv(height, width, kernel_size=kernel_size, tied=tied)
+        super().__init__(height, width, kernel_size=kernel_size, tied=tied)
         self.memory = ClassMemory(num_classes, channels, height, width, update)
         self.gamma = gamma
 
@@ -119,14 +73,6 @@ class QAConvLoss(nn.Module):
         Where several processes train, each stores the maps of all.
         """
         self.memory.update(*gather(maps.detach(), labels))
-
-    def similarity(
-        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
-    ) -> Tensor:
-        """Probabilities of "same person", shape (q, g); see `match_gallery`."""
-        return match_gallery(
-            self.matcher, query_maps, gallery_maps, temperature=temperature, progress=progress
-        )
 
 
 class PooledLoss(nn.Module):
@@ -323,10 +269,19 @@ class ClassMemoryLoss(PooledLoss):
         self.memory.update(*gather(self._seen()[:, :, None, None], labels))
 
 
-LOSSES = {
+#: Every loss that a model can be trained with.
+LOSSES: dict[str, type[MatchingLoss] | type[PooledLoss]] = {
     "qaconv": QAConvLoss,
     "softmax": SoftmaxLoss,
     "arc": ArcLoss,
     "center": CenterLoss,
     "class-memory": ClassMemoryLoss,
+    "pairwise": PairwiseLoss,
 }
+#: Those that the paper compares (Table 1).
+TABLE1_LOSSES = ("qaconv", "softmax", "arc", "center", "class-memory")
+
+
+def compares_maps(loss: str) -> bool:
+    """Whether a model trained with this loss compares maps by QAConv, and not pooled vectors."""
+    return issubclass(LOSSES[loss], MatchingLoss)

@@ -19,7 +19,10 @@ from tqdm.auto import tqdm
 
 from qaconv_lib.backbones import Backbone, make_backbone
 from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
-from qaconv_lib.losses import LOSSES, PooledLoss, QAConvLoss
+from qaconv_lib.distillation import check_distillation
+from qaconv_lib.graph_sampling import check_sampling
+from qaconv_lib.losses import LOSSES, PooledLoss, compares_maps
+from qaconv_lib.pairs import MatchingLoss, check_margin
 from qaconv_lib.shortage import naming_shortage
 from qaconv_lib.transforms import ReidImages
 from qaconv_lib.weights import check_fit
@@ -64,8 +67,8 @@ class TrainingConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_start: int = 0  #: epochs of softmax training before the first one, in the same way
-    kernel_size: int = 1  #: QAConv only
-    tied: bool = False  #: QAConv only
+    kernel_size: int = 1  #: QAConv and pairwise loss
+    tied: bool = False  #: QAConv and pairwise loss
     gamma: float = 2.0  #: QAConv and class memory
     memory_update: str = "replace"  #: QAConv and class memory
     margin: float = 0.5  #: Arc loss only, radians
@@ -81,6 +84,12 @@ class TrainingConfig:
     precision: str = _later("float32")
     accumulate: int = _later(1)  #: micro-batches that a batch is taken in, one after the other
     clip_norm: float | None = _later(None)  #: longest gradient, all parameters together
+    sampler: str = _later("shuffle")  #: or "pk" or "graph"; see `graph_sampling`
+    images_per_identity: int = _later(4)  #: in a batch; not for "shuffle"
+    triplet_margin: float | None = _later(None)  #: pairwise loss only, logits
+    teacher: str | None = _later(None)  #: backbone of the run that teaches; see `Run.teacher`
+    distill_temperature: float = _later(4.0)
+    distill_weight: float = _later(1.0)
 
     def __post_init__(self) -> None:
         if self.weights is not None:
@@ -107,6 +116,11 @@ class TrainingConfig:
             )
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm must be positive, or None, got {self.clip_norm}")
+        check_sampling(self.sampler, self.batch_size, self.images_per_identity)
+        if self.triplet_margin is not None:
+            check_margin(self.triplet_margin)
+        if self.teacher is not None:
+            check_distillation(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> TrainingConfig:
@@ -164,7 +178,7 @@ class ReidModel(nn.Module):
             neck_channels=config.neck_channels,
             neck_size=config.neck_size,
             neck_norm=config.neck_norm,
-            unit_channels=config.loss == "qaconv",
+            unit_channels=compares_maps(config.loss),
             pixels=config.pixels,
             frozen_stages=config.frozen_stages,
             frozen_norm=config.frozen_norm,
@@ -209,7 +223,7 @@ class ReidModel(nn.Module):
         The logit of a similarity, or of a pooled model, whose similarity is none of a probability,
         the similarity as it is.
         """
-        if self.config.loss != "qaconv":
+        if not compares_maps(self.config.loss):
             return self.similarity(query_maps, gallery_maps, progress=progress).double()
         # At temperature 1 a similarity near 1 would have lost the logit's digits.
         found = self.similarity(query_maps, gallery_maps, temperature=10.0, progress=progress)
@@ -218,13 +232,17 @@ class ReidModel(nn.Module):
 
 def make_criterion(
     config: TrainingConfig, num_classes: int, backbone: Backbone
-) -> QAConvLoss | PooledLoss:
+) -> MatchingLoss | PooledLoss:
     """The training loss of a configuration, for a backbone's maps and so many identities."""
     sizes = [num_classes, backbone.channels]
-    if config.loss == "qaconv":
+    if compares_maps(config.loss):
         sizes += backbone.map_size(config.height, config.width)
+    if config.loss == "pairwise":
+        sizes = sizes[2:]  # it has nothing of its own for each identity
+    head = {"kernel_size": config.kernel_size, "tied": config.tied}
     options: dict[str, dict[str, Any]] = {
-        "qaconv": {"kernel_size": config.kernel_size, "tied": config.tied},
+        "qaconv": head,
+        "pairwise": head | {"triplet_margin": config.triplet_margin},
         "arc": {"margin": config.margin, "scale": config.scale},
         "center": {"weight": config.center_weight},
     }

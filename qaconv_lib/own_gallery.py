@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from qaconv_lib.calibration import Calibration
-from qaconv_lib.losses import QAConvLoss
+from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import ReidModel
+from qaconv_lib.pairs import MatchingLoss
 from qaconv_lib.photographs import check_scores
 from qaconv_lib.picture_files import add_times, check_photographs, photograph_table
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -88,7 +89,7 @@ def search_gallery(
     maps = model.extract(query)
     scores = _gallery_scores(model, maps, images, store, progress)
     own = _absolute(query)[:, None] == _absolute(images)[None]
-    similarity = expit(scores) if model.config.loss == "qaconv" else scores
+    similarity = expit(scores) if compares_maps(model.config.loss) else scores
     ranked = similarity
     if times is not None:
         ranked = _probabilities(model, scores, calibration)
@@ -141,7 +142,7 @@ def _store_scores(
     model: ReidModel, query_maps: Tensor, images: pd.DataFrame, folder: Path, progress: bool
 ) -> np.ndarray:
     """The same from a store, to which images that it lacks are added."""
-    if not isinstance(model.criterion, QAConvLoss):
+    if not isinstance(model.criterion, MatchingLoss):
         raise ValueError(
             f"a store is searched by QAConv; this model has the loss {model.config.loss}"
         )
@@ -182,7 +183,7 @@ def _probabilities(
     model: ReidModel, scores: np.ndarray, calibration: Calibration | None
 ) -> np.ndarray:
     """What TLift wants: of QAConv the sigmoid of its logit, as in chapter 10."""
-    if model.config.loss == "qaconv":
+    if compares_maps(model.config.loss):
         return expit(scores)
     if calibration is None:
         raise ValueError(
@@ -202,7 +203,7 @@ def _rerank(
     model: ReidModel, query_maps: Tensor, images: pd.DataFrame, progress: bool
 ) -> np.ndarray:
     """Similarities (q, len(images)) after re-ranking, at the temperature of chapter 9."""
-    temperature = 10.0 if model.config.loss == "qaconv" else 1.0
+    temperature = 10.0 if compares_maps(model.config.loss) else 1.0
     maps = model.extract(images, progress=progress)
     query_gallery, between_queries, between_gallery = (
         1 - model.similarity(*pair, temperature=temperature, progress=progress).numpy(force=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from qaconv_lib.losses import LOSSES
+from qaconv_lib.losses import LOSSES, compares_maps
 from qaconv_lib.models import TrainingConfig
 
 
@@ -20,7 +20,8 @@ class Profile:
         backbones: settings of the "small" and the "large" backbone.
         changes: settings that replace the shared ones, by loss.
         searched: settings chosen on validation splits, by loss; see `search`.
-        tried: the settings that `search` tries, by loss.
+        tried: the settings that `search` tries, by loss. A loss without an entry in `searched` has
+            not been searched yet.
         identities: training identities used; None for all.
     """
 
@@ -41,7 +42,19 @@ class Profile:
 
 # The pooled baselines of the paper use layer4, without the neck.
 _POOLED = {"final_layer": "layer4", "neck_channels": None}
-_BASELINES = {loss: _POOLED for loss in LOSSES if loss != "qaconv"}
+_BASELINES = {loss: _POOLED for loss in LOSSES if not compares_maps(loss)}
+# Batches of the graph sampler; at the paper's size the settings of version 2.1 of the code.
+_GRAPH = {"sampler": "graph", "images_per_identity": 4}
+_GRAPH_PAPER = {
+    "sampler": "graph",
+    "images_per_identity": 2,
+    "batch_size": 64,
+    "triplet_margin": 16.0,
+    "tied": True,
+    "frozen_norm": True,
+    "learning_rate": 0.005,
+    "backbone_learning_rate": 0.0005,
+}
 _LAPTOP = TrainingConfig(
     backbone="efficientnet_lite0",
     neck_channels=64,
@@ -78,6 +91,13 @@ _TRIED = {
     + [_rates(0.01, 0.01, margin=0.5)],
     "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
+    # Cross-entropy and triplets at the rates around QAConv's best.
+    "pairwise": [
+        _rates(rate, rate, triplet_margin=margin)
+        for margin in (None, 16.0)
+        for rate in (0.05, 0.1, 0.2)
+    ]
+    + [_rates(0.1, 0.1, triplet_margin=4.0), _rates(0.1, 0.1, images_per_identity=2)],
 }
 _DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
 
@@ -89,7 +109,7 @@ PROFILES = {
         ),
         _MINIATURES,
         _LITES,
-        _BASELINES,
+        _BASELINES | {"pairwise": _GRAPH},
         tried=_DEFAULT_ONLY,
         identities=20,
     ),
@@ -98,7 +118,7 @@ PROFILES = {
         _LAPTOP,
         _MINIATURES,
         _LITES,
-        _BASELINES,
+        _BASELINES | {"pairwise": _GRAPH | _rates(0.1, 0.1)},
         searched={
             "qaconv": _rates(0.1, 0.1),
             "softmax": _rates(0.1, 0.1),
@@ -118,7 +138,7 @@ PROFILES = {
             "msmt17": "msmt17",
         },
         {"small": {"backbone": "resnet50"}, "large": {"backbone": "resnet152"}},
-        _BASELINES,
+        _BASELINES | {"pairwise": _GRAPH_PAPER},
         tried=_DEFAULT_ONLY,
     ),
 }

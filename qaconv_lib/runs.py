@@ -23,6 +23,7 @@ from qaconv_lib.checkpoints import make_folder, read_checkpoint
 from qaconv_lib.datasets import ReidDataset, all_images, load_dataset, load_test
 from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import (
     TrainingConfig,
     default_device,
@@ -88,6 +89,17 @@ class Run:
         """The training settings."""
         own = {key: value for key, value in self.settings.items() if key != "identities"}
         return get_profile(self.profile).config(self.loss, self.seed, **own)
+
+    def teacher(self) -> Run | None:
+        """The run whose model teaches this one's: QAConv with the backbone that `teacher` names.
+
+        Source, profile, seed, identities and image size are this run's.
+        """
+        backbone = self.config().teacher
+        if backbone is None:
+            return None
+        shared = {k: v for k, v in self.settings.items() if k in ("identities", "height", "width")}
+        return Run("qaconv", self.source, self.profile, self.seed, shared | {"backbone": backbone})
 
     def table(self) -> pd.DataFrame:
         """The training images."""
@@ -170,14 +182,22 @@ def train_run(
 
     Raises:
         UnreadableImageError: images cannot be read; it says which and how many.
+        FileNotFoundError: the run wants a teacher that is not trained yet.
     """
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
     whole = table = run.table()
     if skip_unreadable:
         table = readable_rows(whole, f"{run.source}, training", progress)
     make_folder(path.parent)  # now, and not after the training
+    taught_by = run.teacher()
+    teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = Trainer(
-        run.config(), table, device=device, run_folder=run_folder, tensorboard=tensorboard
+        run.config(),
+        table,
+        device=device,
+        run_folder=run_folder,
+        tensorboard=tensorboard,
+        teacher=teacher,
     )
     if run_folder is not None and process_rank() == 0:
         words = [f"--device={device}"] if device is not None else []
@@ -236,7 +256,7 @@ def pair_similarities(
 ) -> dict[str, np.ndarray]:
     """Similarities of a trained model on a dataset's query and gallery images, all pairs.
 
-    Those of QAConv are at temperature 10, as the released code hands them to re-ranking;
+    Those of QAConv's matcher are at temperature 10, as the released code hands them to re-ranking;
     `probabilities` takes them back to temperature 1.
 
     Args:
@@ -272,7 +292,7 @@ def pair_similarities(
     with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
         queries = extract_in_shares(model, dataset.query)
         gallery = extract_in_shares(model, dataset.gallery)
-    temperature = 10.0 if run.loss == "qaconv" else 1.0
+    temperature = 10.0 if compares_maps(run.loss) else 1.0
     found = {
         name: similarity_in_shares(model, a, b, temperature=temperature).numpy(force=True)
         for name, a, b in (
@@ -296,10 +316,10 @@ def probabilities(
 
     Args:
         similarity: any shape.
-        loss: for "qaconv" the logits are taken from temperature 10 to 1.
+        loss: where it compares maps the logits are taken from temperature 10 to 1.
         calibration: for a pooled model, slope and offset that make a logit of its similarity.
     """
-    if loss == "qaconv":
+    if compares_maps(loss):
         clipped = np.clip(similarity.astype(np.float64), 1e-12, 1 - 1e-12)
         return expit(10 * logit(clipped)).astype(np.float32)
     slope, offset = calibration or (1.0, 0.0)

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from qaconv_lib.datasets import validation_split
+from qaconv_lib.losses import compares_maps
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, read_records, results_folder, write_record
 from qaconv_lib.runs import Run, score, settings_name, summary
@@ -58,8 +59,11 @@ def search(
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start
-            scores = model.similarity(model.extract(query), model.extract(gallery))
-            similarity = scores.numpy(force=True)
+            # Triplets drive logits so far apart that at temperature 1 many would be alike.
+            temperature = 10.0 if loss == "pairwise" else 1.0
+            similarity = model.similarity(
+                model.extract(query), model.extract(gallery), temperature=temperature
+            ).numpy(force=True)
             done[name] = {
                 "experiment": "search",
                 "loss": loss,
@@ -105,12 +109,12 @@ def best_settings(loss: str, profile: str) -> dict:
 
 
 def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
-    """Slope and offset of the best settings' calibration on a source; None for QAConv.
+    """Slope and offset of the best settings' calibration on a source; None where maps are compared.
 
     Raises:
         FileNotFoundError: no search has been run on this source.
     """
-    if loss == "qaconv":
+    if compares_maps(loss):
         return None
     best = best_settings(loss, profile)
     for record in read_records("search"):

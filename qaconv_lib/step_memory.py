@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from qaconv_lib.backbones import Backbone
-from qaconv_lib.losses import ClassMemoryLoss, QAConvLoss
+from qaconv_lib.losses import ClassMemoryLoss, QAConvLoss, compares_maps
 from qaconv_lib.models import ReidModel, TrainingConfig, make_criterion
 
 _IMAGES = (2, 3)  # of the dry runs; the difference is what one image takes
@@ -97,7 +97,7 @@ def _maps(model: ReidModel, pixels: Tensor) -> Tensor:
 def _loss_bytes(config: TrainingConfig, backbone: Backbone, images: int, classes: int) -> int:
     """What the loss keeps: grows with the images, the classes, and the product of both."""
     dtype = torch.float32
-    if config.loss == "qaconv" and config.precision != "float32":
+    if compares_maps(config.loss) and config.precision != "float32":
         dtype = torch.bfloat16
     size = backbone.map_size(config.height, config.width)
     found = {}

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from qaconv_lib.distillation import Distillation, make_distillation
 from qaconv_lib.distributed import data_parallel, naming_lost_processes
+from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import ReidModel
+from qaconv_lib.pairs import MatchingLoss
 from qaconv_lib.shortage import naming_shortage
 
 
@@ -35,16 +38,22 @@ class TrainingStep:
     Args:
         model: the model, on the device where it is trained.
         optimizer: of its parameters.
+        teacher: the trained model that the configuration's `teacher` wants.
 
     Raises:
         ValueError: "float16" on a device that is no GPU.
     """
 
-    def __init__(self, model: ReidModel, optimizer: torch.optim.Optimizer):
+    def __init__(
+        self,
+        model: ReidModel,
+        optimizer: torch.optim.Optimizer,
+        teacher: ReidModel | None = None,
+    ):
         device, config = next(model.parameters()).device, model.config
         check_precision(config.precision, device)
         self.model, self.optimizer = model, optimizer
-        self._loss = data_parallel(_Loss(model))
+        self._loss = data_parallel(_Loss(model, make_distillation(config, teacher, device)))
         self._scaler = _scaler(device, config.precision == "float16")
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
@@ -99,20 +108,20 @@ class TrainingStep:
 class _Loss(nn.Module):
     """From images and labels to maps, loss and right answers: what is differentiated."""
 
-    def __init__(self, model: ReidModel):
+    def __init__(self, model: ReidModel, distillation: Distillation | None):
         super().__init__()
-        self.model = model
+        self.model, self.distillation = model, distillation
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        config = self.model.config
-        if config.precision == "float32":
+        config, criterion = self.model.config, self.model.criterion
+        dtype, low = getattr(torch, config.precision), config.precision != "float32"
+        with torch.autocast(images.device.type, dtype) if low else nullcontext():
             maps = self.model.backbone(images)
-            return maps, *self.model.criterion(maps, labels)
-        dtype = getattr(torch, config.precision)
-        with torch.autocast(images.device.type, dtype):
-            maps = self.model.backbone(images)
-        compared = maps.to(dtype) if config.loss == "qaconv" else maps
-        return maps, *self.model.criterion(compared, labels)
+        compared = maps.to(dtype) if low and compares_maps(config.loss) else maps
+        loss, hits = criterion(compared, labels)
+        if self.distillation is not None and isinstance(criterion, MatchingLoss):
+            loss = loss + self.distillation(criterion.matcher, images, maps)
+        return maps, loss, hits
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from qaconv_lib._cells import cell, interval, ordered, published
 from qaconv_lib.comparisons import LABELS, SUPPRESSED, compare, find_scores
 from qaconv_lib.experiments import (
-    ABLATIONS,
-    DIRECTIONS,
     EXPERIMENTS,
-    LAYER3,
-    ON_BOTH_LAYERS,
     Trial,
     find_record,
     get_experiment,
     list_trials,
 )
-from qaconv_lib.losses import LOSSES
+from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import read_records
 from qaconv_lib.runs import STAGES, Run
-from qaconv_lib.statistics import Difference, mean_and_deviation
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING, LAYER3, ON_BOTH_LAYERS
 
 _ARROW = "{} → {}"
 
@@ -35,7 +32,7 @@ def headline_table(profile: str = "laptop") -> pd.DataFrame:
         for stage in STAGES:
             name = LABELS[loss] if stage == "alone" else LABELS[loss] + stage.replace("+", " + ")
             rows[name] = {
-                _direction(profile, source, target): _cell(
+                _direction(profile, source, target): cell(
                     find_scores(_run(loss, source, profile), _name(profile, target), stage)
                 )
                 for source, target in DIRECTIONS
@@ -46,31 +43,31 @@ def headline_table(profile: str = "laptop") -> pd.DataFrame:
 def table1(profile: str = "laptop") -> pd.DataFrame:
     """What the loss contributes: every loss in both directions, and how far QAConv is ahead."""
     rows = {}
-    for loss in LOSSES:
+    for loss in TABLE1_LOSSES:
         row = {}
         for source, target in DIRECTIONS:
             name, direction = _name(profile, target), _direction(profile, source, target)
             found = find_scores(_run(loss, source, profile), name)
-            row[direction] = _cell(found)
+            row[direction] = cell(found)
             ahead = compare(find_scores(_run("qaconv", source, profile), name), found)
-            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else _interval(ahead)
-            row[f"published, {_ARROW.format(source, target)}"] = _published(
+            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else interval(ahead)
+            row[f"published, {_ARROW.format(source, target)}"] = published(
                 TABLE1[loss][source, target]
             )
         rows[LABELS[loss]] = row
-    return _ordered(rows)
+    return ordered(rows)
 
 
 def within_table(profile: str = "laptop") -> pd.DataFrame:
     """Every loss tested on other people of the dataset it was trained on."""
     rows = {
         LABELS[loss]: {
-            _name(profile, source): _cell(
+            _name(profile, source): cell(
                 find_scores(_run(loss, source, profile), _name(profile, source))
             )
             for source, _ in DIRECTIONS
         }
-        for loss in LOSSES
+        for loss in TABLE1_LOSSES
     }
     return pd.DataFrame(rows).T
 
@@ -88,14 +85,14 @@ def table2(profile: str = "laptop") -> pd.DataFrame:
             run, name = _run("qaconv", source, profile), _name(profile, target)
             direction = _direction(profile, source, target)
             found, alone = find_scores(run, name, stage), find_scores(run, name)
-            row[direction] = _cell(found)
-            gain = "–" if stage == "alone" else _interval(compare(found, alone))
+            row[direction] = cell(found)
+            gain = "–" if stage == "alone" else interval(compare(found, alone))
             row[f"gain, mAP, {direction}"] = gain
-            row[f"published, {_ARROW.format(source, target)}"] = _published(
+            row[f"published, {_ARROW.format(source, target)}"] = published(
                 TABLE2.get(stage, {}).get((source, target))
             )
         rows["QAConv" + ("" if stage == "alone" else stage.replace("+", " + "))] = row
-    return _ordered(rows)
+    return ordered(rows)
 
 
 def table3(profile: str = "laptop") -> pd.DataFrame:
@@ -121,8 +118,8 @@ def _backbones(profile: str, targets: Sequence[str], stages: Sequence[str]) -> p
                     if target == source:
                         row[f"→ {name}"] = row[f"published, → {target}"] = ""
                         continue
-                    row[f"→ {name}"] = _cell(find_scores(run, name, stage))
-                    row[f"published, → {target}"] = _published(
+                    row[f"→ {name}"] = cell(find_scores(run, name, stage))
+                    row[f"published, → {target}"] = published(
                         TABLES34.get((size, stage, source, target))
                     )
                 rows.append(row)
@@ -142,8 +139,8 @@ def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
         found = find_scores(run, _name(profile, target), seeds=seeds)
         first = found if first is None else first
         rows[variant_label(name, settings, run)] = {
-            "rank-1 / mAP": _cell(found),
-            "mAP against the first": "–" if found is first else _interval(compare(found, first)),
+            "rank-1 / mAP": cell(found),
+            "mAP against the first": "–" if found is first else interval(compare(found, first)),
         }
     return pd.DataFrame(rows).T
 
@@ -161,11 +158,40 @@ def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
             )
             name, direction = _name(profile, target), _direction(profile, source, target)
             found = find_scores(run, name, seeds=seeds)
-            row[direction] = _cell(found)
+            row[direction] = cell(found)
             ahead = compare(find_scores(ours, name, seeds=seeds), found)
-            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else _interval(ahead)
+            row[f"QAConv ahead, mAP, {direction}"] = "–" if loss == "qaconv" else interval(ahead)
         rows[f"{LABELS[loss]}, {run.config().final_layer}"] = row
-    return _ordered(rows)
+    return ordered(rows)
+
+
+def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
+    """Class memory, and pairs of batches drawn in several ways; equal seeds.
+
+    Each row is held against the class memory, and each sampler against random people.
+    """
+    seeds = EXPERIMENTS["graph-sampling"].seeds
+    rows: dict[str, dict] = {}
+    for source, target in DIRECTIONS:
+        name, direction = _name(profile, target), _direction(profile, source, target)
+        found = {
+            label: find_scores(
+                Run(loss, _name(profile, source), profile, 0, settings), name, seeds=seeds
+            )
+            for label, (loss, settings) in GRAPH_SAMPLING.items()
+        }
+        for label, scores in found.items():
+            form, _, drawn = label.partition(", ")
+            row = rows.setdefault(label, {})
+            row[direction] = cell(scores)
+            for words, other in (
+                ("class memory", "class memory"),
+                ("random people", f"{form}, random people"),
+            ):
+                same = label == other or not drawn
+                against = "–" if same else interval(compare(scores, found[other]))
+                row[f"mAP against {words}, {direction}"] = against
+    return ordered(rows)
 
 
 def tlift_table(profile: str = "laptop") -> pd.DataFrame:
@@ -188,7 +214,7 @@ def tlift_table(profile: str = "laptop") -> pd.DataFrame:
                 column = (
                     f"{_direction(profile, source, target)}, {stage.replace('+', '+ ').strip()}"
                 )
-                rows.setdefault(label, {})[column] = _cell([s[stage] for s in stages])
+                rows.setdefault(label, {})[column] = cell([s[stage] for s in stages])
     return pd.DataFrame(rows).T
 
 
@@ -244,13 +270,18 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def _started(name: str, profile: str) -> bool:
-    """Whether there is a record of what an experiment adds to the runs of Table 1."""
+    """Whether there is a record of what an experiment adds to the runs of Tables 1 and 3."""
     if name in ("headline", "within", "table1", "table2"):
         return any(find_record(trial) for trial in list_trials("table1", profile, 1))
     if name == "tlift":
         return any(find_record(trial, "tlift") for trial in list_trials(name, profile))
-    own = (trial for trial in list_trials(name, profile) if trial.run.settings)
+    shared = set() if name in ("table3", "table4") else set(_run_names("table3", profile))
+    own = (t for t in list_trials(name, profile) if t.run.settings and t.run.name not in shared)
     return any(find_record(trial) for trial in own)
+
+
+def _run_names(experiment: str, profile: str) -> list[str]:
+    return [trial.run.name for trial in list_trials(experiment, profile)]
 
 
 #: Tables that are no experiments of their own; they are drawn from the runs of Table 1.
@@ -264,6 +295,7 @@ _TABLES = {
     "table4": table4,
     "tlift": tlift_table,
     "pooled-layer": pooled_layer_table,
+    "graph-sampling": graph_sampling_table,
 }
 
 
@@ -282,30 +314,3 @@ def _name(profile: str, role: str) -> str:
 
 def _direction(profile: str, source: str, target: str) -> str:
     return _ARROW.format(_name(profile, source), _name(profile, target))
-
-
-def _cell(found: list[dict]) -> str:
-    if not found:
-        return "–"
-    parts = []
-    for key in ("rank1", "mean_ap"):
-        mean, deviation = mean_and_deviation([100 * scores[key] for scores in found])
-        parts.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else ""))
-    return f"{' / '.join(parts)} ({len(found)})"
-
-
-def _interval(difference: Difference | None) -> str:
-    if difference is None:
-        return "–"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
-
-
-def _published(pair: tuple[float, float] | None) -> str:
-    return "–" if pair is None else "{:.1f} / {:.1f}".format(*pair)
-
-
-def _ordered(rows: dict[str, dict]) -> pd.DataFrame:
-    """Columns of one kind side by side: ours, the differences, the published ones."""
-    table = pd.DataFrame(rows).T
-    kinds = [lambda c: "→" in c and "," not in c, lambda c: "mAP" in c, lambda c: "pub" in c]
-    return table[[column for kind in kinds for column in table.columns if kind(column)]]

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from qaconv_lib.checkpoints import make_folder
 from qaconv_lib.distributed import add_up, process_count, process_rank, share
+from qaconv_lib.graph_sampling import class_similarities, make_sampler
 from qaconv_lib.models import ReidModel, TrainingConfig, default_device
 from qaconv_lib.run_folder import STATE, Board, Stopwatch, write_log
 from qaconv_lib.run_state import read_state, write_state
@@ -51,6 +52,7 @@ class Trainer:
         run_folder: where to keep `last.safetensors` and `log.csv` after every epoch; None keeps
             nothing. If the state is there already, training goes on from it.
         tensorboard: write the log for TensorBoard too, into the run folder.
+        teacher: the trained model that `config.teacher` wants.
 
     Raises:
         ValueError: fewer images than a batch, a batch that processes and micro-batches cannot share
@@ -68,6 +70,7 @@ class Trainer:
         device: str | torch.device | None = None,
         run_folder: str | Path | None = None,
         tensorboard: bool = False,
+        teacher: ReidModel | None = None,
     ):
         if len(table) < config.batch_size:
             raise ValueError(
@@ -100,13 +103,21 @@ class Trainer:
             self.model = self.model.to(self.device)
         # Depthwise convolutions run about a third faster on a CPU with channels stored last.
         self.model.backbone.to(memory_format=torch.channels_last)
+        self.sampler = make_sampler(
+            config.sampler,
+            self.images.labels,
+            config.batch_size,
+            config.images_per_identity,
+            lambda chosen: class_similarities(self.model, table.iloc[chosen]),
+            config.seed,
+        )
         self.optimizer = torch.optim.SGD(
             self._parameter_groups(),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
-        self.step = TrainingStep(self.model, self.optimizer)
+        self.step = TrainingStep(self.model, self.optimizer, teacher)
         self.epoch = 0
         self.history: list[dict] = []
         self.timings: list[dict] = []
@@ -177,7 +188,7 @@ class Trainer:
     def _warm_start(self, progress: bool) -> None:
         """Take over the trunk of a softmax model trained for `warm_start` epochs."""
         first = dataclasses.replace(
-            self.config, loss="softmax", epochs=self.config.warm_start, warm_start=0
+            self.config, loss="softmax", epochs=self.config.warm_start, warm_start=0, teacher=None
         )
         trainer = Trainer(first, self.table, device=self.device)
         trained = trainer.train(progress=progress).backbone.trunk
@@ -209,12 +220,16 @@ class Trainer:
         seed = self.config.seed * 100_003 + self.epoch + 1
         torch.manual_seed(seed)
         size, workers = self.config.batch_size, self.config.workers
-        if process_count() == 1:
+        if self.sampler is not None:
+            self.sampler.set_epoch(self.epoch)
+            batches = [batch[share(size)] for batch in self.sampler]
+        elif process_count() == 1:
             return DataLoader(self.images, size, shuffle=True, drop_last=True, num_workers=workers)
-        order = torch.randperm(len(self.images))
-        batches = order[: len(order) // size * size].view(-1, size)[:, share(size)]
+        else:
+            order = torch.randperm(len(self.images))
+            batches = order[: len(order) // size * size].view(-1, size)[:, share(size)].tolist()
         torch.manual_seed(seed + (process_rank() << 40))  # augmentation differs between processes
-        return DataLoader(self.images, batch_sampler=batches.tolist(), num_workers=workers)
+        return DataLoader(self.images, batch_sampler=batches, num_workers=workers)
 
     def train_step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         """One step on images (b, 3, H, W) and labels (b,): its loss, and the right answers.

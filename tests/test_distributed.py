@@ -40,8 +40,9 @@ CLASSES = 5
 LITE = dataclasses.replace(TINY, backbone="efficientnet_lite0", frozen_stages=2)
 # Micro-batches of which each process takes half.
 PARTS = dataclasses.replace(TINY, loss="softmax", accumulate=2, clip_norm=0.5)
+TRIPLETS = dataclasses.replace(TINY, loss="pairwise", triplet_margin=2.0)
 CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES}
-CONFIGS |= {"lite": LITE, "micro-batches": PARTS}
+CONFIGS |= {"lite": LITE, "micro-batches": PARTS, "triplets": TRIPLETS}
 
 
 def make_table(folder):
@@ -104,6 +105,13 @@ def epochs(table, folder):
     }
 
 
+def drawn(table):
+    """Batches along the graph, of this process."""
+    more = {"loss": "pairwise", "sampler": "graph", "images_per_identity": 2}
+    trainer = Trainer(dataclasses.replace(TINY, **more), table, device="cpu")
+    return trainer._batches().batch_sampler
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -111,6 +119,7 @@ def worker(rank, folder):
     found = {name: steps(config, table) for name, config in CONFIGS.items()}
     found["retrieval"] = retrieval(table)
     found["epochs"] = epochs(table, Path(folder) / "run")
+    found["drawn"] = drawn(table)
     found["gathered"] = distributed.gather(torch.full((2 + rank, 3), rank), torch.tensor([rank]))
     try:
         Trainer(dataclasses.replace(TINY, batch_size=7), table, device="cpu")
@@ -142,6 +151,7 @@ def both(tmp_path_factory):
         process.start()
     alone = {name: steps(config, table) for name, config in CONFIGS.items()}
     alone["retrieval"] = retrieval(table)
+    alone["drawn"] = drawn(table)
     for process in processes:
         process.join(300)
     together = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
@@ -193,6 +203,12 @@ def test_epochs_share_the_images_and_can_be_resumed(both):
     assert batches == [4] * 4  # two batches of eight, half of each in either process
     files = sorted(path.name for path in (folder / "run").iterdir())
     assert files == ["last.safetensors", "log.csv"]
+
+
+def test_batches_along_the_graph_are_shared(both):
+    alone, (first, second), *_ = both
+    joined = [a + b for a, b in zip(first["drawn"], second["drawn"], strict=True)]
+    assert joined == alone["drawn"] and [len(batch) for batch in first["drawn"]] == [4, 4]
 
 
 def test_gather_takes_tensors_of_unequal_length(both):

@@ -31,6 +31,8 @@ TINY = TrainingConfig(
     epochs=3,
     decay_epochs=2,
 )
+#: Settings without which a loss has nothing to learn from in batches of four.
+OWN = {"pairwise": {"sampler": "pk", "images_per_identity": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,13 @@ def weights(trainer):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_training_lowers_the_loss(table, loss):
     config = dataclasses.replace(
-        TINY, loss=loss, epochs=12, decay_epochs=10, occlusion="none", backbone_learning_rate=0.01
+        TINY,
+        loss=loss,
+        epochs=12,
+        decay_epochs=10,
+        occlusion="none",
+        backbone_learning_rate=0.01,
+        **OWN.get(loss, {}),
     )
     trainer = Trainer(config, table)
     trainer.train()

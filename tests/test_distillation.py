@@ -1,0 +1,150 @@
+"""A student taught by a teacher's similarities."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qaconv_lib import experiments, runs
+from qaconv_lib.distillation import Distillation, distillation_loss, settled_logits
+from qaconv_lib.matching import QAConv
+from qaconv_lib.models import ReidModel
+from qaconv_lib.profiles import get_profile
+from qaconv_lib.runs import Run
+from qaconv_lib.training import Trainer
+
+TAUGHT = {"teacher": "efficientnet_lite0", "identities": 8}
+
+
+def by_definition(student, teacher, temperature):
+    total, size = 0.0, len(student)
+    for i in range(size):
+        for j in range(size):
+            if i != j:
+                s, u = (
+                    1 / (1 + math.exp(-z[i, j].item() / temperature)) for z in (student, teacher)
+                )
+                total -= u * math.log(s) + (1 - u) * math.log(1 - s)
+    return temperature**2 * total / (size * (size - 1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_agrees_with_the_definition(temperature):
+    torch.manual_seed(0)
+    student, teacher = 3 * torch.randn(2, 5, 5, dtype=torch.double)
+    found = distillation_loss(student, teacher, temperature).item()
+    assert found == pytest.approx(by_definition(student, teacher, temperature))
+
+
+def test_the_gradient_is_zero_where_both_agree_and_none_reaches_the_teacher():
+    torch.manual_seed(0)
+    teacher = torch.randn(5, 5, requires_grad=True)
+    student = teacher.detach().clone().requires_grad_()
+    distillation_loss(student, teacher).backward()
+    assert student.grad.abs().max() < 1e-6 and teacher.grad is None
+    moved = (student.detach() + torch.eye(5)).requires_grad_()  # an image with itself
+    distillation_loss(moved, teacher).backward()
+    assert moved.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "shapes, temperature, message",
+    [
+        (((2, 3), (2, 3)), 4.0, r"\(b, b\)"),
+        (((1, 1), (1, 1)), 4.0, "b > 1"),
+        (((2, 2), (3, 3)), 4.0, r"\(2, 2\) and \(3, 3\)"),
+        (((2, 2), (2, 2)), 0.0, "temperature"),
+    ],
+)
+def test_bad_input_is_named(shapes, temperature, message):
+    with pytest.raises(ValueError, match=message):
+        distillation_loss(*map(torch.zeros, shapes), temperature)
+
+
+def test_settled_logits_are_those_of_evaluation():
+    matcher, maps = QAConv(4, 2).train(), F.normalize(torch.randn(3, 5, 4, 2), dim=1)
+    matcher(maps, maps)  # moves the running statistics
+    before = matcher.bn.running_mean.clone()
+    found = settled_logits(matcher, maps)
+    assert matcher.training and torch.equal(matcher.bn.running_mean, before)
+    torch.testing.assert_close(found, matcher.eval()(maps, maps))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"teacher": "resnet"}, "teacher must be one of resnet18"),
+        ({"teacher": "resnet50", "loss": "softmax"}, "loss softmax cannot be taught"),
+        ({"teacher": "resnet50", "distill_temperature": 0.0}, "distill_temperature must be"),
+        ({"teacher": "resnet50", "distill_weight": -1.0}, "distill_weight must be"),
+    ],
+)
+def test_settings_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(get_profile("smoke").config("qaconv"), **change)
+
+
+def smoke_model(loss="qaconv", **more):
+    torch.manual_seed(1)
+    return ReidModel(get_profile("smoke").config(loss, pretrained=False, **more), 8)
+
+
+def test_a_teacher_that_does_not_fit_is_named():
+    config = get_profile("smoke").config("qaconv", teacher="efficientnet_lite0")
+    with pytest.raises(ValueError, match="loss softmax gives no probabilities"):
+        Distillation(smoke_model("softmax"), config)
+    with pytest.raises(ValueError, match="teacher takes images of 32 x 32, the student of 64 x 32"):
+        Distillation(smoke_model(height=32), config)
+    table = Run("qaconv", "mini-market", "smoke", settings={"identities": 8}).table()
+    for settings, teacher in ((config, None), (smoke_model().config, smoke_model())):
+        with pytest.raises(ValueError, match="go together"):
+            Trainer(settings, table, teacher=teacher)
+
+
+def test_a_step_with_a_teacher_adds_the_weighted_loss():
+    run = Run("qaconv", "mini-market", "smoke", settings=TAUGHT)
+    plain_config = dataclasses.replace(run.config(), teacher=None)
+    images = torch.rand(16, 3, 64, 32)
+    labels = torch.arange(16) % 8
+    losses = {}
+    for weight in (None, 1.0, 3.0):
+        teacher = smoke_model()
+        config = plain_config
+        if weight is not None:
+            config = dataclasses.replace(run.config(), distill_weight=weight)
+        trainer = Trainer(
+            config, run.table(), device="cpu", teacher=None if weight is None else teacher
+        )
+        trainer.model.train()
+        before = {key: value.clone() for key, value in teacher.state_dict().items()}
+        losses[weight], _ = trainer.train_step(images, labels)
+        assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+        assert not any("teacher" in key for key in trainer.model.state_dict())
+    assert losses[None] == 0 < losses[1.0]  # the memory is empty still
+    assert losses[3.0] == pytest.approx(3 * losses[1.0], rel=1e-5)
+
+
+class TestRuns:
+    def test_the_teacher_shares_what_must_be_alike(self):
+        settings = {"teacher": "efficientnet_lite2", "neck_channels": 16, "identities": 50}
+        run = Run("qaconv", "mini-duke", seed=2, settings=settings)
+        name = "qaconv-mini-duke-laptop-backbone=efficientnet_lite2-identities=50-seed2"
+        assert run.teacher().name == name
+        assert run.teacher().teacher() is None
+
+    def test_a_student_waits_for_its_teacher(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("QACONV_CACHE", str(tmp_path))
+        run = Run("qaconv", "mini-market", "smoke", settings=TAUGHT)
+        monkeypatch.setattr(Run, "table", lambda self: None)
+        with pytest.raises(FileNotFoundError, match="no checkpoint at .*identities=8"):
+            runs.train_run(run)
+
+    def test_an_experiment_trains_the_teacher_first(self, monkeypatch):
+        trained = []
+        run = Run("qaconv", "mini-market", settings={"teacher": "efficientnet_lite2"})
+        monkeypatch.setattr(experiments, "_has_model", lambda run: run.name in trained)
+        monkeypatch.setattr(experiments, "train_run", lambda run, **_: trained.append(run.name))
+        experiments._train(run, "cpu")
+        assert trained == [run.teacher().name, run.name]
