@@ -143,6 +143,13 @@ def test_what_the_page_says_of_the_numbers(page):
         }
         assert max(ranks[0]) < min(ranks[1])
     assert (page["height"], page["width"], len(page["queries"])) == (8, 4, 8)
+    first, cells = page["queries"][0]["gallery"][0], range(32)
+    level = [
+        k // 4 == p // 4
+        for k, p in zip(cells, first["to_gallery"], strict=True)
+        if first["to_query"][p] == k and first["similarities"][32 * k + p] > 0.8 * UNIT
+    ]
+    assert sum(level) > 0.75 * len(level), "most lines of the still figure"
 
 
 def test_size_of_all_files() -> None:

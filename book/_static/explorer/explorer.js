@@ -324,9 +324,9 @@
     const parts = scoreParts();
     const rows = [
       ["constant", 0, data.constant, "explorer-constant"],
-      ["query locations", data.constant, data.constant + parts.query, "explorer-part"],
-      ["gallery locations", data.constant + parts.query, parts.logit, "explorer-part"],
-      ["sum: the logit", 0, parts.logit, "explorer-sum"],
+      ["query", data.constant, data.constant + parts.query, "explorer-part"],
+      ["gallery", data.constant + parts.query, parts.logit, "explorer-part"],
+      ["sum (logit)", 0, parts.logit, "explorer-sum"],
     ];
     const low = data.constant - 1;
     const high = scale.logit + 1;
@@ -347,7 +347,7 @@
       return row;
     });
     const last = make("tr");
-    last.append(make("th", { scope: "row" }, "its sigmoid: the similarity"));
+    last.append(make("th", { scope: "row" }, "similarity"));
     last.append(make("td", { id: "explorer-similarity" }, parts.similarity.toFixed(3)), make("td", { "aria-hidden": "true" }));
     byId("score").replaceChildren(...made, last);
     const query = data.queries[state.query];
