@@ -114,6 +114,11 @@ class TrainingConfig:
                 f"accumulate must divide batch_size ({self.batch_size}) into micro-batches of at "
                 f"least 2 images, got {self.accumulate}"
             )
+        if self.loss == "pairwise" and self.accumulate > 1:
+            raise ValueError(
+                "accumulate must be 1 for the loss pairwise, whose pairs lie within a batch; got "
+                f"{self.accumulate}"
+            )
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm must be positive, or None, got {self.clip_norm}")
         check_sampling(self.sampler, self.batch_size, self.images_per_identity)

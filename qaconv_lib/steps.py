@@ -31,7 +31,8 @@ class TrainingStep:
       micro-batches meet the memory that the batch before left. Without BN in training mode the
       gradient is that of the whole batch but for rounding. BN takes its statistics over a
       micro-batch, the two layers of QAConv's head too, and moves its running statistics once for
-      each: with BN in training mode `accumulate` changes what is learnt.
+      each: with BN in training mode `accumulate` changes what is learnt. The loss pairwise, whose
+      pairs lie within a batch, takes none.
     - **clip_norm**: the gradient of all parameters, taken as one vector, is made no longer than
       this, once a step, after the scaling is undone.
 
