@@ -26,7 +26,6 @@ from qaconv_lib.models import ReidModel
 from qaconv_lib.synthetic.miniatures import plan
 from qaconv_lib.transforms import ReidImages
 
-PAIRS = ("true pairs", "hard negatives", "other people")
 SEED = 0  # of the choice of pairs
 OTHER_LEAST = 0.5  # a stricter `LEAST`, to see whether the choice matters
 
