@@ -26,7 +26,7 @@ from qaconv_lib.profiles import Profile, get_profile
 from qaconv_lib.records import provenance, read_record, write_record
 from qaconv_lib.runs import Run, pair_similarities, score, similarity_stages, summary, train_run
 from qaconv_lib.search import calibration_of
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING, LAYER3, ON_BOTH_LAYERS
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def _backbones(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[
 
 
 def _pooled_layers(profile: Profile, seed: int) -> Iterator[Trial]:
-    for loss in ON_BOTH_LAYERS:
+    for loss, layer3 in profile.on_layer3.items():
         for source, target in DIRECTIONS:
-            for settings in ({}, LAYER3):
+            for settings in ({}, layer3):
                 run = Run(loss, profile.datasets[source], profile.name, seed, settings)
                 yield Trial(run, profile.datasets[target], post=not settings)
 
