@@ -33,6 +33,7 @@ WIDTHS = (1440, 768, 360)
 THEMES = ("light", "dark")
 HEIGHT = 900
 TIMEOUT_MS = 180_000
+RESIZED_MS = 400  # after that the theme has made boxes that scroll reachable with the keyboard
 # Levels A and AA. Colours take longest and depend on the theme, the rest on the width.
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 COLOURS = ["color-contrast", "link-in-text-block"]
@@ -199,7 +200,10 @@ class Inspector:
 
     def run_axe(self, width: int, theme: str, **rules: Any) -> list[str]:
         """What axe-core finds on the open page by some of its rules."""
+        resized = width != (self.page.viewport_size or {}).get("width")
         self._show(width, theme)
+        if resized:
+            self.page.wait_for_timeout(RESIZED_MS)
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(_axe_source() + "; undefined")
             self.page.evaluate(THIN)

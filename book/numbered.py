@@ -14,6 +14,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
@@ -41,7 +42,21 @@ def number_figures(document: nodes.document, chapter: int) -> list[str]:
         _caption(figure).insert(0, [label, nodes.Text(" ")])
         figure["ids"].insert(0, anchor("Figure", number))
         places.append(figure["ids"][0])
+        _let_scroll(figure)
     return places
+
+
+def _let_scroll(figure: nodes.figure) -> None:
+    """Puts what stands above the caption into a box that scrolls by itself on a phone.
+
+    The second class has the theme make the box reachable with the keyboard while it scrolls.
+    """
+    pictures = [child for child in figure.children if not isinstance(child, nodes.caption)]
+    box = nodes.container(classes=["figure-scroll", "pst-scrollable-table-container"])
+    for picture in pictures:
+        figure.remove(picture)
+    box += pictures
+    figure.insert(0, box)
 
 
 def _caption(figure: nodes.figure) -> nodes.caption | None:
@@ -121,7 +136,13 @@ def merge_pages(
     _places(env).update({page: _places(other)[page] for page in pages if page in _places(other)})
 
 
+def number_here_only(app: Sphinx, config: Config) -> None:
+    """Switches off Sphinx's own numbers, which an extension of Jupyter Book switches on."""
+    config["numfig"] = False
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", number_here_only, priority=900)
     app.connect("doctree-read", read_page)
     app.connect("doctree-resolved", link_mentions)
     app.connect("env-purge-doc", forget_page)

@@ -19,6 +19,7 @@ CONF = f"""
 import sys
 sys.path.insert(0, {str(BOOK)!r})
 extensions = ["myst_parser", "sphinx.ext.mathjax", "numbered"]
+numfig = True
 myst_enable_extensions = ["dollarmath"]
 root_doc = "index"
 """
@@ -73,6 +74,7 @@ def test_numbers_and_links(tmp_path: Path) -> None:
     assert 'href="book/07_chapter.html#figure-7-1"' in front
     assert 'href="book/07_chapter.html#equation-7-1"' in front
     assert "figure-7-9" not in page, "code is left alone"
+    assert page.count("figure-scroll") == 2 and "Fig. " not in page
 
 
 def test_a_mention_of_what_does_not_exist_is_a_warning(tmp_path: Path) -> None:
