@@ -13,12 +13,13 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test site refresh bench lab lint hooks clean
+.PHONY: help book test site check-site refresh bench lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
 	@echo "make test     library tests, and every notebook with its outputs compared"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
+	@echo "make check-site  look at every page of that site in Chromium"
 	@echo "make refresh  run the notebooks in place and normalise them"
 	@echo "make bench    measure speed and memory beside the plain forms, draw chapter 13"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
@@ -49,6 +50,9 @@ test: $(INSTALLED)
 site: $(INSTALLED)
 	$(BIN)/jupyter-book build --all --quiet . $(SPHINX_STRICT)
 	@echo "The site is built: open $(CURDIR)/_build/html/index.html"
+
+check-site: $(INSTALLED)
+	$(PY) book/check_site.py _build/html
 
 refresh: $(INSTALLED)
 	$(PY) book/refresh.py

@@ -40,6 +40,7 @@ FRONT_PERSON = 203  # identity in mini-market
 # What `python -m qaconv_lib COMMAND`, or a script of this folder, prints stands between two marks.
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
+    (BOOK / "index.md", "headline", ["tables", "headline"]),
     (BOOK / "claims.md", "claims", ["claims"]),
     (BOOK / "model_card.md", "models", ["model_card.py"]),
 ]

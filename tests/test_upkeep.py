@@ -71,7 +71,7 @@ def after(words: list[str], *start: str) -> list[str] | None:
 
 def make_targets() -> set[str]:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z]+):", text, re.MULTILINE)) | {".venv/.installed"}
+    return set(re.findall(r"^([a-z-]+):", text, re.MULTILINE)) | {".venv/.installed"}
 
 
 @each_workflow

@@ -1,0 +1,166 @@
+"""The checks of `book/check_site.py`, on small pages that have one fault each."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+
+
+def load_check_site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("check_site", BOOK / "check_site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+check_site = load_check_site()
+pytestmark = pytest.mark.skipif(
+    check_site.find_chromium() is None, reason="no Chromium on this machine"
+)
+
+PICTURE = (
+    "data:image/svg+xml,"
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' width='40' height='40'%3E%3C/svg%3E"
+)
+FRAME = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>A page</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+{head}</head><body><main><article>{body}</article></main></body></html>"""
+FORMULAS = '<script src="tex-svg-full.js"></script>'
+SOUND = f"""<h1>A page</h1><p>Text, and <code>\\(code\\)</code>.</p><h2>A part</h2>
+<p><img src="{PICTURE}" alt="a square"></p>
+<p>A formula: <span class="math">\\(a^2 + b^2\\)</span>.</p>"""
+THEMED = """<script>
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => { document.documentElement.dataset.theme = dark.matches ? "dark" : "light"; };
+dark.onchange = follow;
+follow();
+</script>"""
+WIDE = '<div style="width: 700px">wide</div>'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(BOOK / "_static" / "mathjax" / "tex-svg-full.js", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inspector(folder: Path) -> Iterator:
+    with check_site.inspecting(folder) as inspector:
+        yield inspector
+
+
+@pytest.fixture
+def faults(inspector, folder: Path) -> Callable[..., list[str]]:
+    def faults_of_page(body: str, head: str = "", name: str = "page.html") -> list[str]:
+        (folder / name).write_text(FRAME.format(head=head, body=body), encoding="utf-8")
+        return check_site.faults_of(inspector, name)
+
+    return faults_of_page
+
+
+def test_a_sound_page_has_no_fault(faults) -> None:
+    assert faults(SOUND, FORMULAS + THEMED) == []
+
+
+@pytest.mark.parametrize(
+    "body, head, fault",
+    [
+        ("", '<script>console.error("oh")</script>', "console: oh"),
+        ("", "<script>missing()</script>", "console: missing is not defined"),
+        ("", '<script src="none.js"></script>', "request failed (404): none.js"),
+        ("", '<script src="http://10.0.0.1/a.js"></script>', "request to another place: http://10"),
+        ('<img src="none.png" alt="x">', "", "broken picture: none.png"),
+        (f'<img src="{PICTURE}">', "", "picture without a description"),
+        (f'<img src="{PICTURE}" alt=" ">', "", "picture without a description"),
+        ('<span class="math">\\(a\\)</span>', "", "formulas, but no MathJax"),
+        ('<span class="math">a</span>', FORMULAS, "formula not typeset: a"),
+        ('<span class="math">\\(\\nosuch\\)</span>', FORMULAS, "formula with an error"),
+        ('<span class="math">\\(\\frac{a}\\)</span>', FORMULAS, "formula with an error"),
+        ("A formula \\(a\\)", "", "formula left as text: A formula"),
+        ("A formula $$a$$", "", "formula left as text: A formula"),
+        ("<h1>Another</h1>", "", "not one heading of level 1"),
+        ("<h3>Deep</h3>", "", "heading skips a level: Deep"),
+        ('<p style="color: #bbb">pale</p>', "", "1440 px, light: axe color-contrast"),
+        ("<input>", "", "360 px, light: axe label"),
+        (WIDE, "", "page.html, 360 px, dark: scrolls sideways: 7"),
+        (
+            '<p class="dim">dim</p>',
+            "<style>@media (prefers-color-scheme: dark) { .dim { color: #ddd } }</style>",
+            "1440 px, dark: axe color-contrast",
+        ),
+        (
+            "",
+            '<script>document.documentElement.dataset.theme = "light"</script>',
+            "the dark theme is wanted, the light one shown",
+        ),
+    ],
+)
+def test_a_fault_is_found(faults, body: str, head: str, fault: str) -> None:
+    found = faults(f"<h1>A page</h1>{body}", head)
+    assert any(fault in one for one in found), found
+
+
+def test_a_wide_page_is_a_fault_only_where_it_does_not_fit(faults) -> None:
+    found = [fault for fault in faults(f"<h1>A page</h1>{WIDE}") if "sideways" in fault]
+    assert [fault.split(": ")[0] for fault in found] == [
+        "page.html, 360 px, light",
+        "page.html, 360 px, dark",
+    ]
+    inside = f'<h1>A page</h1><div style="overflow-x: auto" tabindex="0">{WIDE}</div>'
+    assert faults(inside) == []
+
+
+def test_what_one_page_says_is_not_counted_for_the_next(faults) -> None:
+    assert faults("<h1>A page</h1>", '<script>console.error("oh")</script>')
+    assert faults("<h1>A page</h1>", name="other.html") == []
+
+
+SEARCH = """<h1>Search</h1><ul id="search-results"></ul><script>
+const word = new URLSearchParams(location.search).get("q");
+const results = document.querySelector("#search-results");
+if (word === "reciprocal") results.innerHTML = '<li><a href="book/09_reranking.html">9</a></li>';
+</script>"""
+
+
+def test_a_search_names_the_page(inspector, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check_site, "TIMEOUT_MS", 3000)
+    (folder / "search.html").write_text(FRAME.format(head="", body=SEARCH), encoding="utf-8")
+    assert inspector.search("reciprocal", "book/09_reranking") == []
+    (fault,) = inspector.search("memory", "book/05_class_memory")
+    assert "'memory' does not name book/05_class_memory" in fault
+
+
+def test_the_command(inspector, folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(check_site, "inspecting", lambda site: nullcontext(inspector))
+    (folder / "good.html").write_text(FRAME.format(head="", body="<h1>A page</h1>"))
+    (folder / "bad.html").write_text(FRAME.format(head="", body="<p>no heading</p>"))
+    assert check_site.main([str(folder), "good.html"]) == 0
+    assert capsys.readouterr().out == "1 pages at 1440, 768, 360 px, light and dark: no faults\n"
+    assert check_site.main([str(folder), "good.html", "bad.html"]) == 1
+    assert capsys.readouterr().out.startswith("bad.html: not one heading of level 1\n2 pages")
+
+
+def test_a_folder_without_a_site(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no site in .*run `make site` first"):
+        check_site.main([str(tmp_path)])
+
+
+def test_the_pages_of_a_site(tmp_path: Path) -> None:
+    for name in ("search.html", "index.html", "book/b.html", "book/a.html", "book/a.css"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert check_site.pages_of(tmp_path) == ["search.html", "book/a.html", "book/b.html"]
