@@ -14,7 +14,7 @@ from qaconv_lib.experiments import EXPERIMENTS, Trial, find_record
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.runs import Run
 from qaconv_lib.statistics import Difference, paired_bootstrap
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, LAYER3, ON_BOTH_LAYERS
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS
 
 Comparison = tuple[str, Difference | None]
 LABELS = {
@@ -125,8 +125,8 @@ def best_pooled(profile: str) -> list[Comparison]:
         if not all(pooled.values()):
             found.append((label, None))
             continue
-        for loss in ON_BOTH_LAYERS:
-            if scores := _scores(profile, loss, source, target, settings=LAYER3):
+        for loss, layer3 in get_profile(profile).on_layer3.items():
+            if scores := _scores(profile, loss, source, target, settings=layer3):
                 pooled[f"{LABELS[loss]} on layer3"] = scores
         best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
         difference = compare(_scores(profile, "qaconv", source, target), pooled[best])
@@ -138,11 +138,11 @@ def pooled_layers(profile: str) -> list[Comparison]:
     """Pooled losses on layer4 against the same on layer3, both directions, same seeds."""
     seeds = EXPERIMENTS["pooled-layer"].seeds
     rows = []
-    for loss in ON_BOTH_LAYERS:
+    for loss, on_layer3 in get_profile(profile).on_layer3.items():
         for source, target in DIRECTIONS:
             layer4, layer3 = (
                 _scores(profile, loss, source, target, settings=settings, seeds=seeds)
-                for settings in ({}, LAYER3)
+                for settings in ({}, on_layer3)
             )
             rows.append((f"{LABELS[loss]}, {source} → {target}", compare(layer4, layer3)))
     return rows

@@ -23,10 +23,10 @@ from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import default_device
 from qaconv_lib.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.profiles import Profile, get_profile
-from qaconv_lib.records import provenance, read_records, write_record
+from qaconv_lib.records import provenance, read_record, write_record
 from qaconv_lib.runs import Run, pair_similarities, score, similarity_stages, summary, train_run
 from qaconv_lib.search import calibration_of
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING, LAYER3, ON_BOTH_LAYERS
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def _backbones(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[
 
 
 def _pooled_layers(profile: Profile, seed: int) -> Iterator[Trial]:
-    for loss in ON_BOTH_LAYERS:
+    for loss, layer3 in profile.on_layer3.items():
         for source, target in DIRECTIONS:
-            for settings in ({}, LAYER3):
+            for settings in ({}, layer3):
                 run = Run(loss, profile.datasets[source], profile.name, seed, settings)
                 yield Trial(run, profile.datasets[target], post=not settings)
 
@@ -161,11 +161,11 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
 
 def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
     """The record of a trial that was run with these very settings, if there is one."""
-    for record in read_records(folder):
-        if record.get("target") == trial.target and trial.run.made(record):
-            lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
-            return None if lacking else record
-    return None
+    record = read_record(folder, trial.name)
+    if record is None or record.get("target") != trial.target or not trial.run.made(record):
+        return None
+    lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
+    return None if lacking else record
 
 
 def evaluate_trial(
@@ -310,4 +310,5 @@ def _has_model(run: Run) -> bool:
     """Whether the run's model is there, trained with the settings the run has now."""
     if not run.trained(run.checkpoint()):
         return False
-    return any(run.made(record) for record in read_records("train"))
+    record = read_record("train", run.name)
+    return record is not None and run.made(record)

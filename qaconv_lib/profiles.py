@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from qaconv_lib.losses import LOSSES, compares_maps
 from qaconv_lib.models import TrainingConfig
 
+_LAYER3 = {"final_layer": "layer3"}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -19,6 +21,7 @@ class Profile:
         datasets: the dataset that stands for each of "market", "duke", "cuhk03" and "msmt17".
         backbones: settings of the "small" and the "large" backbone.
         changes: settings that replace the shared ones, by loss.
+        on_layer3: pooled losses that are tried on QAConv's layer too, and their settings there.
         searched: settings chosen on validation splits, by loss; see `search`.
         tried: the settings that `search` tries, by loss. A loss without an entry in `searched` has
             not been searched yet.
@@ -30,6 +33,7 @@ class Profile:
     datasets: dict[str, str]
     backbones: dict[str, dict]
     changes: dict[str, dict] = field(default_factory=dict)
+    on_layer3: dict[str, dict] = field(default_factory=lambda: {"softmax": _LAYER3, "arc": _LAYER3})
     searched: dict[str, dict] = field(default_factory=dict)
     tried: dict[str, list[dict]] = field(default_factory=dict)
     identities: int | None = None
@@ -119,6 +123,7 @@ PROFILES = {
         _MINIATURES,
         _LITES,
         _BASELINES | {"pairwise": _GRAPH | _rates(0.1, 0.1)},
+        on_layer3={"softmax": _LAYER3, "arc": _rates(0.05, 0.05) | _LAYER3},
         searched={
             "qaconv": _rates(0.1, 0.1),
             "softmax": _rates(0.1, 0.1),

@@ -71,6 +71,16 @@ def write_record(folder: str, name: str, record: dict) -> Path:
     return path
 
 
+def read_record(folder: str, name: str) -> dict | None:
+    """The record that `write_record` wrote under this name, or None.
+
+    Raises:
+        ValueError: the file is not a JSON record.
+    """
+    path = results_folder() / folder / f"{name}.json"
+    return _read_record(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
 def read_records(folder: str) -> list[dict]:
     """All records of a folder, sorted by name; none if there is no such folder.
 

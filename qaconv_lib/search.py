@@ -83,11 +83,14 @@ def search(
     return records
 
 
-def best_settings(loss: str, profile: str) -> dict:
+def best_settings(loss: str, profile: str, layer: str | None = None) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
-    The layer is held to what the paper names: candidates with another one are on record, and an
-    ablation tests them, but they are not chosen.
+    Args:
+        loss: one of `LOSSES`.
+        profile: smoke, laptop or paper.
+        layer: chosen among the candidates that take this layer; None means the one that the paper
+            names for the loss.
 
     Raises:
         FileNotFoundError: no search has been run.
@@ -95,7 +98,7 @@ def best_settings(loss: str, profile: str) -> dict:
     found: dict[str, list[dict]] = {}
     for record in read_records("search"):
         mine = (record["loss"], record["profile"]) == (loss, profile)
-        if mine and "final_layer" not in record["settings"]:
+        if mine and record["settings"].get("final_layer") == layer:
             found.setdefault(settings_name(record["settings"]), []).append(record)
     if not found:
         raise FileNotFoundError(

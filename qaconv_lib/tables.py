@@ -20,7 +20,7 @@ from qaconv_lib.profiles import get_profile
 from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import read_records
 from qaconv_lib.runs import STAGES, Run
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING, LAYER3, ON_BOTH_LAYERS
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING
 
 _ARROW = "{} → {}"
 
@@ -148,7 +148,8 @@ def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
 def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
     """Pooled losses on both layers, and how far QAConv, on layer3, is ahead; equal seeds."""
     seeds, rows = EXPERIMENTS["pooled-layer"].seeds, {}
-    kinds = [(loss, s) for loss in ON_BOTH_LAYERS for s in ({}, LAYER3)] + [("qaconv", {})]
+    layer3 = get_profile(profile).on_layer3
+    kinds = [(loss, s) for loss in layer3 for s in ({}, layer3[loss])] + [("qaconv", {})]
     for loss, settings in kinds:
         row = {}
         for source, target in DIRECTIONS:

@@ -174,7 +174,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:
-    parser.add_argument("loss", help="qaconv, softmax, arc, center or class-memory")
+    parser.add_argument("loss", help="qaconv, softmax, arc, center, class-memory or pairwise")
     parser.add_argument("source", help="dataset to train on, e.g. mini-market")
     parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
     if seed:

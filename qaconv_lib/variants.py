@@ -4,9 +4,6 @@ from __future__ import annotations
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
 
-#: Pooled losses that are tried on both layers, and the settings of QAConv's layer.
-ON_BOTH_LAYERS, LAYER3 = ("softmax", "arc"), {"final_layer": "layer3"}
-
 # The shorter of the two is what `warm_start` takes in all.
 _LONGER = [{"epochs": 7, "decay_epochs": 6}, {"epochs": 10, "decay_epochs": 8}]
 _TEACHER = "efficientnet_lite2"

@@ -44,6 +44,22 @@ def test_equal(intervals, expected):
     assert verdict(claim, found(*intervals)) == expected
 
 
+@pytest.mark.parametrize(
+    "intervals, expected",
+    [
+        ([(-1, 1), (3, 5)], HOLDS),  # better is no worse
+        ([(-2, 1)], HOLDS),
+        ([(-2.1, 1)], OPEN),
+        ([(-5, -3), (0, 1)], OPEN),
+        ([(-5, -3)], FAILS),
+        ([(3, 5), None], MISSING),
+    ],
+)
+def test_no_worse(intervals, expected):
+    claim = Claim("1", "A will do", "table1", lambda profile: [], margin=2.0, one_sided=True)
+    assert verdict(claim, found(*intervals)) == expected
+
+
 def test_what_has_no_comparison_cannot_be_tested():
     assert verdict(Claim("1", "A", "a GPU"), []) == UNTESTED
 
@@ -56,6 +72,7 @@ def test_every_claim_names_experiments_that_exist(claim):
         )
         assert all(isinstance(label, str) for label, _ in claim.compare("laptop"))
         assert claim.remark or claim.margin is None  # a margin must be stated to the reader
+        assert claim.margin is not None or not claim.one_sided
 
 
 def test_the_ledger_has_a_row_a_claim_and_the_compute_spent():

@@ -13,6 +13,7 @@ from qaconv_lib.__main__ import main
 from qaconv_lib.archives import cache_folder
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
+from qaconv_lib.losses import LOSSES
 from qaconv_lib.profiles import PROFILES, get_profile
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.runs import STAGES, Run, pair_similarities, probabilities, similarity_stages
@@ -402,6 +403,14 @@ def test_run_without_a_name_lists_the_experiments(capsys):
     assert main(["run"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in EXPERIMENTS)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "tune"])
+def test_the_help_names_every_loss(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert set(LOSSES) <= set(words)
 
 
 def test_the_papers_settings():

@@ -21,6 +21,15 @@ def test_settings_are_the_ones_the_search_found_best(loss):
     assert PROFILES["laptop"].searched[loss] == best_settings(loss, "laptop")
 
 
+@pytest.mark.parametrize("loss", PROFILES["laptop"].on_layer3)
+def test_settings_on_layer3_are_the_ones_the_search_found_best(loss):
+    run = Run(loss, "mini-market", settings=PROFILES["laptop"].on_layer3[loss])
+    assert (
+        run.settings
+        == Run(loss, "mini-market", settings=best_settings(loss, "laptop", "layer3")).settings
+    )
+
+
 def test_what_was_searched_is_what_the_profile_lists():
     """Of the losses with searched settings; of another there must be no record yet."""
     found = {(r["loss"], r["source"], settings_name(r["settings"])) for r in read_records("search")}
