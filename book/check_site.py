@@ -93,7 +93,8 @@ LOOK = r"""theme => {
   if (wide > width) {
     const held = node => node && node !== document.body &&
       (getComputedStyle(node).overflowX !== "visible" || held(node.parentElement));
-    const out = [...document.body.querySelectorAll("*")].filter(
+    const page = document.querySelector("article") || document.body;
+    const out = [...page.querySelectorAll("*")].filter(
       node => node.getBoundingClientRect().right > width + 1 && !held(node.parentElement));
     const what = out.map(node => [node.tagName.toLowerCase(), ...node.classList].join("."));
     faults.push(`scrolls sideways: ${wide} px, ${what.pop() || "?"}`);
