@@ -4,7 +4,8 @@ The Jupyter Book 1.x line loads sphinx-thebe twice on every page, an error in th
 This book's pages run without a kernel and fetch nothing from elsewhere.
 
 Sphinx writes the parameters of a long signature as descriptions without a term, which is no list
-that a screen reader could announce. They become lines.
+that a screen reader could announce. They become lines. The works of a bibliography get the role of
+a list's items in place of one that is deprecated.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ def _is_thebe(script: Any) -> bool:
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 
 
-def mend_signatures(
+def mend_lists(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Makes lines of the parameters of long signatures in one page."""
+    """Mends the signatures and the bibliography of one page."""
     if "body" in context:
-        context["body"] = SIGNATURE.sub(lambda found: as_lines(found[0]), context["body"])
+        body = SIGNATURE.sub(lambda found: as_lines(found[0]), context["body"])
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def as_lines(signature: str) -> str:
@@ -49,5 +51,5 @@ def as_lines(signature: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", drop_thebe, priority=900)
-    app.connect("html-page-context", mend_signatures)
+    app.connect("html-page-context", mend_lists)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
