@@ -40,6 +40,7 @@ FRAME = """<!doctype html>
 FORMULAS = '<script src="tex-svg-full.js"></script>'
 SOUND = f"""<h1>A page</h1><p>Text, and <code>\\(code\\)</code>.</p><h2>A part</h2>
 <p><img src="{PICTURE}" alt="a square"></p>
+<p><label><input type="radio"><img src="{PICTURE}" alt="">named</label></p>
 <p>A formula: <span class="math">\\(a^2 + b^2\\)</span>.</p>"""
 THEMED = """<script>
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -85,7 +86,8 @@ def test_a_sound_page_has_no_fault(faults) -> None:
         ("", '<script src="http://10.0.0.1/a.js"></script>', "request to another place: http://10"),
         ('<img src="none.png" alt="x">', "", "broken picture: none.png"),
         (f'<img src="{PICTURE}">', "", "picture without a description"),
-        (f'<img src="{PICTURE}" alt=" ">', "", "picture without a description"),
+        (f'<img src="{PICTURE}" alt="">', "", "picture without a description"),
+        (f'<label><img src="{PICTURE}" alt=" ">a</label>', "", "picture without a description"),
         ('<span class="math">\\(a\\)</span>', "", "formulas, but no MathJax"),
         ('<span class="math">a</span>', FORMULAS, "formula not typeset: a"),
         ('<span class="math">\\(\\nosuch\\)</span>', FORMULAS, "formula with an error"),

@@ -1,0 +1,57 @@
+"""What `book/tidy_site.py` makes of the pages' HTML."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+pytest.importorskip("sphinx", reason="what builds the pages is not installed")
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+
+
+def load_tidy_site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tidy_site", BOOK / "tidy_site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tidy_site = load_tidy_site()
+PAGE = """<dl class="py function">
+<dt class="sig sig-object py" id="f">f(<dl>
+<dd><em>a</em>,</dd>
+<dd><em>b</em>,</dd>
+</dl>
+)</dt>
+<dd><p>What it does.</p></dd></dl>
+<dl><dt>term</dt><dd>description</dd></dl>"""
+
+
+def test_parameters_of_a_signature_become_lines_and_lists_stay() -> None:
+    context = {"body": PAGE}
+    tidy_site.mend_lists(None, "page", "page.html", context, None)
+    signature, rest = context["body"].split("</dt>", 1)
+    assert signature.count('<span class="sig-line"><em>') == signature.count("</span>") == 2
+    assert "<dl>" not in signature and "<dd>" not in signature
+    assert rest == PAGE.split("</dt>", 1)[1]
+
+
+def test_works_are_items_of_their_list() -> None:
+    context = {"body": '<div role="list"><div role="doc-biblioentry">a work</div></div>'}
+    tidy_site.mend_lists(None, "page", "page.html", context, None)
+    assert context["body"] == '<div role="list"><div role="listitem">a work</div></div>'
+
+
+def test_scripts_of_thebe_are_dropped() -> None:
+    scripts = [
+        SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={}),
+        SimpleNamespace(filename=None, attributes={"body": "const THEBE_JS_URL = 1"}),
+        SimpleNamespace(filename="_static/doctools.js", attributes={}),
+    ]
+    context = {"script_files": scripts}
+    tidy_site.drop_thebe(None, "page", "page.html", context, None)
+    assert context["script_files"] == scripts[2:]
