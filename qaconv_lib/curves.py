@@ -65,7 +65,7 @@ def show_time_line(
     if not len(columns):
         raise ValueError(f"there are no gallery images of camera {gallery_camera}")
     figure, (above, below) = plt.subplots(
-        2, 1, figsize=(8, 4.2), height_ratios=[1, 3.2], layout="constrained"
+        2, 1, figsize=(5.6, 4.4), height_ratios=[1, 4], layout="constrained"
     )
     own = scene.query_seconds - scene.query_seconds[query]
     in_camera = scene.query_cameras == scene.query_cameras[query]
@@ -93,13 +93,13 @@ def show_time_line(
         markeredgecolor="black",
         label="pivots",
     )
-    for name, column in (marked or {}).items():
+    for number, (name, column) in enumerate((marked or {}).items()):
         place = seconds[column], scores[column]
-        below.plot(*place, "o", color=COLOURS["blue"])
+        below.plot(*place, "osD^v"[number % 5], color=COLOURS[_STYLES[number % 5][0]])
         below.annotate(name, place, xytext=(5, 4), textcoords="offset points")
     below.set(xlabel="seconds on the gallery camera's clock", ylim=(-0.12, 1.05))
     below.set_title("the gallery camera: similarity of every image to the query (grey)", fontsize=9)
-    below.legend(fontsize=8, loc="upper right")
+    below.legend(fontsize=9, loc="upper right")
     return finish(figure, alt)
 
 

@@ -83,16 +83,17 @@ def _rates(new: float, trunk: float, **more) -> dict:
 _RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
 _TRIED = {
     "qaconv": [_rates(*pair) for pair in _RATES],
-    # The pooled baseline on the layer that QAConv takes is tried too, for `pooled-layer`.
+    # Two pooled baselines are tried on the layer that QAConv takes, too, for `pooled-layer`.
     "softmax": [_rates(*pair) for pair in _RATES]
-    + [_rates(*pair, final_layer="layer3") for pair in _RATES[1:5]],
+    + [_rates(*pair, final_layer="layer3") for pair in [*_RATES[1:], (0.4, 0.4)]],
     # The others: what they have of their own, first at the rates that softmax and QAConv do best
     # with. Arc loss has a steeper gradient, and was tried at lower ones too. A row whose best
     # candidate lay at its end was made longer.
     "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
     + [_rates(0.05, 0.05, margin=0.2)]
     + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]
-    + [_rates(0.01, 0.01, margin=0.5)],
+    + [_rates(0.01, 0.01, margin=0.5)]
+    + [_rates(rate, rate, margin=0.5, final_layer="layer3") for rate in (0.01, 0.02, 0.05, 0.1)],
     "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
     # Cross-entropy and triplets at the rates around QAConv's best.
@@ -123,7 +124,10 @@ PROFILES = {
         _MINIATURES,
         _LITES,
         _BASELINES | {"pairwise": _GRAPH | _rates(0.1, 0.1)},
-        on_layer3={"softmax": _LAYER3, "arc": _rates(0.05, 0.05) | _LAYER3},
+        on_layer3={
+            "softmax": _rates(0.2, 0.2) | _LAYER3,
+            "arc": _rates(0.05, 0.05) | _LAYER3,
+        },
         searched={
             "qaconv": _rates(0.1, 0.1),
             "softmax": _rates(0.1, 0.1),

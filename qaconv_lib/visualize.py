@@ -292,14 +292,14 @@ def show_rank_lists(
     )
     for row, (name, found) in zip(axes, lists.items(), strict=True):
         row[0].imshow(query_image)
-        row[0].set_title("query", fontsize=8)
-        row[0].set_ylabel(name, fontsize=9)
+        row[0].set_title("query\n", fontsize=10)
+        row[0].set_ylabel(name, fontsize=11)
         for axis, image, kind, score in zip(row[1 : len(found.images) + 1], *found, strict=True):
             if kind not in _LOOKS:
                 raise ValueError(f"kinds must be among {', '.join(_LOOKS)}, got {kind!r}")
             colour, line, mark = _LOOKS[kind]
             axis.imshow(image)
-            axis.set_title(f"{mark} {score:.2f}".strip(), fontsize=8, color=colour)
+            axis.set_title(f"{mark}\n{score:.2f}", fontsize=10, color=colour)
             for spine in axis.spines.values():
                 spine.set(color=colour, linestyle=line, linewidth=2.5)
         for axis in row:

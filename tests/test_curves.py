@@ -34,7 +34,7 @@ def _close():
 
 
 def test_a_time_line_shows_pivots_and_probability():
-    figure = show_time_line(*TIMED, 0, 1, k=3, marked={"X4": 3}, alt="a time line")
+    figure = show_time_line(*TIMED, 0, 1, k=3, marked={"X4": 3, "X1": 0}, alt="a time line")
     above, below = figure.axes
     nearby = next(line for line in above.lines if line.get_marker() == "o")
     assert nearby.get_xdata().tolist() == [0, 40, 90]
@@ -45,8 +45,10 @@ def test_a_time_line_shows_pivots_and_probability():
     at = dict(zip(curve.get_xdata(), curve.get_ydata(), strict=True))
     expected = (np.exp(-4.84) + np.exp(-3.24) + 1) / 3  # of X4, as in the chapter
     assert at[1400.0] == pytest.approx(expected)
-    marked = next(line for line in below.lines if line.get_marker() == "o")
-    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (1400.0, 0.60)
+    marked = [line for line in below.lines if line.get_marker() in ("o", "s")]
+    places = [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked]
+    assert places == [(1400.0, 0.60), (1000.0, 0.50)]
+    assert marked[0].get_color() != marked[1].get_color()
     assert figure.get_label() == "a time line"
 
 
