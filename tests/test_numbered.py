@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 pytest.importorskip("myst_nb", reason="what builds the pages is not installed")
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 MENTION = re.compile(r"\b(Figure|Equation)\s(\d+\.\d+)\b")
+WIDE = 600  # pixels; six inches
 CONF = f"""
 import sys
 sys.path.insert(0, {str(BOOK)!r})
@@ -112,6 +116,16 @@ def test_figures_of_a_chapter_have_captions(path: Path) -> None:
     for caption in filter(None, given):
         assert caption[0].isupper() or caption[0] in "`$*", caption
         assert caption.endswith("."), caption
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_wide_figures_are_marked(path: Path) -> None:
+    for cell in filter(shows_a_picture, nbformat.read(path, as_version=4).cells):
+        figure = cell.metadata.mystnb.get("figure", {})
+        shown = [pair for output in cell.outputs for pair in output.get("data", {}).items()]
+        picture = next(data for kind, data in shown if kind.startswith("image/"))
+        width = Image.open(BytesIO(base64.b64decode(picture))).width
+        assert not figure or (figure.get("classes") == "wide") == (width >= WIDE), cell.source
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
