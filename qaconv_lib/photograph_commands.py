@@ -44,6 +44,7 @@ def add_match(subparsers: Subparsers) -> None:
         "--all", action="store_true", help="lines that are the best of one side only, too"
     )
     add_model_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_match)
 
 
@@ -103,6 +104,7 @@ def add_search(subparsers: Subparsers) -> None:
         "--skip-unreadable", action="store_true", help="leave out files that cannot be used"
     )
     add_model_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_search)
 
 
@@ -187,6 +189,7 @@ def _without_bad(paths: list[Path]) -> list[Path]:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, what is known of it, and where it runs."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -204,7 +207,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "pictures, 1 / (n + 1) for each of a gallery of n)",
     )
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def known_for(model: ReidModel, options: argparse.Namespace) -> Knowledge:
