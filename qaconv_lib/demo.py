@@ -51,8 +51,8 @@ def load_gradio(folder: str | os.PathLike[str]) -> Any:
         import gradio
     except ImportError as error:
         raise ImportError(
-            'the demo needs Gradio: pip install "qaconv-book[demo]", or in a checkout of the book '
-            'pip install -e ".[demo]"'
+            'the demo needs Gradio: pip install -e ".[demo]" in the folder of the book, or '
+            "pip install gradio"
         ) from error
     return gradio
 
@@ -107,12 +107,17 @@ class _Secluded:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Callable, send: Callable) -> None:
-        head: dict[str, Any] = {}
+        head: dict[str, Any] = {}  # of a page, until all of it is there
         body = bytearray()
 
-        async def send_page(message: dict[str, Any]) -> None:
+        async def send_on(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                head.update(message)
+                kind = dict(message["headers"]).get(b"content-type", b"")
+                if kind.startswith(b"text/html"):
+                    head.update(message)
+                    return
+            if not head:
+                await send(message)
                 return
             body.extend(message.get("body", b""))
             if message.get("more_body"):
@@ -124,8 +129,7 @@ class _Secluded:
             await send({**head, "headers": fields})
             await send({"type": "http.response.body", "body": page})
 
-        whole = scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET"
-        await self.app(scope, receive, send_page if whole else send)
+        await self.app(scope, receive, send_on)
 
 
 def add_demo(subparsers: argparse._SubParsersAction) -> None:

@@ -189,7 +189,7 @@ def _picture(figure: Figure, kind: str = "picture") -> str:
     """A figure as an `img` that is part of the page; the figure is forgotten."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.05)
-    alt = html.escape(figure.get_label())
+    alt = html.escape(str(figure.get_label()))
     width = round(100 * figure.get_figwidth())
     plt.close(figure)
     data = base64.b64encode(stream.getvalue()).decode()

@@ -51,7 +51,6 @@ def build_page(gr: Any, answers: Answers, *, local: bool = True) -> Any:
         answers: what the page asks.
         local: only this machine can open the page; it says so.
     """
-
     examples = example_pictures()
     page = gr.Blocks(
         title="QAConv: do two pictures show one person?",
@@ -104,12 +103,11 @@ def _add_pair(gr: Any, answers: Answers, examples: Examples | None) -> None:
             )
             button = gr.Button("Compare", variant="primary")
             if examples is not None:
-                gr.Examples(
-                    [[examples.query, examples.same], [examples.query, examples.stranger]],
-                    pictures,
-                    example_labels=["One person, two cameras", "Two people who look alike"],
-                    label="Drawn people to try it with",
-                )
+                pairs = {
+                    "One person, two cameras": [examples.query, examples.same],
+                    "Two people who look alike": [examples.query, examples.stranger],
+                }
+                _add_examples(gr, pairs, pictures)
         with gr.Column():
             result = gr.HTML(
                 '<p class="hint">Choose two pictures and compare them.</p>', padding=False
@@ -124,7 +122,8 @@ def _add_pair(gr: Any, answers: Answers, examples: Examples | None) -> None:
 def _add_gallery(gr: Any, answers: Answers, examples: Examples | None) -> None:
     label = f"Gallery, up to {MAX_FILES} pictures"
     if answers.gallery:
-        label += f"; without any, the {len(answers.gallery):,} of {answers.folder} are searched"
+        place = f" of {answers.folder.resolve().name}" if answers.folder else ""
+        label += f"; without any, the {len(answers.gallery):,}{place} are searched"
     with gr.Row():
         with gr.Column(scale=1):
             query = _picture_input(gr, "Query", "search-query")
@@ -146,12 +145,9 @@ def _add_gallery(gr: Any, answers: Answers, examples: Examples | None) -> None:
             others = _files_input(gr, "Other people of the query's camera", "search-others", 140)
     button = gr.Button("Search", variant="primary")
     if examples is not None:
-        gr.Examples(
-            [[examples.query, examples.gallery]],
-            [query, gallery],
-            example_labels=[f"One person among {len(examples.gallery)} pictures"],
-            label="Drawn people to try it with",
-        )
+        search = [examples.query, examples.gallery]
+        label = f"One person among {len(examples.gallery)} pictures"
+        _add_examples(gr, {label: search}, [query, gallery])
     result = gr.HTML('<p class="hint">Choose a query and a gallery, and search.</p>', padding=False)
 
     def rank(query: Any, gallery: Any, times: Any, others: Any) -> str:
@@ -172,6 +168,18 @@ def _files_input(gr: Any, label: str, name: str, height: int) -> Any:
         height=height,
         elem_id=name,
     )
+
+
+def _add_examples(gr: Any, examples: dict[str, list[Any]], inputs: list[Any]) -> None:
+    """Buttons that fill in pictures; their files stay while uploads are deleted."""
+    gr.Examples(
+        list(examples.values()),
+        inputs,
+        example_labels=list(examples),
+        label="Drawn people to try it with",
+    )
+    for component in inputs:
+        component.keep_in_cache.update(component.temp_files)
 
 
 def _on(gr: Any, event: Callable, function: Callable, inputs: list[Any], output: Any) -> None:
