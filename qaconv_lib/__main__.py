@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qaconv_lib.data_commands import DATA_COMMANDS
+from qaconv_lib.demo import add_demo
 from qaconv_lib.experiment_commands import EXPERIMENT_COMMANDS
 from qaconv_lib.export import add_export
 from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS
@@ -29,6 +30,7 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     *EXPERIMENT_COMMANDS,
     add_export,
     *PHOTOGRAPH_COMMANDS,
+    add_demo,
     *PREPARATION_COMMANDS,
 ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,33 +43,24 @@ def add_match(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--all", action="store_true", help="lines that are the best of one side only, too"
     )
-    _add_model_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_match)
 
 
 def run_match(options: argparse.Namespace) -> None:
     """Compare, print the numbers, write the picture."""
+    from qaconv_lib.photograph_words import describe_match
     from qaconv_lib.photographs import match_photographs, open_model
 
     pictures = [options.query, options.gallery]
     _check_output(options.output, pictures)
     model = open_model(options.model, options.device)
-    known = _known(model, options)
+    known = known_for(model, options)
     prior = 0.5 if options.prior is None else options.prior
     found = match_photographs(model, *pictures)
-    print(f"similarity   {found.similarity:.2f}")
-    if known.calibration is not None:
-        probability = float(known.calibration.probability(found.score, prior))
-        print(
-            f"probability  {_percent(probability)} that both show one person, if it was "
-            f"{_percent(prior)} before; calibrated on {known.domain}"
-        )
-    for rate, threshold in sorted(known.thresholds.items(), reverse=True):
-        verdict = "above" if found.score >= threshold else "below"
-        print(
-            f"decision     {verdict} the threshold that {_percent(rate)} of the pairs of different "
-            f"people reach on {known.domain}"
-        )
+    for name, text in describe_match(found, known, prior):
+        print(f"{name:<13}{text}")
     title = f"similarity {found.similarity:.2f}"
     figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
     _save(figure, options.output)
@@ -113,13 +103,15 @@ def add_search(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be used"
     )
-    _add_model_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_search)
 
 
 def run_search(options: argparse.Namespace) -> None:
     """Search, write the lists, and print the first of each."""
     from qaconv_lib.own_gallery import DEPTH, gallery_prior, search_gallery
+    from qaconv_lib.photograph_words import describe_prior
     from qaconv_lib.photographs import open_model
     from qaconv_lib.picture_files import list_photographs, read_times
 
@@ -129,7 +121,7 @@ def run_search(options: argparse.Namespace) -> None:
         gallery = _without_bad(gallery)
     times = None if options.times is None else read_times(options.times)
     model = open_model(options.model, options.device)
-    known = _known(model, options)
+    known = known_for(model, options)
     found = search_gallery(
         model,
         queries,
@@ -149,10 +141,7 @@ def run_search(options: argparse.Namespace) -> None:
     print(f"lists        {printable(options.output / 'ranks.csv')}")
     if known.calibration is not None:
         prior = gallery_prior(len(gallery)) if options.prior is None else options.prior
-        print(
-            f"Note: probabilities are calibrated on {known.domain}, for images each of which had "
-            f"a probability of {_percent(prior)} to show the person before they were compared."
-        )
+        print(f"Note: {describe_prior(known, prior)}")
     if options.rerank and len(gallery) < _FEW:
         print(
             f"Note: re-ranking trusts the neighbours of each image. Of {len(gallery)} images most "
@@ -199,7 +188,8 @@ def _without_bad(paths: list[Path]) -> list[Path]:
     return kept
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, what is known of it, and where it runs."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -217,10 +207,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "pictures, 1 / (n + 1) for each of a gallery of n)",
     )
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _known(model: ReidModel, options: argparse.Namespace) -> Knowledge:
+def known_for(model: ReidModel, options: argparse.Namespace) -> Knowledge:
     """What is on record; a wrong prior is refused here, before the work."""
     from qaconv_lib.photographs import known_about
 
@@ -231,23 +220,10 @@ def _known(model: ReidModel, options: argparse.Namespace) -> Knowledge:
 
 def _remark(options: argparse.Namespace, known: Knowledge, pictures: list[Path]) -> None:
     """What the reader of the numbers must know."""
-    from qaconv_lib.photographs import DRAWN_WARNING
-    from qaconv_lib.picture_files import wide_photographs
+    from qaconv_lib.photograph_words import remarks
 
-    if known.calibration is None:
-        print(
-            "Note: there is no calibration of this model, so no probability; make one with "
-            "`python -m qaconv_lib calibrate MODEL DATASET`."
-        )
-    if wide := wide_photographs(pictures):
-        more = f" and {len(wide) - 1:,} more" if len(wide) > 1 else ""
-        print(
-            f"Note: wider than high are {printable(wide[0])}{more}. A crop of one person is "
-            "expected; `crop` cuts people out of whole frames."
-        )
-    warning = DRAWN_WARNING if options.model is None else known.warning
-    if warning:
-        print(f"Note: {warning}")
+    for sentence in remarks(known, pictures, shipped=options.model is None):
+        print(f"Note: {printable(sentence)}")
 
 
 def _check_output(path: Path, pictures: list[Path]) -> None:
@@ -274,16 +250,6 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(stream, format=kind, dpi=_DPI, metadata=about)
     plt.close(figure)
     write_whole(path, stream.getvalue())
-
-
-def _percent(share: float) -> str:
-    """A percentage with the digits that matter: 0.012 %, 57 %, 99.98 %."""
-    if not 1e-6 <= share <= 1 - 1e-6:
-        return "under 0.0001 %" if share < 0.5 else "over 99.9999 %"
-    if share < 0.99:
-        return f"{100 * share:.2g} %"
-    digits = -math.floor(math.log10(100 * (1 - share)))
-    return f"{100 * share:.{digits}f} %"
 
 
 def printable(path: str | Path) -> str:

@@ -124,7 +124,12 @@ class PhotographMatch(NamedTuple):
     kernel_size: int
 
     def show(
-        self, *, threshold: float = 0.6, mutual: bool = True, title: str | None = None
+        self,
+        *,
+        threshold: float = 0.6,
+        side: str = "query",
+        mutual: bool = True,
+        title: str | None = None,
     ) -> Figure:
         """A picture of the correspondences; see `show_correspondences`.
 
@@ -137,6 +142,7 @@ class PhotographMatch(NamedTuple):
             *self.images,
             *self.maps,
             threshold=threshold * self.kernel_size**2,
+            side=side,
             mutual=mutual,
             kernel_size=self.kernel_size,
             title=title,

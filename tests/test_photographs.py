@@ -16,11 +16,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.special import expit, logit
 
-from qaconv_lib import own_gallery, photograph_commands, photographs
+from qaconv_lib import own_gallery, photographs
 from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.models import ReidModel, save_model
 from qaconv_lib.own_gallery import gallery_prior, search_gallery
+from qaconv_lib.photograph_words import percent
 from qaconv_lib.photographs import known_about, match_photographs, open_model
 from qaconv_lib.picture_files import (
     add_times,
@@ -374,7 +375,7 @@ def test_a_search_says_what_its_probabilities_rest_on(people, lists, times, tmp_
     ],
 )
 def test_percentages_have_the_digits_that_matter(share, said):
-    assert photograph_commands._percent(share) == said
+    assert percent(share) == said
 
 
 def test_files_that_cannot_be_used_are_left_out_if_asked(
