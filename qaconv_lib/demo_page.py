@@ -230,6 +230,8 @@ def look_is_served(gr: Any) -> bool:
 def look(gr: Any) -> dict[str, Any]:
     """Theme and style; all fonts are the system's."""
     theme = gr.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
     )
     return {"theme": theme, "css": _LOOK}
