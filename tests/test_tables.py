@@ -8,6 +8,7 @@ import pytest
 from qaconv_lib import tables
 from qaconv_lib.__main__ import main
 from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS
+from qaconv_lib.profiles import get_profile
 from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import write_record
 from qaconv_lib.runs import STAGES, Run
@@ -108,7 +109,7 @@ def test_tfusion_is_read_from_its_own_records(filled):
 
 
 def test_pooled_losses_are_shown_on_both_layers(filled):
-    run = Run("softmax", "mini-market", settings={"final_layer": "layer3"})
+    run = Run("softmax", "mini-market", settings=get_profile("laptop").on_layer3["softmax"])
     write(run, "mini-duke", {"alone": scores([0.45] * 4, [1] * 4)})
     table = tables.pooled_layer_table()
     shown = table["mini-market → mini-duke"]
