@@ -1,14 +1,36 @@
-"""Property-based tests draw the same examples everywhere, and are not hurried.
+"""What several test modules share.
 
+Property-based tests draw the same examples everywhere, and are not hurried;
 `HYPOTHESIS_PROFILE=explore pytest tests/test_properties.py` draws new and more ones.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
+import pytest
+import torch
 from hypothesis import settings
+
+from qaconv_lib.models import ReidModel
+from qaconv_lib.profiles import get_profile
 
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "book"))
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    """No figure outlives its test."""
+    yield
+    if plt := sys.modules.get("matplotlib.pyplot"):
+        plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small QAConv with random weights."""
+    torch.manual_seed(0)
+    return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()

@@ -1,6 +1,5 @@
 """Time lines and curves: what is drawn."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,12 +24,6 @@ SIMILARITY = np.array(
     ]
 )
 TIMED = SIMILARITY, [0] * 4, [0, 40.0, 90.0, 300.0], [1] * 4, [1000.0, 960.0, 1040.0, 1400.0]
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 def test_a_time_line_shows_pivots_and_probability():

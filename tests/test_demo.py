@@ -18,7 +18,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from qaconv_lib import demo, demo_uploads, photographs
@@ -27,30 +26,16 @@ from qaconv_lib.calibration import Calibration
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.demo_answers import Answers
 from qaconv_lib.demo_uploads import MAX_BYTES, MAX_FILES, Upload, example_pictures
-from qaconv_lib.models import ReidModel, save_model
+from qaconv_lib.models import save_model
 from qaconv_lib.own_gallery import search_gallery
 from qaconv_lib.photographs import Knowledge, known_about, match_photographs, open_model
 from qaconv_lib.picture_files import read_times
-from qaconv_lib.profiles import get_profile
 from qaconv_lib.visualize import finish
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 KNOWN = Knowledge("here", "here", Calibration(2.0, 3.0), {0.01: -0.5})
 WAIT = 120_000  # milliseconds, for machines that do other things too
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A small QAConv with random weights."""
-    torch.manual_seed(0)
-    return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()
 
 
 @pytest.fixture(scope="module")

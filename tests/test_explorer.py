@@ -39,12 +39,6 @@ TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 MEGABYTE = 1_000_000
 
 
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def page():
     return read_explorer(FOLDER)

@@ -7,7 +7,6 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,19 +33,6 @@ from qaconv_lib.picture_files import (
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.runs import rerank
 from qaconv_lib.temporal import tlift
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A small QAConv with random weights."""
-    torch.manual_seed(0)
-    return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()
 
 
 @pytest.fixture(scope="module")

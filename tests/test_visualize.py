@@ -1,6 +1,5 @@
 """The pictures: what is drawn, and that it is described."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -17,12 +16,6 @@ from qaconv_lib.visualize import (
     show_rank_list,
     show_rank_lists,
 )
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
