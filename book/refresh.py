@@ -29,6 +29,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from stored_figures import KERNEL_ARGUMENT, store_compactly
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
@@ -179,7 +180,7 @@ def execute(notebook: NotebookNode, folder: Path = BOOK) -> NotebookNode:
         folder: The kernel's working directory.
 
     Returns:
-        The executed notebook, not yet normalised.
+        The executed notebook, its figures stored compactly, not yet normalised.
 
     Raises:
         CellExecutionError: A cell failed that is not tagged `raises-exception`.
@@ -192,13 +193,17 @@ def execute(notebook: NotebookNode, folder: Path = BOOK) -> NotebookNode:
         notebook,
         kernel_name="python3",
         kernel_manager_class=CurrentKernelManager,
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=ERROR", KERNEL_ARGUMENT],
         timeout=CELL_TIMEOUT_SECONDS,
         startup_timeout=300,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    return client.execute()
+    client.execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            store_compactly(output)
+    return notebook
 
 
 def refresh(source: Path, target: Path) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
+import refresh
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
@@ -48,16 +48,6 @@ MACHINE_PATH = re.compile(r"(?:/(?:work|home|root|Users|tmp|content)/|[A-Z]:\\\\
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-
-
-def load_refresh() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("refresh", BOOK / "refresh.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-refresh = load_refresh()
 
 
 def read(path: Path) -> NotebookNode:

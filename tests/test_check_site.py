@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -17,14 +15,7 @@ pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is no
 BOOK = Path(__file__).resolve().parent.parent / "book"
 
 
-def load_check_site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_site", BOOK / "check_site.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-check_site = load_check_site()
+check_site = pytest.importorskip("check_site")
 pytestmark = pytest.mark.skipif(
     check_site.find_chromium() is None, reason="no Chromium on this machine"
 )

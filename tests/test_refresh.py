@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import nbformat
 import pytest
+import refresh
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-BOOK = Path(__file__).resolve().parent.parent / "book"
-spec = importlib.util.spec_from_file_location("refresh", BOOK / "refresh.py")
-refresh = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(refresh)
 
 
 def untidy_notebook() -> nbformat.NotebookNode:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("sphinx", reason="what builds the pages is not installed")
-
-BOOK = Path(__file__).resolve().parent.parent / "book"
+tidy_site = pytest.importorskip("tidy_site", reason="what builds the pages is not installed")
 
 
-def load_tidy_site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tidy_site", BOOK / "tidy_site.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tidy_site = load_tidy_site()
 PAGE = """<dl class="py function">
 <dt class="sig sig-object py" id="f">f(<dl>
 <dd><em>a</em>,</dd>
