@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from qaconv_lib.backbones import BACKBONES
 from qaconv_lib.losses import compares_maps
@@ -60,7 +61,8 @@ class Distillation(nn.Module):
     """What a teacher adds to the loss of a training step.
 
     Both models see the same augmented images. The student's logits are those that evaluation would
-    give, BN at its running statistics; its own loss goes on as without a teacher.
+    give, BN at its running statistics. The teacher's term trains the student's maps; the weights of
+    the matcher (BN, FC) learn from the student's own loss alone, which goes on as without a teacher.
 
     Args:
         teacher: a trained model that compares maps by QAConv.
@@ -111,9 +113,14 @@ def make_distillation(
 
 
 def settled_logits(matcher: QAConv, maps: Tensor) -> Tensor:
-    """Logits (b, b) of a batch with itself, BN at its running statistics; gradients pass."""
+    """Logits (b, b) of a batch with itself, BN at its running statistics.
+
+    Gradients reach the maps, not the weights of the matcher. Running statistics follow the weights
+    some steps behind, so that heavier weights would pass for more certain logits: the teacher's
+    term would make them heavier without end.
+    """
     was_training = matcher.training
-    logits = matcher.eval()(maps, maps)
+    logits = functional_call(matcher.eval(), matcher.state_dict(), (maps, maps))
     matcher.train(was_training)
     return logits
 

@@ -72,6 +72,13 @@ def test_settled_logits_are_those_of_evaluation():
     torch.testing.assert_close(found, matcher.eval()(maps, maps))
 
 
+def test_a_teacher_moves_the_maps_and_not_the_weights_of_the_matcher():
+    matcher, maps = QAConv(4, 2).train(), torch.randn(3, 5, 4, 2, requires_grad=True)
+    settled_logits(matcher, F.normalize(maps, dim=1)).sum().backward()
+    assert maps.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in matcher.parameters())
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -18,7 +18,7 @@ pytest.importorskip("myst_nb", reason="what builds the pages is not installed")
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 MENTION = re.compile(r"\b(Figure|Equation)\s(\d+\.\d+)\b")
-WIDE = 600  # pixels; six inches
+WIDE = 600  # pixels as shown; six inches
 CONF = f"""
 import sys
 sys.path.insert(0, {str(BOOK)!r})
@@ -89,14 +89,20 @@ def test_a_mention_of_what_does_not_exist_is_a_warning(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- the notebooks
 
 
-def shows_a_picture(cell: nbformat.NotebookNode) -> bool:
-    kinds = [mime for output in cell.get("outputs", []) for mime in output.get("data", {})]
-    return any(kind.startswith("image/") for kind in kinds)
+def pictures(cell: nbformat.NotebookNode) -> list[tuple[int, int]]:
+    """Of each picture of a cell: its pixels across, and those of the page it is shown on."""
+    widths = []
+    for output in cell.get("outputs", []):
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("image/"):
+                across = Image.open(BytesIO(base64.b64decode(data))).width
+                widths.append((across, output.metadata.get(kind, {}).get("width", across)))
+    return widths
 
 
 def captions(path: Path) -> list[str | None]:
     """The caption of each cell that shows a picture."""
-    shown = filter(shows_a_picture, nbformat.read(path, as_version=4).cells)
+    shown = filter(pictures, nbformat.read(path, as_version=4).cells)
     return [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption") for cell in shown]
 
 
@@ -120,12 +126,17 @@ def test_figures_of_a_chapter_have_captions(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_wide_figures_are_marked(path: Path) -> None:
-    for cell in filter(shows_a_picture, nbformat.read(path, as_version=4).cells):
+    for cell in filter(pictures, nbformat.read(path, as_version=4).cells):
         figure = cell.metadata.mystnb["figure"]
-        shown = [pair for output in cell.outputs for pair in output.get("data", {}).items()]
-        picture = next(data for kind, data in shown if kind.startswith("image/"))
-        width = Image.open(BytesIO(base64.b64decode(picture))).width
+        _, width = pictures(cell)[0]
         assert (figure.get("classes") == "wide") == (width >= WIDE), cell.source
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_are_stored_twice_as_fine_as_they_are_shown(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        for across, shown in pictures(cell):
+            assert across >= 2 * shown - 1, cell.source
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
