@@ -19,7 +19,7 @@ PNG, JPEG = "image/png", "image/jpeg"
 COLOURS = 256
 # Of 255: what the 256 colours may change in a channel, in all but one pixel of a thousand.
 LARGEST_CHANGE = 8
-JPEG_QUALITY = 90
+JPEG_QUALITY = 85
 
 
 def store_compactly(output: NotebookNode) -> None:
