@@ -196,16 +196,16 @@ def _gain(after: list[dict], before: list[dict]) -> dict:
     return {"average_precision": means[0] - means[1]}
 
 
-def ablation(name: str, better: int, worse: int) -> Callable[[str], list[Comparison]]:
-    """One variant of an ablation against another, by their positions."""
+def ablation(name: str, better: str, worse: str) -> Callable[[str], list[Comparison]]:
+    """One variant of an ablation against another."""
     loss, variants = ABLATIONS[name]
 
     def found(profile: str) -> list[Comparison]:
         source, target = DIRECTIONS[0]
         seeds = EXPERIMENTS[name].seeds
         ours, theirs = (
-            _scores(profile, loss, source, target, settings=variants[i], seeds=seeds)
-            for i in (better, worse)
+            _scores(profile, loss, source, target, settings=variants[variant], seeds=seeds)
+            for variant in (better, worse)
         )
         return [(f"{source} → {target}", compare(ours, theirs))]
 

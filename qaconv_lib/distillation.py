@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from qaconv_lib.backbones import BACKBONES
 from qaconv_lib.losses import compares_maps
@@ -22,6 +21,8 @@ from qaconv_lib.pairs import MatchingLoss
 
 if TYPE_CHECKING:
     from qaconv_lib.models import ReidModel, TrainingConfig
+
+_SMALLEST_SPREAD = 1e-6
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -61,8 +62,8 @@ class Distillation(nn.Module):
     """What a teacher adds to the loss of a training step.
 
     Both models see the same augmented images. The student's logits are those that evaluation would
-    give, BN at its running statistics. The teacher's term trains the student's maps; the weights of
-    the matcher (BN, FC) learn from the student's own loss alone, which goes on as without a teacher.
+    give, brought to the scale of the teacher's (`on_the_scale_of`). Its own loss goes on as without
+    a teacher.
 
     Args:
         teacher: a trained model that compares maps by QAConv.
@@ -93,9 +94,8 @@ class Distillation(nn.Module):
         with torch.no_grad():
             their_maps = self.teacher.backbone(images)
             wanted = self.teacher_matcher(their_maps, their_maps)
-        return self.weight * distillation_loss(
-            settled_logits(matcher, maps), wanted, self.temperature
-        )
+        found = on_the_scale_of(settled_logits(matcher, maps), wanted)
+        return self.weight * distillation_loss(found, wanted, self.temperature)
 
 
 def make_distillation(
@@ -113,16 +113,26 @@ def make_distillation(
 
 
 def settled_logits(matcher: QAConv, maps: Tensor) -> Tensor:
-    """Logits (b, b) of a batch with itself, BN at its running statistics.
-
-    Gradients reach the maps, not the weights of the matcher. Running statistics follow the weights
-    some steps behind, so that heavier weights would pass for more certain logits: the teacher's
-    term would make them heavier without end.
-    """
+    """Logits (b, b) of a batch with itself, BN at its running statistics; gradients pass."""
     was_training = matcher.training
-    logits = functional_call(matcher.eval(), matcher.state_dict(), (maps, maps))
+    logits = matcher.eval()(maps, maps)
     matcher.train(was_training)
     return logits
+
+
+def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's logits (b, b), shifted and scaled to the mean and spread of the teacher's.
+
+    Both are taken over the pairs of two different images. What is left to learn is which pairs are
+    more alike than others (Sun et al., "Logit Standardization in Knowledge Distillation", 2024).
+    How certain the student is stays with its own loss. Without this, the weights of its matcher
+    grow without end: they could make the logits larger, and BN would take that back in the next
+    steps, when its running statistics have followed.
+    """
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    own, wanted = student[others], teacher[others]
+    spread = own.std(correction=0).clamp(min=_SMALLEST_SPREAD)
+    return (student - own.mean()) / spread * wanted.std(correction=0) + wanted.mean()
 
 
 def check_distillation(config: TrainingConfig) -> None:

@@ -98,7 +98,7 @@ def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
 
     def trials(profile: Profile, seed: int) -> Iterator[Trial]:
         source, target = (profile.datasets[role] for role in DIRECTIONS[0])
-        for settings in variants:
+        for settings in variants.values():
             yield Trial(Run(loss, source, profile.name, seed, settings), target)
 
     return trials

@@ -133,12 +133,12 @@ def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
     loss, variants = ABLATIONS[name]
     seeds = EXPERIMENTS[name].seeds  # Table 1 may have run more of the first variant
     rows, first = {}, None
-    for settings in variants:
-        source, target = DIRECTIONS[0]
+    source, target = DIRECTIONS[0]
+    for variant, settings in variants.items():
         run = Run(loss, _name(profile, source), profile, 0, settings)
         found = find_scores(run, _name(profile, target), seeds=seeds)
         first = found if first is None else first
-        rows[variant_label(name, settings, run)] = {
+        rows[variant] = {
             "rank-1 / mAP": cell(found),
             "mAP against the first": "–" if found is first else interval(compare(found, first)),
         }
@@ -217,17 +217,6 @@ def tlift_table(profile: str = "laptop") -> pd.DataFrame:
                 )
                 rows.setdefault(label, {})[column] = cell([s[stage] for s in stages])
     return pd.DataFrame(rows).T
-
-
-def variant_label(name: str, settings: dict, run: Run) -> str:
-    """What a variant of an ablation is called: the values of the settings that vary in it."""
-    keys = dict.fromkeys(key for variant in ABLATIONS[name][1] for key in variant)
-    config = run.config()
-    parts = []
-    for key in keys:
-        value = settings.get(key, getattr(config, key, "all"))
-        parts.append(f"{key.replace('_', ' ')} {value}")
-    return ", ".join(parts)
 
 
 def all_tables(profile: str, names: Sequence[str] = ()) -> str:

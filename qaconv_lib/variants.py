@@ -4,31 +4,78 @@ from __future__ import annotations
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
 
-# The shorter of the two is what `warm_start` takes in all.
-_LONGER = [{"epochs": 7, "decay_epochs": 6}, {"epochs": 10, "decay_epochs": 8}]
+# The shorter of the two is what a warm start takes in all.
+_LONGER = {
+    "7 epochs": {"epochs": 7, "decay_epochs": 6},
+    "10 epochs": {"epochs": 10, "decay_epochs": 8},
+}
 _TEACHER = "efficientnet_lite2"
-#: Ablations: by name, the loss and the settings compared. The first is the one used elsewhere.
-ABLATIONS: dict[str, tuple[str, list[dict]]] = {
+#: Ablations: by name, the loss and the variants compared, each with its settings. The first is the
+#: model used elsewhere.
+ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
     "occlusion": (
         "qaconv",
-        [{}, {"occlusion": "erasing"}, {"occlusion": "cutout"}, {"occlusion": "none"}],
+        {
+            "white square": {},
+            "random erasing": {"occlusion": "erasing"},
+            "cutout": {"occlusion": "cutout"},
+            "nothing hidden": {"occlusion": "none"},
+        },
     ),
-    "occlusion-size": ("qaconv", [{}, {"occlusion_share": 0.4}, {"occlusion_share": 1.0}]),
-    "memory": ("qaconv", [{}, {"memory_update": "ema"}]),
-    "focal": ("qaconv", [{}, {"gamma": 0.0}]),
-    "head": ("qaconv", [{}, {"tied": True}]),
-    "kernel": ("qaconv", [{}, {"kernel_size": 3}]),
-    "start": ("qaconv", [{}, {"warm_start": 2}, {"pretrained": False, "frozen_stages": 0}]),
-    "epochs": ("qaconv", [{}, *_LONGER]),
-    "epochs-arc": ("arc", [{}, _LONGER[1]]),
-    "source-size": ("qaconv", [{}, {"identities": 100}, {"identities": 50}, {"identities": 25}]),
-    "image-size": ("qaconv", [{}, {"height": 96, "width": 48}, {"height": 192, "width": 96}]),
-    "layer": ("qaconv", [{}, {"final_layer": "layer4"}, {"final_layer": "layer2"}]),
-    # The teacher, which `table3` has trained; its student; a smaller one without and with it.
-    "distill": (
+    "occlusion-size": (
         "qaconv",
-        [{}, {"backbone": _TEACHER}, {"teacher": _TEACHER}]
-        + [{"neck_channels": 8}, {"neck_channels": 8, "teacher": _TEACHER}],
+        {
+            "square up to 0.8 of the width": {},
+            "square up to 0.4 of the width": {"occlusion_share": 0.4},
+            "square up to the whole width": {"occlusion_share": 1.0},
+        },
+    ),
+    "memory": ("qaconv", {"newest map": {}, "moving average": {"memory_update": "ema"}}),
+    "focal": ("qaconv", {"focal weight": {}, "no focal weight": {"gamma": 0.0}}),
+    "head": ("qaconv", {"a weight for each location": {}, "tied weights": {"tied": True}}),
+    "kernel": ("qaconv", {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}}),
+    "start": (
+        "qaconv",
+        {
+            "ImageNet weights": {},
+            "warm start": {"warm_start": 2},
+            "random weights": {"pretrained": False, "frozen_stages": 0},
+        },
+    ),
+    "epochs": ("qaconv", {"usual schedule": {}} | _LONGER),
+    "epochs-arc": (
+        "arc",
+        {"Arc loss, usual schedule": {}, "Arc loss, 10 epochs": _LONGER["10 epochs"]},
+    ),
+    "source-size": (
+        "qaconv",
+        {"all identities": {}} | {f"{n} identities": {"identities": n} for n in (100, 50, 25)},
+    ),
+    "image-size": (
+        "qaconv",
+        {
+            "usual size": {},
+            "96 × 48 pixels": {"height": 96, "width": 48},
+            "192 × 96 pixels": {"height": 192, "width": 96},
+        },
+    ),
+    "layer": (
+        "qaconv",
+        {
+            "map of layer3": {},
+            "map of layer4": {"final_layer": "layer4"},
+            "map of layer2": {"final_layer": "layer2"},
+        },
+    ),
+    "distill": (  # its teacher is one of the networks of `table3`
+        "qaconv",
+        {
+            "student alone": {},
+            "the teacher": {"backbone": _TEACHER},
+            "student, taught": {"teacher": _TEACHER},
+            "8 channels, alone": {"neck_channels": 8},
+            "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER},
+        },
     ),
 }
 

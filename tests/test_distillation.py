@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from qaconv_lib import experiments, runs
-from qaconv_lib.distillation import Distillation, distillation_loss, settled_logits
+from qaconv_lib.distillation import Distillation, distillation_loss, on_the_scale_of, settled_logits
 from qaconv_lib.matching import QAConv
 from qaconv_lib.models import ReidModel
 from qaconv_lib.profiles import get_profile
@@ -72,11 +72,34 @@ def test_settled_logits_are_those_of_evaluation():
     torch.testing.assert_close(found, matcher.eval()(maps, maps))
 
 
-def test_a_teacher_moves_the_maps_and_not_the_weights_of_the_matcher():
-    matcher, maps = QAConv(4, 2).train(), torch.randn(3, 5, 4, 2, requires_grad=True)
-    settled_logits(matcher, F.normalize(maps, dim=1)).sum().backward()
-    assert maps.grad.abs().sum() > 0
-    assert all(weight.grad is None for weight in matcher.parameters())
+def test_the_scale_of_the_teacher_is_that_of_pairs_of_two_images():
+    student, teacher = torch.randn(5, 5), 3 * torch.randn(5, 5) - 7
+    others = ~torch.eye(5, dtype=torch.bool)
+    found = on_the_scale_of(student, teacher)[others]
+    torch.testing.assert_close(found.mean(), teacher[others].mean())
+    torch.testing.assert_close(found.std(), teacher[others].std())
+    assert torch.equal(found.argsort(), student[others].argsort())
+
+
+def test_heavier_weights_of_the_matcher_do_not_please_the_teacher():
+    matcher, teacher = QAConv(4, 2).train(), torch.randn(6, 6)
+    maps = F.normalize(torch.randn(6, 5, 4, 2), dim=1)
+    losses = []
+    for factor in (1, 100):
+        matcher.fc.weight.data *= factor
+        logits = on_the_scale_of(settled_logits(matcher, maps), teacher)
+        losses.append(distillation_loss(logits, teacher))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+    losses[0].backward()
+    slope = (matcher.fc.weight.grad * matcher.fc.weight).sum()
+    assert abs(slope) < 1e-5 * matcher.fc.weight.grad.norm() * matcher.fc.weight.norm()
+
+
+def test_a_student_that_finds_all_pairs_alike_gets_a_finite_loss():
+    logits = torch.zeros(4, 4, requires_grad=True)
+    teacher = torch.randn(4, 4)
+    distillation_loss(on_the_scale_of(logits, teacher), teacher).backward()
+    assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -347,9 +347,10 @@ class TestExperiments:
 
     def test_an_ablation_starts_with_the_default_and_changes_something(self):
         for loss, variants in ABLATIONS.values():
-            assert variants[0] == {}
-            names = [Run(loss, "mini-market", settings=v).name for v in variants]
-            assert len(set(names)) == len(names)
+            first, *others = variants.values()
+            assert first == {}
+            names = {Run(loss, "mini-market", settings=v).name for v in (first, *others)}
+            assert len(names) == len(variants)
 
 
 class TestBadInput:
