@@ -20,9 +20,7 @@ def cell(found: list[dict]) -> str:
 
 def interval(difference: Difference | None) -> str:
     """A difference in mAP and its interval."""
-    if difference is None:
-        return "–"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    return "–" if difference is None else str(difference)
 
 
 def published(pair: tuple[float, float] | None) -> str:

@@ -9,11 +9,14 @@ import numpy as np
 
 
 class Difference(NamedTuple):
-    """A difference of two means and its bootstrap interval."""
+    """A difference of two means and its bootstrap interval; printed with one decimal."""
 
     mean: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 def paired_bootstrap(

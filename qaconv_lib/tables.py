@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from qaconv_lib._cells import cell, interval, ordered, published
 from qaconv_lib.comparisons import LABELS, SUPPRESSED, compare, find_scores
@@ -219,6 +220,20 @@ def tlift_table(profile: str = "laptop") -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def cost_table(profile: str = "laptop") -> pd.DataFrame:
+    """Time of each step, and the memory that it takes beyond the libraries; by device."""
+    readable, rows = EngFormatter(sep=" "), {}
+    for record in (r for r in read_records("cost") if r["profile"] == profile):
+        bare, *steps = record["steps"]  # the first has done nothing
+        for step in steps:
+            row = {"time": readable(step["seconds"]) + step["unit"], "memory": "–"}
+            if step["peak_megabytes"] is not None:
+                row["memory"] = f"{step['peak_megabytes'] - bare['peak_megabytes']} MB"
+            rows[record["device"], step["step"], step["loss"]] = row
+    table = pd.DataFrame(rows).T
+    return table.rename_axis(["device", "step", "loss"]) if rows else table
+
+
 def all_tables(profile: str, names: Sequence[str] = ()) -> str:
     """Tables as Markdown: the named ones, or all that have records.
 
@@ -263,6 +278,8 @@ def _started(name: str, profile: str) -> bool:
     """Whether there is a record of what an experiment adds to the runs of Tables 1 and 3."""
     if name in ("headline", "within", "table1", "table2"):
         return any(find_record(trial) for trial in list_trials("table1", profile, 1))
+    if name == "cost":
+        return not cost_table(profile).empty
     if name == "tlift":
         return any(find_record(trial, "tlift") for trial in list_trials(name, profile))
     shared = set() if name in ("table3", "table4") else set(_run_names("table3", profile))
@@ -274,8 +291,8 @@ def _run_names(experiment: str, profile: str) -> list[str]:
     return [trial.run.name for trial in list_trials(experiment, profile)]
 
 
-#: Tables that are no experiments of their own; they are drawn from the runs of Table 1.
-_TITLES = {"headline": "", "within": "Within a domain"}
+#: Tables of no experiment in `EXPERIMENTS`: two from the runs of Table 1, one of measurements.
+_TITLES = {"headline": "", "within": "Within a domain", "cost": "Time and memory of each step"}
 _TABLES = {
     "headline": headline_table,
     "within": within_table,
@@ -286,6 +303,7 @@ _TABLES = {
     "tlift": tlift_table,
     "pooled-layer": pooled_layer_table,
     "graph-sampling": graph_sampling_table,
+    "cost": cost_table,
 }
 
 

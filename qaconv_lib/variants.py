@@ -1,4 +1,4 @@
-"""What the ablations and side experiments compare (chapters 12 and 16)."""
+"""What the ablations and side experiments compare (chapters 16 and 17)."""
 
 from __future__ import annotations
 

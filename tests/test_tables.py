@@ -161,6 +161,21 @@ def test_tlift_shows_variants_and_values(filled):
     assert (table == "100.0 / 50.0 (1)").all(axis=None)
 
 
+def test_cost_is_that_beyond_the_libraries(folder):
+    steps = [
+        {"step": "nothing", "loss": "any", "seconds": 0.0, "unit": "s", "peak_megabytes": 800},
+        {"step": "s1", "loss": "a", "seconds": 2.5e-6, "unit": "s a pair", "peak_megabytes": 930},
+        {"step": "s2", "loss": "b", "seconds": 0.125, "unit": "s", "peak_megabytes": None},
+    ]
+    assert tables.cost_table().empty
+    record = Run("qaconv", "mini-duke").about | {"experiment": "cost", "device": "CPU (test)"}
+    write_record("cost", "laptop-cpu", record | {"steps": steps})
+    table = tables.cost_table()
+    assert table.loc[("CPU (test)", "s1", "a")].tolist() == ["2.5 µs a pair", "130 MB"]
+    assert table.loc[("CPU (test)", "s2", "b")].tolist() == ["125 ms", "–"]
+    assert len(table) == 2 and tables.cost_table("paper").empty
+
+
 class TestCommand:
     def test_prints_what_there_is_and_no_more(self, filled, capsys):
         assert main(["tables"]) == 0
