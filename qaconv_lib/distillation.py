@@ -126,7 +126,7 @@ def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
     Both are taken over the pairs of two different images. What is left to learn is which pairs are
     more alike than others (Sun et al., "Logit Standardization in Knowledge Distillation", 2024).
     How certain the student is stays with its own loss. Without this, the weights of its matcher
-    grow without end: they could make the logits larger, and BN would take that back in the next
+    can grow without end: heavier ones make the logits larger, and BN takes that back in the next
     steps, when its running statistics have followed.
     """
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)

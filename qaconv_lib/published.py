@@ -18,7 +18,7 @@ TABLE2 = {
     "alone": {("market", "duke"): (54.4, 33.6), ("duke", "market"): (62.8, 31.6)},
     "+TLift": {("market", "duke"): (62.7, 45.3), ("duke", "market"): (61.5, 40.6)},
     "+RR": {("market", "duke"): (61.8, 52.4), ("duke", "market"): (68.5, 51.2)},
-    "+RR+TFusion": {("market", "duke"): (70.7, 61.9), ("duke", "market"): (68.6, 47.2)},
+    "+RR+TFusion (best)": {("market", "duke"): (70.7, 61.9), ("duke", "market"): (68.6, 47.2)},
     "+RR+TLift": {("market", "duke"): (70.0, 61.2), ("duke", "market"): (78.7, 58.2)},
 }
 

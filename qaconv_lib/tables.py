@@ -262,7 +262,7 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
 def footnote(profile: str = "laptop") -> str:
     """What the cells are, and the device that they come from."""
     return (
-        "Rank-1 / mAP in percent, mean over the seeds in brackets ± standard deviation; "
+        "Rank-1 / mAP in percent, mean ± standard deviation over the seeds, their number in brackets; "
         f"{profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
     )
 
