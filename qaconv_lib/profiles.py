@@ -97,7 +97,7 @@ _TRIED = {
     "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
     # Cross-entropy and triplets at the rates around QAConv's best; triplets want lower ones.
-    "pairwise": [_rates(rate, rate, triplet_margin=None) for rate in (0.02, 0.05, 0.1, 0.2)]
+    "pairwise": [_rates(rate, rate, triplet_margin=None) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)]
     + [_rates(r, r, triplet_margin=16.0) for r in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)]
     + [_rates(0.1, 0.1, triplet_margin=4.0), _rates(0.1, 0.1, images_per_identity=2)],
 }
