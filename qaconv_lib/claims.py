@@ -302,8 +302,8 @@ CLAIMS: list[Claim] = [
             ablation("distill", "student, taught", "student alone"),
             ablation("distill", "8 channels, taught", "8 channels, alone"),
         ),
-        remark="taught minus alone, with a neck of 64 and of 8 channels, where one of three runs alone "
-        "failed; untried in the paper",
+        remark="taught minus alone, with a neck of 64 and of 8 channels, where one of three runs "
+        "alone failed; untried in the paper",
     ),
 ]
 

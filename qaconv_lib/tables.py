@@ -262,8 +262,8 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
 def footnote(profile: str = "laptop") -> str:
     """What the cells are, and the device that they come from."""
     return (
-        "Rank-1 / mAP in percent, mean ± standard deviation over the seeds, their number in brackets; "
-        f"{profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
+        "Rank-1 / mAP in percent, mean ± standard deviation over the seeds, their number in "
+        f"brackets; {profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
     )
 
 
