@@ -104,8 +104,16 @@ def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
     return trials
 
 
+def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
+    """`GRAPH_SAMPLING` at a profile: triplets have settings of their own."""
+    return {
+        name: (loss, settings | (profile.triplets if settings.get("triplet_margin") else {}))
+        for name, (loss, settings) in GRAPH_SAMPLING.items()
+    }
+
+
 def _graph_sampling(profile: Profile, seed: int) -> Iterator[Trial]:
-    for loss, settings in GRAPH_SAMPLING.values():
+    for loss, settings in graph_sampling_settings(profile).values():
         for source, target in DIRECTIONS:
             run = Run(loss, profile.datasets[source], profile.name, seed, settings)
             yield Trial(run, profile.datasets[target])

@@ -22,6 +22,7 @@ class Profile:
         backbones: settings of the "small" and the "large" backbone.
         changes: settings that replace the shared ones, by loss.
         on_layer3: pooled losses that are tried on QAConv's layer too, and their settings there.
+        triplets: settings of hard triplets, where they are not those of all pairs.
         searched: settings chosen on validation splits, by loss; see `search`.
         tried: the settings that `search` tries, by loss. A loss without an entry in `searched` has
             not been searched yet.
@@ -34,6 +35,7 @@ class Profile:
     backbones: dict[str, dict]
     changes: dict[str, dict] = field(default_factory=dict)
     on_layer3: dict[str, dict] = field(default_factory=lambda: {"softmax": _LAYER3, "arc": _LAYER3})
+    triplets: dict = field(default_factory=dict)
     searched: dict[str, dict] = field(default_factory=dict)
     tried: dict[str, list[dict]] = field(default_factory=dict)
     identities: int | None = None
@@ -98,7 +100,9 @@ _TRIED = {
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
     # Cross-entropy and triplets at the rates around QAConv's best. With triplets the scale of the
     # matcher falls to zero at any of them, so they were tried with a low rate for new layers too.
-    "pairwise": [_rates(rate, rate, triplet_margin=None) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)]
+    "pairwise": [
+        _rates(rate, rate, triplet_margin=None) for rate in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+    ]
     + [
         _rates(rate, rate, triplet_margin=16.0)
         for rate in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)

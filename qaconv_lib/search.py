@@ -83,22 +83,23 @@ def search(
     return records
 
 
-def best_settings(loss: str, profile: str, layer: str | None = None) -> dict:
+def best_settings(loss: str, profile: str, **wanted) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
     Args:
         loss: one of `LOSSES`.
         profile: smoke, laptop or paper.
-        layer: chosen among the candidates that take this layer; None means the one that the paper
-            names for the loss.
+        **wanted: chosen among the candidates with these settings. Not given, `final_layer` is the
+            one that the paper names for the loss, and `triplet_margin` is None: no triplets.
 
     Raises:
         FileNotFoundError: no search has been run.
     """
     found: dict[str, list[dict]] = {}
+    wanted = {"final_layer": None, "triplet_margin": None} | wanted
     for record in read_records("search"):
         mine = (record["loss"], record["profile"]) == (loss, profile)
-        if mine and record["settings"].get("final_layer") == layer:
+        if mine and all(record["settings"].get(key) == value for key, value in wanted.items()):
             found.setdefault(settings_name(record["settings"]), []).append(record)
     if not found:
         raise FileNotFoundError(

@@ -14,6 +14,7 @@ from qaconv_lib.experiments import (
     Trial,
     find_record,
     get_experiment,
+    graph_sampling_settings,
     list_trials,
 )
 from qaconv_lib.losses import TABLE1_LOSSES
@@ -21,7 +22,7 @@ from qaconv_lib.profiles import get_profile
 from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import read_records
 from qaconv_lib.runs import STAGES, Run
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS
 
 _ARROW = "{} → {}"
 
@@ -173,6 +174,7 @@ def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
     Each row is held against the class memory, and each sampler against random people.
     """
     seeds = EXPERIMENTS["graph-sampling"].seeds
+    compared = graph_sampling_settings(get_profile(profile))
     rows: dict[str, dict] = {}
     for source, target in DIRECTIONS:
         name, direction = _name(profile, target), _direction(profile, source, target)
@@ -180,7 +182,7 @@ def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
             label: find_scores(
                 Run(loss, _name(profile, source), profile, 0, settings), name, seeds=seeds
             )
-            for label, (loss, settings) in GRAPH_SAMPLING.items()
+            for label, (loss, settings) in compared.items()
         }
         for label, scores in found.items():
             form, _, drawn = label.partition(", ")

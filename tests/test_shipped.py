@@ -26,7 +26,9 @@ def test_settings_on_layer3_are_the_ones_the_search_found_best(loss):
     run = Run(loss, "mini-market", settings=PROFILES["laptop"].on_layer3[loss])
     assert (
         run.settings
-        == Run(loss, "mini-market", settings=best_settings(loss, "laptop", "layer3")).settings
+        == Run(
+            loss, "mini-market", settings=best_settings(loss, "laptop", final_layer="layer3")
+        ).settings
     )
 
 
