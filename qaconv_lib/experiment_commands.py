@@ -37,8 +37,8 @@ def run_run(options: argparse.Namespace) -> None:
 
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
-            print(f"{name:16}{experiment.title}; {experiment.seeds} seeds")
-        print(f"{'correspondence':16}Matches held against part maps; 1 seed")
+            print(f"{name:16}{experiment.title} ({experiment.seeds} seeds)")
+        print(f"{'correspondence':16}Matches held against part maps (1 seed)")
         print(f"{'cost':16}Time and memory of each step")
         return
     if options.name == "correspondence":

@@ -149,14 +149,20 @@ EXPERIMENTS: dict[str, Experiment] = {
     "graph-sampling": Experiment(
         "Class memory, and pairs of batches drawn in several ways", 3, _graph_sampling
     ),
-    **{name: Experiment(f"Ablation: {name}", 3, _ablation(name)) for name in ABLATIONS},
+    **{
+        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, _ablation(name))
+        for name, (_, variants) in ABLATIONS.items()
+    },
 }
 
 
 def get_experiment(name: str) -> Experiment:
     """An experiment by name; ValueError lists the known ones."""
     if name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+        raise ValueError(
+            f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)} "
+            "(`python -m qaconv_lib run` lists what they ask, and two more)"
+        )
     return EXPERIMENTS[name]
 
 
