@@ -99,7 +99,7 @@ _TRIED = {
     "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
     # Cross-entropy and triplets at the rates around QAConv's best. With triplets the scale of the
-    # matcher falls to zero at any of them, so they were tried with a low rate for new layers too.
+    # matcher falls to zero at all of these; they want a low rate of the new layers (chapter 16).
     "pairwise": [
         _rates(rate, rate, triplet_margin=None) for rate in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     ]
@@ -107,7 +107,7 @@ _TRIED = {
         _rates(rate, rate, triplet_margin=16.0)
         for rate in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     ]
-    + [_rates(0.0005, trunk, triplet_margin=16.0) for trunk in (0.05, 0.1)]
+    + [_rates(0.0005, trunk, triplet_margin=16.0) for trunk in (0.05, 0.1, 0.2)]
     + [_rates(0.0005, 0.05, triplet_margin=16.0, images_per_identity=2)]
     + [_rates(0.1, 0.1, triplet_margin=4.0), _rates(0.1, 0.1, images_per_identity=2)],
 }
