@@ -345,6 +345,15 @@ class TestExperiments:
         assert {t.run.config().backbone for t in table1} == {"resnet152"}
         assert {t.run.source for t in trials} == {"market1501", "dukemtmc", "msmt17-all"}
 
+    def test_triplets_have_settings_of_their_own(self):
+        profile = get_profile("laptop")
+        for name, (loss, settings) in experiments.graph_sampling_settings(profile).items():
+            own = "triplets" in name
+            assert (settings.get("triplet_margin") == 16.0) == own, name
+            assert (profile.triplets.items() <= settings.items()) == own, name
+            run = Run(loss, "mini-market", settings=settings)
+            assert run.config().sampler == settings.get("sampler", "shuffle")
+
     def test_an_ablation_starts_with_the_default_and_changes_something(self):
         for loss, variants in ABLATIONS.values():
             first, *others = variants.values()

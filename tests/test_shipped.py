@@ -32,6 +32,11 @@ def test_settings_on_layer3_are_the_ones_the_search_found_best(loss):
     )
 
 
+def test_settings_of_triplets_are_the_ones_the_search_found_best():
+    best = best_settings("pairwise", "laptop", triplet_margin=16.0)
+    assert PROFILES["laptop"].triplets | {"triplet_margin": 16.0} == best
+
+
 def test_what_was_searched_is_what_the_profile_lists():
     """Of the losses with searched settings; of another there must be no record yet."""
     found = {(r["loss"], r["source"], settings_name(r["settings"])) for r in read_records("search")}
