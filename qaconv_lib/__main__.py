@@ -76,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from qaconv_lib.distributed import connect, disconnect
 
             options.device = connect(options.device)
+        elif getattr(options, "device", None) is not None:
+            from qaconv_lib.models import choose_device
+
+            options.device = str(choose_device(options.device))
         status = options.run(options) or 0
         if several:
             disconnect()

@@ -177,7 +177,10 @@ def _content_hash(path: Path) -> str:
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that it is either the old one or the new one, never half of it."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}-", dir=path.parent)
+    except OSError as error:
+        raise _meaning(path, error) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -185,5 +188,12 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        raise _meaning(path, error) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _meaning(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was meant instead of a temporary one."""
+    return OSError(error.errno, error.strerror, str(path))

@@ -33,13 +33,14 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read what `write_checkpoint` wrote. No code in the file is ever run.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it may not be read.
         ValueError: the file is damaged, or was written by something else.
     """
     path = Path(path)
     if not path.is_file():
         found = "a folder, not a checkpoint," if path.is_dir() else "no checkpoint"
         raise FileNotFoundError(f"{found} at {path}")
+    path.open("rb").close()  # safetensors takes a file that may not be read for one that is missing
     try:
         with safe_open(path, framework="pt") as stream:
             details = json.loads((stream.metadata() or {})[_DETAILS])

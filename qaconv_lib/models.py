@@ -262,6 +262,22 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """A device by name, the GPU if there is one where none is named; ValueError if it is none."""
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device must be cpu, or cuda on a machine with a GPU, got {name!r}"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {name!r}")
+    return device
+
+
 def save_model(path: str | Path, model: ReidModel, **details) -> None:
     """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -55,6 +58,8 @@ def run_match(options: argparse.Namespace) -> None:
 
     pictures = [options.query, options.gallery]
     _check_output(options.output, pictures)
+    if not -1 <= options.threshold < 1:
+        raise ValueError(f"threshold must lie in [-1, 1), got {options.threshold}")
     model = open_model(options.model, options.device)
     known = known_for(model, options)
     prior = 0.5 if options.prior is None else options.prior
@@ -113,12 +118,13 @@ def run_search(options: argparse.Namespace) -> None:
     from qaconv_lib.own_gallery import DEPTH, gallery_prior, search_gallery
     from qaconv_lib.photograph_words import describe_prior
     from qaconv_lib.photographs import open_model
-    from qaconv_lib.picture_files import list_photographs, read_times
+    from qaconv_lib.picture_files import list_photographs, other_files, read_times
 
     queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
     gallery = list_photographs(options.gallery)
+    _check_folder(options.output)
     if options.skip_unreadable:
-        gallery = _without_bad(gallery)
+        queries, gallery = _without_bad(queries), _without_bad(gallery)
     times = None if options.times is None else read_times(options.times)
     model = open_model(options.model, options.device)
     known = known_for(model, options)
@@ -129,16 +135,25 @@ def run_search(options: argparse.Namespace) -> None:
         calibration=known.calibration,
         prior=options.prior,
         rerank=options.rerank,
-        depth=options.depth or DEPTH,
+        depth=DEPTH if options.depth is None else options.depth,
         times=times,
         store=options.store,
         length=options.length,
         progress=not options.quiet,
     )
+    alone = [query for query in queries if str(query) not in set(found["query"])]
+    if len(alone) == len(queries):
+        raise ValueError(f"{options.gallery} holds nothing but the query")
     _write_lists(found, options.output)
+    for query in alone:
+        print(f"{printable(query)}: the gallery holds nothing but this picture")
     for row in found[found["rank"] == 1].itertuples():
         print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.2f}")
     print(f"lists        {printable(options.output / 'ranks.csv')}")
+    others = other_files(options.gallery)
+    if others:
+        kinds = ", ".join(sorted(ending or "no ending" for ending in set(others)))
+        print(f"Note: files that are no pictures or of other kinds: {len(others):,} ({kinds}).")
     if known.calibration is not None:
         prior = gallery_prior(len(gallery)) if options.prior is None else options.prior
         print(f"Note: {describe_prior(known, prior)}")
@@ -163,9 +178,11 @@ def _write_lists(found: pd.DataFrame, folder: Path) -> None:
     from qaconv_lib.visualize import show_rank_list
 
     make_folder(folder)
+    _remove_lists(folder)
     text = found.to_csv(index=False, float_format="%.6g")
     write_whole(folder / "ranks.csv", text.encode("utf-8", "backslashreplace"))
-    for number, (query, rows) in enumerate(found.groupby("query", sort=False), start=1):
+    pictures = zip(_list_names(found["query"]), found.groupby("query", sort=False), strict=True)
+    for name, (query, rows) in pictures:
         figure = show_rank_list(
             load_image(query),
             [load_image(path) for path in rows["image"]],
@@ -173,13 +190,29 @@ def _write_lists(found: pd.DataFrame, folder: Path) -> None:
             rows["similarity"],
             alt=f"A query and the {len(rows)} best pictures of the gallery with their similarity.",
         )
-        _save(figure, folder / f"{number:03d}-{Path(query).stem[:60]}.png")
+        _save(figure, folder / name)
+
+
+def _list_names(queries: Iterable[str]) -> list[str]:
+    """What the pictures of the rank lists are called, by the table's column of queries."""
+    stems = [Path(query).stem[:60] for query in dict.fromkeys(queries)]
+    return [f"{number:03d}-{stem}.png" for number, stem in enumerate(stems, start=1)]
+
+
+def _remove_lists(folder: Path) -> None:
+    """Take away what an earlier search wrote here: they would look like lists of this one."""
+    from qaconv_lib.picture_files import read_csv
+
+    table = folder / "ranks.csv"
+    if table.is_file():
+        for name in _list_names(read_csv(table, ("query", "rank", "image"))["query"]):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _without_bad(paths: list[Path]) -> list[Path]:
-    from qaconv_lib.picture_files import find_bad_photographs
+    from qaconv_lib.picture_files import find_damaged_photographs
 
-    bad = find_bad_photographs(paths)
+    bad = find_damaged_photographs(paths)
     for reason in bad.values():
         print(f"left out: {reason}", file=sys.stderr)
     kept = [path for path in paths if str(path) not in bad]
@@ -232,8 +265,20 @@ def _check_output(path: Path, pictures: list[Path]) -> None:
         raise ValueError(f"the picture must end in {', '.join(_FORMATS)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} for the picture")
-    if any(path.resolve() == picture.resolve() for picture in pictures):
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; the picture needs another name")
+    if os.path.realpath(path) in map(os.path.realpath, pictures):
         raise ValueError(f"{path} is one of the pictures; the output needs another name")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse, before the work, a place that results cannot be written to."""
+    places = (folder.absolute(), *folder.absolute().parents)
+    there = next(place for place in places if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file; a folder for the results is wanted")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qaconv_lib.images import image_size
+from qaconv_lib.images import image_size, load_image
 
 #: Endings of the files that are taken from a folder.
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -32,16 +32,23 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
         raise FileNotFoundError(f"there is no folder {folder}")
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; a folder of images is wanted")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
+    found = [path for path in _visible_files(folder) if path.suffix.lower() in ENDINGS]
     if not found:
         raise ValueError(f"no images in {folder}; files that end in {', '.join(ENDINGS)} count")
     return sorted(found, key=_by_name)
+
+
+def other_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Endings of the files that `list_photographs` passes by, one for each file; no CSV."""
+    endings = (path.suffix.lower() for path in _visible_files(Path(folder)))
+    return sorted(ending for ending in endings if ending not in (*ENDINGS, ".csv"))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.is_file():
+            yield path
 
 
 def _by_name(path: Path) -> list[tuple[list[tuple[int, str]], str]]:
@@ -87,6 +94,19 @@ def check_photographs(paths: Sequence[str | os.PathLike[str]]) -> None:
     path, reason = next(iter(bad.items()))
     others = f" (and {len(bad) - 1:,} more that cannot be used)" if len(bad) > 1 else ""
     raise (ValueError if os.path.lexists(path) else FileNotFoundError)(reason + others)
+
+
+def find_damaged_photographs(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """As `find_bad_photographs`, but every file is read to its end; that takes a while."""
+    bad = {}
+    for path in paths:
+        bad |= find_bad_photographs([path])
+        if str(path) not in bad:
+            try:
+                load_image(path)
+            except ValueError as error:
+                bad[str(path)] = str(error)
+    return bad
 
 
 def wide_photographs(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -137,9 +157,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     table.columns = [str(column).strip() for column in table.columns]
     missing = [column for column in columns if column not in table.columns]
     if missing:
+        others = len(table.columns) == 1 and ";" in table.columns[0]
         raise ValueError(
             f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}, "
             f"it has {', '.join(table.columns)}"
+            + ("; columns are separated by commas, not by semicolons" if others else "")
         )
     table = table[list(columns)].apply(lambda values: values.str.strip())
     if not len(table):

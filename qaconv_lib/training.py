@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from qaconv_lib.checkpoints import make_folder
 from qaconv_lib.distributed import add_up, process_count, process_rank, share
 from qaconv_lib.graph_sampling import class_similarities, make_sampler
-from qaconv_lib.models import ReidModel, TrainingConfig, default_device
+from qaconv_lib.models import ReidModel, TrainingConfig, choose_device
 from qaconv_lib.run_folder import STATE, Board, Stopwatch, write_log
 from qaconv_lib.run_state import read_state, write_state
 from qaconv_lib.shortage import naming_shortage
@@ -88,7 +88,7 @@ class Trainer:
         if tensorboard and run_folder is None:
             raise ValueError("a log for TensorBoard wants a run folder")
         self.config, self.table = config, table
-        self.device = training_device(device)
+        self.device = choose_device(device)
         self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
@@ -265,20 +265,6 @@ def _same_kernels() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-
-
-def training_device(name: str | torch.device | None) -> torch.device:
-    """A device by name, the GPU if there is one where none is named; ValueError if it is none."""
-    if name is None:
-        return default_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device must be cpu, or cuda on a machine with a GPU, got {name!r}"
-        ) from error
-    return device
 
 
 def _fingerprint(table: pd.DataFrame) -> str:

@@ -137,14 +137,14 @@ def memory_table(run: Run, device: str | None) -> str:
     import torch
 
     from qaconv_lib.distributed import process_count
+    from qaconv_lib.models import choose_device
     from qaconv_lib.step_memory import loader_bytes, predict_step_memory
-    from qaconv_lib.training import training_device
 
     table, config = run.table(), run.config()
     identities = table["identity"].nunique()
     parts = predict_step_memory(config, identities, processes=process_count())
     parts["images kept by the loader, in main memory"] = loader_bytes(config, len(table))
-    place = training_device(device)
+    place = choose_device(device)
     if place.type == "cuda":
         parts["all that this GPU has"] = torch.cuda.get_device_properties(place).total_memory
     micro = config.batch_size // config.accumulate

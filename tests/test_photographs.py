@@ -378,6 +378,58 @@ def test_files_that_cannot_be_used_are_left_out_if_asked(
     assert len(pd.read_csv(tmp_path / "out" / "ranks.csv")) == 10
 
 
+def test_a_damaged_end_of_a_file_is_noticed_if_asked(model_file, people, tmp_path, capsys):
+    queries, gallery = tmp_path / "queries", tmp_path / "gallery"
+    shutil.copytree(people / "queries", queries)
+    shutil.copytree(people / "gallery", gallery)
+    for folder in (queries, gallery):
+        content = next(folder.glob("*.jpg")).read_bytes()
+        (folder / "half.jpg").write_bytes(content[: len(content) // 2])
+    command = ["search", str(queries), "--gallery", str(gallery), "--quiet", "--skip-unreadable"]
+    command += ["--model", str(model_file), "--output", str(tmp_path / "out"), "--length", "1"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("half.jpg") == 2
+    assert len(pd.read_csv(tmp_path / "out" / "ranks.csv")) == 3
+
+
+def test_lists_of_an_earlier_search_go_and_other_files_stay(model_file, people, tmp_path, capsys):
+    out, gallery = tmp_path / "out", tmp_path / "gallery"
+    shutil.copytree(people / "gallery", gallery)
+    (gallery / "phone.HEIC").touch()
+    (gallery / ".hidden").touch()
+    command = ["--gallery", str(gallery), "--model", str(model_file), "--output", str(out)]
+    assert main(["search", str(people / "queries"), *command, "--quiet"]) == 0
+    assert "or of other kinds: 1 (.heic)" in capsys.readouterr().out
+    (out / "002-mine.png").touch()
+    assert len(list(out.glob("*.png"))) == 4
+    one = next((people / "queries").glob("*2.jpg"))
+    assert main(["search", str(one), *command, "--quiet"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"001-{one.stem}.png",
+        "002-mine.png",
+        "ranks.csv",
+    ]
+
+
+def test_a_query_that_is_the_whole_gallery_is_named(model_file, people, lists, tmp_path, capsys):
+    (tmp_path / "gallery").mkdir()
+    only = shutil.copy(lists[0][0], tmp_path / "gallery" / "only.jpg")
+    queries = tmp_path / "queries"
+    shutil.copytree(people / "queries", queries)
+    (queries / "only.jpg").symlink_to(only)
+    command = ["search", str(queries), "--gallery", str(tmp_path / "gallery"), "--quiet"]
+    assert main([*command, "--model", str(model_file), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("similarity") == 3
+    assert "only.jpg: the gallery holds nothing but this picture" in said
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+def test_a_device_that_is_none_is_named_before_the_work(device, capsys):
+    assert main(["search", "none.jpg", "--gallery", "none", "--device", device]) == 2
+    assert "device must be cpu" in capsys.readouterr().err
+
+
 def png_head(width, height):
     """A PNG without pixels: its head is all that the check of the size reads."""
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT")
@@ -405,6 +457,9 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
     torch.save({"a": 1}, "pickle.pth")
     Path("times.csv").write_text("file,camera,seconds\ngood.jpg,0,0\n")
+    Path("semicolons.csv").write_text("file;camera;seconds\ngood.jpg;0;0\n")
+    Path("loop.png").symlink_to("loop.png")
+    Path("folder.png").mkdir()
     return tmp_path
 
 
@@ -420,6 +475,10 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
         ("match good.jpg dot.png --output dot.png", "one of the pictures"),
+        ("match good.jpg loop.png", "loop.png"),
+        ("match good.jpg good.jpg --output folder.png", "folder.png is a folder"),
+        ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
+        (f"match good.jpg good.jpg --output {'x' * 300}.png", "too long"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
         ("match good.jpg good.jpg --threshold 1", "threshold must lie in"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
@@ -437,6 +496,11 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search dot.png --gallery gallery", "dot.png has 1 x 1 pixels"),
         ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
+        ("search good.jpg --gallery gallery --times semicolons.csv", "separated by commas"),
+        ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
+        ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
+        ("search good.jpg --gallery gallery --output good.jpg/a", "good.jpg is a file; a folder"),
+        ("search gallery --gallery gallery", "gallery holds nothing but the query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
         ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),

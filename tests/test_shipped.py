@@ -75,6 +75,12 @@ def test_qaconv_beats_the_pooled_baseline_across_domains(source, target):
         assert found["qaconv"][key] > found["softmax"][key]
 
 
+def test_calibrations_are_those_of_the_shipped_models():
+    found = {(r["loss"], r["source"], r["seed"]) for r in read_records("calibration")}
+    assert found == {("qaconv", source, 0) for source in SOURCES}
+    assert len(read_records("calibration")) == len(SOURCES)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_shipped_models_are_calibrated_on_every_miniature(source):
     record = find_calibrations(load_model(checkpoint_path("qaconv", source)))
