@@ -157,6 +157,7 @@ def run_demo(options: argparse.Namespace) -> None:
     """Serve the page until it is stopped."""
     folder = tempfile.TemporaryDirectory(prefix="qaconv-demo-", ignore_cleanup_errors=True)
     with folder, _listen(options.host, options.port) as place:
+        print("loading ...", flush=True)
         try:
             gr = load_gradio(folder.name)
         except ImportError as error:

@@ -434,12 +434,13 @@ def test_links_are_refused(tmp_path: Path) -> None:
 def test_write_whole(tmp_path: Path) -> None:
     write_whole(tmp_path / "page.md", b"one")
     write_whole(tmp_path / "page.md", b"two")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"two"]
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "nowhere" / "page.md", tmp_path / "folder"):
         with pytest.raises(OSError) as refused:
             write_whole(place, b"three")
         assert refused.value.filename == str(place)
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.md"]
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name.startswith("mini")])
