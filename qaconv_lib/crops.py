@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -254,19 +255,31 @@ def _write_crops(
     frames_per_second: float | None,
     progress: bool,
 ) -> pd.DataFrame:
-    rows = []
+    rows: list[dict] = []
+    outside: list[Path] = []
     for number, frame in enumerate(tqdm(frames, unit="frame", disable=not progress)):
         image = load_image(frame)
         found = boxes.get(frame.name, []) if isinstance(boxes, dict) else boxes(image)
-        for count, (box, crop) in enumerate(cut_boxes(image, found), start=1):
+        cut = cut_boxes(image, found)
+        outside += [frame] * (len(found) - len(cut))
+        for count, (box, crop) in enumerate(cut, start=1):
             name = f"{number + 1:06d}_{count:02d}.png"
             (folder / name).write_bytes(_png(crop))
             row = {"file": name, "frame": str(frame), **box._asdict(), "camera": camera}
             if frames_per_second is not None:
                 row["seconds"] = round(number / frames_per_second, 3)
             rows.append(row)
+    hint = ""
+    if outside and isinstance(boxes, dict):
+        hint = (
+            f"{len(outside):,} of {len(rows) + len(outside):,} boxes show less than "
+            f"{SMALLEST_SIDE} pixels of their frame, the first of {outside[0]}; were they made for "
+            "frames of another size?"
+        )
     if not rows:
-        raise ValueError(f"nobody was found in {len(frames):,} frames")
+        raise ValueError(hint or f"nobody was found in {len(frames):,} frames")
+    if hint:
+        warnings.warn(hint, stacklevel=3)
     table = pd.DataFrame(rows)
     (folder / _CSV).write_bytes(table.to_csv(index=False).encode("utf-8", "backslashreplace"))
     return table

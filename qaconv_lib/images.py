@@ -99,6 +99,10 @@ def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """An open image; whatever goes wrong in the block is said in one sentence."""
     name = os.fspath(path)
+    if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
+        raise UnreadableImageError(
+            f"{name} is no regular file"
+        )  # reading a pipe could wait forever
     try:
         with _OPENING, warnings.catch_warnings():  # filters are shared by all threads
             warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
@@ -135,6 +139,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         coloured = image.convert("RGBA")
         paper = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(paper, coloured).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions; whole numbers of 8 or 16 bits are wanted")
     if image.mode.startswith("I"):  # one channel of 16 bits, which Pillow would cut off at 255
         pixels = np.asarray(image).astype(np.int64)
         scale = 257 if pixels.max() > 255 else 1

@@ -40,6 +40,15 @@ def crop(frames, *more):
     return main(["crop", *folders, "--quiet", "--device", "cpu", *more])
 
 
+def test_boxes_outside_of_their_frames_are_counted(frames, capsys):
+    boxes = {name: [Box(0, 0, 20, 20)] for name in ("рамка 0.png", "рамка 1.png")}
+    boxes["рамка 1.png"].append(Box(900, 0, 20, 20))
+    with pytest.warns(UserWarning, match=r"^1 of 3 boxes .* the first of .*рамка 1\.png"):
+        pictures = list_photographs(frames / "frames")
+        table = crop_frames(pictures, frames / "some", boxes)
+    assert len(table) == 2
+
+
 def test_crops_are_the_boxes(frames):
     assert crop(frames, "--boxes", str(frames / "boxes.csv"), "--fps", "2", "--camera", "gate") == 0
     table = pd.read_csv(frames / "crops" / "crops.csv")
@@ -110,7 +119,7 @@ def test_without_a_network_the_way_out_is_named(frames, monkeypatch, capsys):
         ("file,x,y,width,height\nрамка 0.png,1,1,0,9\n", "without width or height in row 1"),
         ("file,x,y,width,height\nрамка 0.png,1,one,9,9\n", "'one' for y in row 1"),
         ("file,x,y,width,height\nother.png,1,1,9,9\n", "other.png, which is not among the frames"),
-        ("file,x,y,width,height\nрамка 0.png,900,1,9,9\n", "nobody was found in 2 frames"),
+        ("file,x,y,width,height\nрамка 0.png,900,1,9,9\n", "1 of 1 boxes show less than 8"),
     ],
 )
 def test_bad_boxes_are_named(frames, capsys, boxes, message):

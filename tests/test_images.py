@@ -1,5 +1,7 @@
 """Reading image files as photographs come: turned, transparent, grey, huge, broken."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,3 +105,16 @@ def test_damage_is_a_value_error(tmp_path):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         load_image(tmp_path)
+
+
+def test_fractions_are_refused(tmp_path):
+    path = saved(tmp_path / "a.tif", Image.fromarray(np.full((8, 4), 0.5, np.float32)))
+    with pytest.raises(ValueError, match="a.tif: its pixels are fractions"):
+        load_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png is no regular file"):
+        load_image(tmp_path / "a.png")
