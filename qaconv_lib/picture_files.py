@@ -98,7 +98,7 @@ def check_photographs(paths: Sequence[str | os.PathLike[str]]) -> None:
 
 def find_damaged_photographs(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     """As `find_bad_photographs`, but every file is read to its end; that takes a while."""
-    bad = {}
+    bad: dict[str, str] = {}
     for path in paths:
         bad |= find_bad_photographs([path])
         if str(path) not in bad:
