@@ -123,6 +123,8 @@ def run_search(options: argparse.Namespace) -> None:
     queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
     gallery = list_photographs(options.gallery)
     _check_folder(options.output)
+    if options.depth is not None and not options.rerank:
+        raise ValueError("--depth says how many images --rerank looks at; --rerank is missing")
     if options.skip_unreadable:
         queries, gallery = _without_bad(queries), _without_bad(gallery)
     times = None if options.times is None else read_times(options.times)
@@ -298,9 +300,10 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def printable(path: str | Path) -> str:
-    """A file name that any terminal can take."""
+    """A file name in one line that any terminal can take."""
     encoding = sys.stdout.encoding or "utf-8"
-    return str(path).encode(encoding, "backslashreplace").decode(encoding)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 #: The commands of this module, in the order of the help text.

@@ -24,7 +24,7 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
     Numbers in names go by their value: `frame 2.png` comes before `frame 10.png`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        OSError: there is no such folder, or one in it may not be looked into.
         ValueError: it is a file, or holds no images.
     """
     folder = Path(folder)
@@ -45,10 +45,15 @@ def other_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file():
-            yield path
+    """What is in a folder and the folders in it; OSError names one that cannot be looked into."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
 
 
 def _by_name(path: Path) -> list[tuple[list[tuple[int, str]], str]]:

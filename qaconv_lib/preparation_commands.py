@@ -42,6 +42,7 @@ def run_crop(options: argparse.Namespace) -> None:
     """Cut, and say how many crops there are."""
     from qaconv_lib.crops import (
         DETECTORS,
+        VIDEOS,
         Box,
         Detector,
         check_frames,
@@ -50,11 +51,15 @@ def run_crop(options: argparse.Namespace) -> None:
         read_boxes,
     )
     from qaconv_lib.models import default_device
-    from qaconv_lib.picture_files import list_photographs
+    from qaconv_lib.picture_files import ENDINGS, list_photographs
 
     if options.boxes is not None and (options.detector or options.weights):
         raise ValueError("give boxes or a detector, not both")
-    frames = list_photographs(options.frames) if options.frames.is_dir() else [options.frames]
+    frames = [options.frames]
+    if options.frames.is_dir():
+        films = [path for path in sorted(options.frames.iterdir()) if path.suffix.lower() in VIDEOS]
+        pictures = any(path.suffix.lower() in ENDINGS for path in options.frames.rglob("*"))
+        frames = films if films and not pictures else list_photographs(options.frames)
     check_frames(frames)  # now, and not after weights are fetched
     boxes: Detector | dict[str, list[Box]]
     if options.boxes is not None:

@@ -150,6 +150,14 @@ def test_bad_crops_are_refused(frames, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_a_folder_of_videos_is_told_what_to_do(frames, capsys):
+    for path in (frames / "frames").iterdir():
+        path.unlink()
+    (frames / "frames" / "film.MP4").touch()
+    assert crop(frames, "--boxes", str(frames / "boxes.csv")) == 2
+    assert "film.MP4 is a video; make frames of it first" in capsys.readouterr().err
+
+
 def test_weights_of_another_detector_are_refused(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth")
     torch.save([1, 2], tmp_path / "list.pth")

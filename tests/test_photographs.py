@@ -20,6 +20,7 @@ from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.models import ReidModel, save_model
 from qaconv_lib.own_gallery import gallery_prior, search_gallery
+from qaconv_lib.photograph_commands import printable
 from qaconv_lib.photograph_words import percent
 from qaconv_lib.photographs import known_about, match_photographs, open_model
 from qaconv_lib.picture_files import (
@@ -81,6 +82,25 @@ def test_a_folder_is_listed_with_its_folders(tmp_path):
         (tmp_path / name).touch()
     found = [path.relative_to(tmp_path).as_posix() for path in list_photographs(tmp_path)]
     assert found == ["a.png", "b.JPG", "in/c.webp"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    Image.new("RGB", (20, 40)).save(tmp_path / "a.png")
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="closed"):
+        list_photographs(tmp_path)
+
+
+def test_names_are_printed_in_one_line():
+    assert printable("a\nb\t\udcff ü") == r"a\nb\t\udcff ü"
 
 
 def test_the_first_of_several_bad_files_is_named(tmp_path):
@@ -498,6 +518,7 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
         ("search good.jpg --gallery gallery --times semicolons.csv", "separated by commas"),
         ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
+        ("search good.jpg --gallery gallery --depth 9", "--rerank is missing"),
         ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
         ("search good.jpg --gallery gallery --output good.jpg/a", "good.jpg is a file; a folder"),
         ("search gallery --gallery gallery", "gallery holds nothing but the query"),
