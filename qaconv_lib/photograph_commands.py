@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qaconv_lib._written import check_folder, check_output, save_figure, write_lists
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pandas as pd
-    from matplotlib.figure import Figure
-
     from qaconv_lib.models import ReidModel
     from qaconv_lib.photographs import Knowledge
 
 Subparsers = argparse._SubParsersAction
-_FORMATS = (".png", ".svg", ".pdf")
-_DPI = 200  # twice what a page shows
 _FEW = 100  # images; re-ranking takes 20 neighbours of each
 
 
@@ -57,7 +51,7 @@ def run_match(options: argparse.Namespace) -> None:
     from qaconv_lib.photographs import match_photographs, open_model
 
     pictures = [options.query, options.gallery]
-    _check_output(options.output, pictures)
+    check_output(options.output, pictures)
     if not -1 <= options.threshold < 1:
         raise ValueError(f"threshold must lie in [-1, 1), got {options.threshold}")
     model = open_model(options.model, options.device)
@@ -68,7 +62,7 @@ def run_match(options: argparse.Namespace) -> None:
         print(f"{name:<13}{text}")
     title = f"similarity {found.similarity:.2f}"
     figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
-    _save(figure, options.output)
+    save_figure(figure, options.output)
     print(f"picture      {printable(options.output)}")
     _remark(options, known, pictures)
 
@@ -122,7 +116,7 @@ def run_search(options: argparse.Namespace) -> None:
 
     queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
     gallery = list_photographs(options.gallery)
-    _check_folder(options.output)
+    check_folder(options.output)
     if options.depth is not None and not options.rerank:
         raise ValueError("--depth says how many images --rerank looks at; --rerank is missing")
     if options.skip_unreadable:
@@ -146,7 +140,7 @@ def run_search(options: argparse.Namespace) -> None:
     alone = [query for query in queries if str(query) not in set(found["query"])]
     if len(alone) == len(queries):
         raise ValueError(f"{options.gallery} holds nothing but the query")
-    _write_lists(found, options.output)
+    write_lists(found, options.output)
     for query in alone:
         print(f"{printable(query)}: the gallery holds nothing but this picture")
     for row in found[found["rank"] == 1].itertuples():
@@ -170,45 +164,6 @@ def run_search(options: argparse.Namespace) -> None:
             "only; name the folder of all people that its camera saw."
         )
     _remark(options, known, [*queries, *gallery])
-
-
-def _write_lists(found: pd.DataFrame, folder: Path) -> None:
-    """The table, and one picture a query."""
-    from qaconv_lib.archives import write_whole
-    from qaconv_lib.checkpoints import make_folder
-    from qaconv_lib.images import load_image
-    from qaconv_lib.visualize import show_rank_list
-
-    make_folder(folder)
-    _remove_lists(folder)
-    text = found.to_csv(index=False, float_format="%.6g")
-    write_whole(folder / "ranks.csv", text.encode("utf-8", "backslashreplace"))
-    pictures = zip(_list_names(found["query"]), found.groupby("query", sort=False), strict=True)
-    for name, (query, rows) in pictures:
-        figure = show_rank_list(
-            load_image(query),
-            [load_image(path) for path in rows["image"]],
-            ["unknown"] * len(rows),
-            rows["similarity"],
-            alt=f"A query and the {len(rows)} best pictures of the gallery with their similarity.",
-        )
-        _save(figure, folder / name)
-
-
-def _list_names(queries: Iterable[str]) -> list[str]:
-    """What the pictures of the rank lists are called, by the table's column of queries."""
-    stems = [Path(query).stem[:60] for query in dict.fromkeys(queries)]
-    return [f"{number:03d}-{stem}.png" for number, stem in enumerate(stems, start=1)]
-
-
-def _remove_lists(folder: Path) -> None:
-    """Take away what an earlier search wrote here: they would look like lists of this one."""
-    from qaconv_lib.picture_files import read_csv
-
-    table = folder / "ranks.csv"
-    if table.is_file():
-        for name in _list_names(read_csv(table, ("query", "rank", "image"))["query"]):
-            (folder / name).unlink(missing_ok=True)
 
 
 def _without_bad(paths: list[Path]) -> list[Path]:
@@ -259,44 +214,6 @@ def _remark(options: argparse.Namespace, known: Knowledge, pictures: list[Path])
 
     for sentence in remarks(known, pictures, shipped=options.model is None):
         print(f"Note: {printable(sentence)}")
-
-
-def _check_output(path: Path, pictures: list[Path]) -> None:
-    """Refuse, before the work, a place that the picture cannot be written to."""
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"the picture must end in {', '.join(_FORMATS)}, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} for the picture")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; the picture needs another name")
-    if os.path.realpath(path) in map(os.path.realpath, pictures):
-        raise ValueError(f"{path} is one of the pictures; the output needs another name")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse, before the work, a place that results cannot be written to."""
-    places = (folder.absolute(), *folder.absolute().parents)
-    there = next(place for place in places if place.exists())
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file; a folder for the results is wanted")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a figure whole, its alternative text with it, and forget it."""
-    import io
-
-    import matplotlib.pyplot as plt
-
-    from qaconv_lib.archives import write_whole
-
-    kind = path.suffix.lower()[1:]
-    stream = io.BytesIO()
-    about = {"Subject" if kind == "pdf" else "Description": figure.get_label()}
-    figure.savefig(stream, format=kind, dpi=_DPI, metadata=about)
-    plt.close(figure)
-    write_whole(path, stream.getvalue())
 
 
 def printable(path: str | Path) -> str:

@@ -40,7 +40,7 @@ def crop(frames, *more):
     return main(["crop", *folders, "--quiet", "--device", "cpu", *more])
 
 
-def test_boxes_outside_of_their_frames_are_counted(frames, capsys):
+def test_boxes_outside_of_their_frames_are_counted(frames):
     boxes = {name: [Box(0, 0, 20, 20)] for name in ("рамка 0.png", "рамка 1.png")}
     boxes["рамка 1.png"].append(Box(900, 0, 20, 20))
     with pytest.warns(UserWarning, match=r"^1 of 3 boxes .* the first of .*рамка 1\.png"):

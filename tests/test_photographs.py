@@ -480,6 +480,8 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     Path("semicolons.csv").write_text("file;camera;seconds\ngood.jpg;0;0\n")
     Path("loop.png").symlink_to("loop.png")
     Path("folder.png").mkdir()
+    Path("mine").mkdir()
+    Path("mine/ranks.csv").write_text("name,place\nme,1\n")
     return tmp_path
 
 
@@ -522,6 +524,7 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
         ("search good.jpg --gallery gallery --output good.jpg/a", "good.jpg is a file; a folder"),
         ("search gallery --gallery gallery", "gallery holds nothing but the query"),
+        ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
         ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
