@@ -75,8 +75,8 @@ def unpack_archive(
 
     Raises:
         FileNotFoundError: there is no such archive.
-        ValueError: the archive is damaged, an entry would land outside the folder, or it would
-            unpack to more than twenty times its size.
+        ValueError: the archive is damaged, an entry would land outside the folder, names differ
+            only in case, or it would unpack to more than twenty times its size.
         OSError: the cache folder cannot be written.
     """
     archive = Path(archive)
@@ -157,6 +157,13 @@ def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:
     files = {PurePosixPath(name) for name in names}
     if both := files & {folder for path in files for folder in path.parents}:
         raise ValueError(f"{archive} was not unpacked: {min(both)!s} is a file and a folder in it")
+    spelt: dict[str, PurePosixPath] = {}
+    for path in sorted(files.union(*(file.parents for file in files))):
+        if (other := spelt.setdefault(str(path).casefold(), path)) != path:
+            raise ValueError(
+                f"{archive} was not unpacked: {str(other)!r} and {str(path)!r} differ only in "
+                "case, and are one and the same on Windows and macOS"
+            )
     size = sum(entry.file_size for entry in bundle.infolist())
     if size > max(_MOST_GROWTH * archive.stat().st_size, _ALWAYS_ALLOWED):
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,31 @@ import torch
 
 
 def check(
-    function: Callable[..., Any], cases: Sequence[tuple[tuple, Any]], tolerance: float = 1e-4
+    function: Callable[..., Any],
+    cases: Sequence[tuple[tuple, Any]],
+    tolerance: float = 1e-4,
+    slips: Mapping[str, Any] | None = None,
 ) -> None:
     """Try an exercise's function on examples and print what came out.
+
+    A wrong answer is named with the case it was given for; the right one is kept back where the
+    function takes no arguments, since there it is the whole exercise.
 
     Args:
         function: the reader's function; one that returns None counts as not written yet.
         cases: pairs of arguments and the expected result (a number, or anything that becomes an
             array).
         tolerance: largest difference that still counts as equal.
+        slips: usual mistakes: what to say, and the result that the mistake gives, or a function
+            that makes it.
+
+    Raises:
+        ValueError: a slip that gives the right results.
     """
-    name = function.__name__
+    name, slips = function.__name__, slips or {}
+    for words, slip in slips.items():
+        if not any(_difference(_answer(slip, a), expected, tolerance) for a, expected in cases):
+            raise ValueError(f"the slip {words!r} is no mistake in any of these cases")
     for arguments, expected in cases:
         try:
             result = function(*arguments)
@@ -28,29 +42,48 @@ def check(
             print(f"{name}: stops with {type(error).__name__}: {error}")
             return
         if result is None:
-            print(f"{name}: not written yet")
+            print(f"{name}: not written yet, it returns None")
             return
-        complaint = _difference(result, expected, tolerance)
+        complaint = _difference(result, expected, tolerance, secret=not arguments)
         if complaint:
-            print(f"{name}: {complaint}")
+            shown = ", ".join(map(repr, arguments))
+            where = f"for {shown}: " if 0 < len(shown) <= 60 and "\n" not in shown else ""
+            print(f"{name}: {where}{complaint}")
+            for words, slip in slips.items():
+                if not _difference(result, _answer(slip, arguments), tolerance):
+                    print(f"  {words}")
             return
     print(f"{name}: right")
 
 
-def _difference(result: Any, expected: Any, tolerance: float) -> str | None:
+def _answer(slip: Any, arguments: tuple) -> Any:
+    return slip(*arguments) if callable(slip) else slip
+
+
+def _difference(result: Any, expected: Any, tolerance: float, secret: bool = False) -> str | None:
+    """What is wrong with a result, or None; a secret is not told."""
     got, wanted = _as_array(result), _as_array(expected)
     if wanted is None:
         raise TypeError(f"what is expected must be numbers, got {type(expected).__name__}")
     if got is None:
-        return f"expected numbers, got {type(result).__name__}"
+        return (
+            f"the result should be a number or one array of shape {wanted.shape}, it is of type "
+            f"{type(result).__name__}"
+        )
     if got.shape != wanted.shape:
         return f"the shape should be {wanted.shape}, it is {got.shape}"
     wrong = ~np.isclose(got, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
     if not wrong.any():
         return None
     if wanted.ndim == 0:
-        return f"expected {wanted.item():.6g}, got {got.item():.6g}"
+        found = f"{got.item():.6g}"
+        return f"{found} is not right" if secret else f"expected {wanted.item():.6g}, got {found}"
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    if secret:
+        return (
+            f"{int(wrong.sum())} of {wrong.size} numbers are not right; the first of them is "
+            f"{got[place]:.6g}"
+        )
     where = ", ".join(map(str, place))
     return (
         f"{int(wrong.sum())} of {wrong.size} numbers differ; at [{where}] "

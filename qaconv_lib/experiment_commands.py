@@ -5,7 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 
+from qaconv_lib.data_commands import add_skip_option
+
 Subparsers = argparse._SubParsersAction
+
+
+_MEANS = {
+    "accumulate": (int, "micro-batches that a batch is taken in; BN sees each by itself"),
+    "precision": (str, "float32, bfloat16, or on a GPU float16"),
+    "workers": (int, "processes that load images"),
+}
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    group = parser.add_argument_group(
+        "how runs are computed (default: the profile's)",
+        "Records made with other means have names of their own; give `run`, `tables` and `claims` "
+        "the same flags, or the profile as e.g. paper+precision=bfloat16.",
+    )
+    for name, (kind, about) in _MEANS.items():
+        group.add_argument(f"--{name}", type=kind, default=None, help=about)
+
+
+def _profile(options: argparse.Namespace) -> str:
+    from qaconv_lib.profiles import profile_with
+
+    return profile_with(options.profile, **{name: getattr(options, name) for name in _MEANS})
 
 
 def add_run(subparsers: Subparsers) -> None:
@@ -19,10 +45,11 @@ def add_run(subparsers: Subparsers) -> None:
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="an experiment (without it: list them)"
     )
-    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    _add_profile(parser)
     parser.add_argument("--seeds", type=int, default=None, help="how many (default: see the list)")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default: 1)")
+    add_skip_option(parser)
     parser.add_argument(
         "--predict-memory",
         action="store_true",
@@ -34,6 +61,7 @@ def add_run(subparsers: Subparsers) -> None:
 def run_run(options: argparse.Namespace) -> None:
     """Run an experiment and report on stderr."""
     from qaconv_lib.experiments import EXPERIMENTS, list_trials, run_experiment
+    from qaconv_lib.shortage import ShortOfMemoryError
 
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
@@ -44,30 +72,40 @@ def run_run(options: argparse.Namespace) -> None:
     if options.name == "correspondence":
         from qaconv_lib.correspondence_records import run_correspondence
 
-        found = run_correspondence(options.profile, options.device, report=_on_stderr)
+        found = run_correspondence(_profile(options), options.device, report=_on_stderr)
         print(f"{options.name}: {len(found)} records; chapter 11 shows them")
         return
     if options.name == "cost":
         from qaconv_lib.cost import cost_record
 
-        for row in cost_record(options.profile, options.device)["steps"]:
+        for row in cost_record(_profile(options), options.device)["steps"]:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
         return
     if options.predict_memory:
+        from qaconv_lib.profiles import get_profile
         from qaconv_lib.training_commands import memory_table
+        from qaconv_lib.variants import check_variants
 
-        trials = list_trials(options.name, options.profile, seeds=1)
+        check_variants(options.name, get_profile(_profile(options)))
+        trials = list_trials(options.name, _profile(options), seeds=1)
         for run in {trial.run.name: trial.run for trial in trials}.values():
             print(memory_table(run, options.device))
         return
-    records = run_experiment(
-        options.name,
-        profile=options.profile,
-        seeds=options.seeds,
-        device=options.device,
-        jobs=options.jobs,
-        report=_on_stderr,
-    )
+    try:
+        records = run_experiment(
+            options.name,
+            profile=_profile(options),
+            seeds=options.seeds,
+            device=options.device,
+            jobs=options.jobs,
+            skip_unreadable=options.skip_unreadable,
+            report=_on_stderr,
+        )
+    except ShortOfMemoryError as error:
+        raise ShortOfMemoryError(
+            f"{error}; of these settings `run` takes --accumulate, --precision and --workers, and "
+            "--jobs says how many runs share the memory"
+        ) from error
     print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
 
 
@@ -88,7 +126,7 @@ def add_tables(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="headline, within, or an experiment (default: all that have records)",
     )
-    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    _add_profile(parser)
     parser.set_defaults(run=run_tables)
 
 
@@ -97,7 +135,7 @@ def run_tables(options: argparse.Namespace) -> None:
     from qaconv_lib.profiles import get_profile
     from qaconv_lib.tables import all_tables
 
-    print(all_tables(get_profile(options.profile).name, options.names))
+    print(all_tables(get_profile(_profile(options)).name, options.names))
 
 
 def add_claims(subparsers: Subparsers) -> None:
@@ -107,7 +145,7 @@ def add_claims(subparsers: Subparsers) -> None:
         help="print what the records say about the paper's claims",
         description="Print the paper's claims, their tests and verdicts, as Markdown.",
     )
-    parser.add_argument("--profile", default="laptop", help="smoke, laptop (default) or paper")
+    _add_profile(parser)
     parser.set_defaults(run=run_claims)
 
 
@@ -116,7 +154,7 @@ def run_claims(options: argparse.Namespace) -> None:
     from qaconv_lib.claims import ledger
     from qaconv_lib.profiles import get_profile
 
-    print(ledger(get_profile(options.profile).name))
+    print(ledger(get_profile(_profile(options)).name))
 
 
 def add_bench(subparsers: Subparsers) -> None:

@@ -11,7 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,34 +19,33 @@ from dataclasses import dataclass
 import torch
 
 from qaconv_lib.datasets import load_dataset, load_test
-from qaconv_lib.losses import TABLE1_LOSSES
+from qaconv_lib.images import UnreadableImageError
 from qaconv_lib.models import default_device
 from qaconv_lib.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.profiles import Profile, get_profile
 from qaconv_lib.records import provenance, read_record, write_record
-from qaconv_lib.runs import Run, pair_similarities, score, similarity_stages, summary, train_run
+from qaconv_lib.runs import (
+    Run,
+    check_readable,
+    pair_similarities,
+    score,
+    similarity_stages,
+    summary,
+    train_run,
+)
 from qaconv_lib.search import calibration_of
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS, GRAPH_SAMPLING
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training run and a dataset its model is tested on.
-
-    Attributes:
-        run: the training run.
-        target: dataset whose query and gallery images are used.
-        post: test re-ranking and TLift too.
-    """
-
-    run: Run
-    target: str
-    post: bool = False
-
-    @property
-    def name(self) -> str:
-        """Name of the trial's record."""
-        return f"{self.run.name}-on-{self.target}"
+from qaconv_lib.variants import ABLATIONS as ABLATIONS
+from qaconv_lib.variants import DIRECTIONS as DIRECTIONS
+from qaconv_lib.variants import (
+    Trial,
+    ablation_trials,
+    backbone_trials,
+    check_variants,
+    graph_sampling_trials,
+    layer_trials,
+    loss_trials,
+)
+from qaconv_lib.variants import graph_sampling_settings as graph_sampling_settings
 
 
 @dataclass(frozen=True)
@@ -67,90 +66,38 @@ class Experiment:
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
-def _losses(profile: Profile, seed: int, losses: Sequence[str] = TABLE1_LOSSES) -> Iterator[Trial]:
-    for loss in losses:
-        for source, target in DIRECTIONS:
-            run = Run(loss, profile.datasets[source], profile.name, seed)
-            yield Trial(run, profile.datasets[target], post=True)
-            yield Trial(run, profile.datasets[source], post=loss == "qaconv")
-
-
-def _backbones(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[Trial]:
-    for settings in profile.backbones.values():
-        for source in ("market", "duke", "msmt17"):
-            images = profile.datasets[source] + ("-all" if source == "msmt17" else "")
-            run = Run("qaconv", images, profile.name, seed, settings)
-            for target in targets:
-                if target != source:
-                    yield Trial(run, profile.datasets[target], post=True)
-
-
-def _pooled_layers(profile: Profile, seed: int) -> Iterator[Trial]:
-    for loss, layer3 in profile.on_layer3.items():
-        for source, target in DIRECTIONS:
-            for settings in ({}, layer3):
-                run = Run(loss, profile.datasets[source], profile.name, seed, settings)
-                yield Trial(run, profile.datasets[target], post=not settings)
-
-
-def _ablation(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
-    loss, variants = ABLATIONS[name]
-
-    def trials(profile: Profile, seed: int) -> Iterator[Trial]:
-        source, target = (profile.datasets[role] for role in DIRECTIONS[0])
-        for settings in variants.values():
-            yield Trial(Run(loss, source, profile.name, seed, settings), target)
-
-    return trials
-
-
-def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
-    """`GRAPH_SAMPLING` at a profile: triplets have settings of their own."""
-    return {
-        name: (loss, settings | (profile.triplets if settings.get("triplet_margin") else {}))
-        for name, (loss, settings) in GRAPH_SAMPLING.items()
-    }
-
-
-def _graph_sampling(profile: Profile, seed: int) -> Iterator[Trial]:
-    for loss, settings in graph_sampling_settings(profile).values():
-        for source, target in DIRECTIONS:
-            run = Run(loss, profile.datasets[source], profile.name, seed, settings)
-            yield Trial(run, profile.datasets[target])
-
-
 EXPERIMENTS: dict[str, Experiment] = {
-    "table1": Experiment("What the loss contributes (Table 1)", 5, _losses),
+    "table1": Experiment("What the loss contributes (Table 1)", 5, loss_trials),
     "table2": Experiment(
         "QAConv, re-ranking, TLift and TFusion (Table 2)",
         5,
-        lambda profile, seed: _losses(profile, seed, ("qaconv",)),
+        lambda profile, seed: loss_trials(profile, seed, ("qaconv",)),
         ("tfusion", tfusion_record),
     ),
     "tlift": Experiment(
         "Parameters and variants of TLift (appendix)",
         5,
-        lambda profile, seed: _losses(profile, seed, ("qaconv",)),
+        lambda profile, seed: loss_trials(profile, seed, ("qaconv",)),
         ("tlift", tlift_record),
     ),
     "table3": Experiment(
         "Two backbones, three sources, on Duke and Market (Table 3)",
         3,
-        lambda profile, seed: _backbones(profile, seed, ("duke", "market")),
+        lambda profile, seed: backbone_trials(profile, seed, ("duke", "market")),
     ),
     "table4": Experiment(
         "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)",
         3,
-        lambda profile, seed: _backbones(profile, seed, ("cuhk03", "msmt17")),
+        lambda profile, seed: backbone_trials(profile, seed, ("cuhk03", "msmt17")),
     ),
     "pooled-layer": Experiment(
-        "Pooled features from layer4 and from QAConv's layer3", 3, _pooled_layers
+        "Pooled features from layer4 and from QAConv's layer3", 3, layer_trials
     ),
     "graph-sampling": Experiment(
-        "Class memory, and pairs of batches drawn in several ways", 3, _graph_sampling
+        "Class memory, and pairs of batches drawn in several ways", 2, graph_sampling_trials
     ),
     **{
-        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, _ablation(name))
+        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_trials(name))
         for name, (_, variants) in ABLATIONS.items()
     },
 }
@@ -187,9 +134,14 @@ def evaluate_trial(
 ) -> dict:
     """Test a trained model on a dataset, with all post-processing if asked; write the record.
 
-    With `skip_unreadable`, images that cannot be read are left out and a warning names them.
+    With `skip_unreadable`, images that cannot be read are left out, a warning names them, and the
+    record says how many they are.
     """
-    run, dataset = trial.run, load_test(trial.target, skip_unreadable)
+    run, dataset, lost = trial.run, load_test(trial.target, skip_unreadable), {}
+    if skip_unreadable:
+        whole = load_test(trial.target)
+        lost["unreadable_images"] = len(whole.query) - len(dataset.query)
+        lost["unreadable_images"] += len(whole.gallery) - len(dataset.gallery)
     calibration = None
     if trial.post and dataset.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
@@ -206,6 +158,7 @@ def evaluate_trial(
         "calibration": calibration,
         "queries": len(dataset.query),
         "gallery": len(dataset.gallery),
+        **lost,
         "stages": {
             name: summary(score(value, dataset.query, dataset.gallery))
             for name, value in stages.items()
@@ -224,6 +177,7 @@ def run_experiment(
     seeds: int | None = None,
     device: str | None = None,
     jobs: int = 1,
+    skip_unreadable: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
     """Run what an experiment still lacks, and return the records of all its trials.
@@ -234,15 +188,20 @@ def run_experiment(
         seeds: seeds 0 to seeds - 1; None takes the experiment's own number.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         jobs: processes that work side by side, the processor's cores shared between them.
+        skip_unreadable: leave out images that cannot be read. What `after` does takes whole
+            datasets, and is left out where there are such images.
         report: called with a line of text whenever a run is done.
 
     Raises:
-        ValueError: an unknown name or profile, or a number below 1.
+        ValueError: an unknown name or profile, an experiment that the profile does not have, or a
+            number below 1.
+        UnreadableImageError: images of a source or a target cannot be read; said before training.
         FileNotFoundError: a dataset is not there, or a loss has not been searched.
     """
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1, got {value}")
+    check_variants(name, get_profile(profile))
     trials = list_trials(name, profile, seeds)
     waiting: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -250,12 +209,15 @@ def run_experiment(
             waiting.setdefault(trial.run.name, []).append(trial)
     done, start = len({t.run.name for t in trials}) - len(waiting), time.perf_counter()
     report(f"{name}: {done} of {done + len(waiting)} runs have their records")
-    for number, line in enumerate(_execute_all(list(waiting.values()), device, jobs), start=1):
+    if not skip_unreadable:
+        check_readable((trial.run.source, trial.target) for g in waiting.values() for trial in g)
+    lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
+    for number, line in enumerate(lines, start=1):
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
         report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
     records = [record for trial in trials if (record := find_record(trial)) is not None]
     if after := get_experiment(name).after:
-        records += _after_all(trials, *after, device, report)
+        records += _after_all(trials, *after, device, report, skip_unreadable)
     return records
 
 
@@ -265,26 +227,37 @@ def _after_all(
     act: Callable[[Run, str, str | None], dict],
     device: str | None,
     report: Callable[[str], None],
+    skip_unreadable: bool,
 ) -> list[dict]:
     records = []
     for trial in trials:
         if trial.target != trial.run.source and load_dataset(trial.target).has_time:
             record = find_record(trial, folder)
-            if record is None:
-                record = act(trial.run, trial.target, device)
-                report(f"{folder}: {trial.name}")
+            try:
+                if record is None:
+                    record = act(trial.run, trial.target, device)
+                    report(f"{folder}: {trial.name}")
+            except UnreadableImageError:
+                if not skip_unreadable:
+                    raise
+                report(
+                    f"{folder}: left out for {trial.name}: it takes all images, unreadable ones too"
+                )
+                continue
             records.append(record)
     return records
 
 
-def _execute_all(groups: list[list[Trial]], device: str | None, jobs: int) -> Iterator[str]:
+def _execute_all(
+    groups: list[list[Trial]], device: str | None, jobs: int, skip_unreadable: bool = False
+) -> Iterator[str]:
     if jobs == 1:
-        yield from (_execute(group, device, None) for group in groups)
+        yield from (_execute(group, device, None, skip_unreadable) for group in groups)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(_execute, group, device, threads) for group in groups]
+        futures = [pool.submit(_execute, g, device, threads, skip_unreadable) for g in groups]
         try:
             yield from (future.result() for future in futures)
         except BrokenProcessPool as error:
@@ -297,26 +270,27 @@ def _execute_all(groups: list[list[Trial]], device: str | None, jobs: int) -> It
             raise
 
 
-def _execute(trials: list[Trial], device: str | None, threads: int | None) -> str:
+def _execute(trials: list[Trial], device: str | None, threads: int | None, skip: bool) -> str:
     """Train a run unless its model is there, test it, and say what came out."""
     if threads is not None:
         torch.set_num_threads(threads)
     run = trials[0].run
-    _train(run, device)
+    _train(run, device, skip)
     found = []
     for trial in trials:
-        scores = evaluate_trial(trial, device=device)["stages"]["alone"]
+        record = evaluate_trial(trial, device=device, skip_unreadable=skip)
+        scores = record["stages"]["alone"]
         found.append(f"{trial.target} {scores['rank1']:.1%} / {scores['mean_ap']:.1%}")
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 
 
-def _train(run: Run, device: str | None) -> None:
+def _train(run: Run, device: str | None, skip_unreadable: bool) -> None:
     """Train a run, and before it the one that teaches it, unless their models are there."""
     if _has_model(run):
         return
     if (teacher := run.teacher()) is not None:
-        _train(teacher, device)
-    train_run(run, device=device, run_folder=run.folder())
+        _train(teacher, device, skip_unreadable)
+    train_run(run, device=device, run_folder=run.folder(), skip_unreadable=skip_unreadable)
     (run.folder() / "last.safetensors").unlink(missing_ok=True)
 
 

@@ -162,8 +162,42 @@ PROFILES = {
 }
 
 
+#: Settings that say how a run is computed, not what it compares; `profile_with` takes them.
+MEANS: dict[str, type] = {"accumulate": int, "precision": str, "workers": int}
+
+
 def get_profile(name: str) -> Profile:
-    """A profile by name; ValueError lists the known ones."""
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {name!r}; known are {', '.join(PROFILES)}")
-    return PROFILES[name]
+    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16".
+
+    Raises:
+        ValueError: an unknown profile, or means that do not exist; it lists the known ones.
+    """
+    known, *means = name.split("+")
+    if known not in PROFILES:
+        raise ValueError(f"unknown profile {known!r}; known are {', '.join(PROFILES)}")
+    if not means:
+        return PROFILES[known]
+    given = {}
+    for part in means:
+        setting, _, value = part.partition("=")
+        wrong = setting not in MEANS or (MEANS[setting] is int and not value.isdecimal())
+        if wrong or setting in given:
+            raise ValueError(
+                f"profile {name!r}: {part!r} is no means of computing; there are "
+                f"{', '.join(MEANS)}, each once, such as {known}+precision=bfloat16"
+            )
+        given[setting] = MEANS[setting](value)
+    base = dataclasses.replace(PROFILES[known].base, **given)
+    return dataclasses.replace(PROFILES[known], name=profile_with(known, **given), base=base)
+
+
+def profile_with(name: str, **means: str | int | None) -> str:
+    """Name of a profile with means of computing; those that it has anyway, or None, add nothing.
+
+    Its records stand beside those of the plain profile and are never mixed with them: lower
+    precision rounds otherwise, micro-batches have BN statistics of their own, and workers draw
+    their own augmentation.
+    """
+    base = get_profile(name).base
+    new = {k: v for k, v in means.items() if v is not None and getattr(base, k) != v}
+    return "+".join([name, *(f"{setting}={value}" for setting, value in sorted(new.items()))])

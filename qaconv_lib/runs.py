@@ -10,6 +10,7 @@ import os
 import re
 import time
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from scipy.special import expit, logit
 
 from qaconv_lib.archives import cache_folder, write_whole
 from qaconv_lib.checkpoints import make_folder, read_checkpoint
-from qaconv_lib.datasets import ReidDataset, all_images, load_dataset, load_test
+from qaconv_lib.datasets import ReidDataset, all_images, load_dataset, load_image, load_test
 from qaconv_lib.distributed import add_up, barrier, process_count, process_rank
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
 from qaconv_lib.losses import compares_maps
@@ -38,7 +39,7 @@ from qaconv_lib.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.run_folder import command_line, describe_run
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
-from qaconv_lib.unreadable import counting_unreadable, readable_rows
+from qaconv_lib.unreadable import counting_unreadable, readable_rows, unreadable_images
 
 #: Post-processing in the order of the paper's Table 2.
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
@@ -147,6 +148,27 @@ def training_images(source: str) -> pd.DataFrame:
     if source.endswith("-all"):
         return all_images(load_dataset(source.removesuffix("-all")))
     return load_dataset(source).train
+
+
+def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
+    """Open every image of sources and targets, before a training would meet a bad one.
+
+    Args:
+        pairs: names of a dataset that is trained on and of one that is tested on.
+
+    Raises:
+        UnreadableImageError: images cannot be read; it says which and how many.
+        FileNotFoundError, ValueError: as `load_test`.
+    """
+    tables = {}
+    for source, target in dict.fromkeys(pairs):
+        dataset = load_test(target)
+        tables[f"{source}, training"] = training_images(source)
+        tables[f"{target}, query and gallery"] = pd.concat([dataset.query, dataset.gallery])
+    for what, table in tables.items():
+        with counting_unreadable(table, what):
+            for path in unreadable_images(table["path"])[:1]:
+                load_image(path)
 
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:

@@ -1,6 +1,13 @@
-"""What the ablations and side experiments compare (chapters 16 and 17)."""
+"""What the experiments compare: variants (chapters 16 and 17), and trials made of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from qaconv_lib.losses import TABLE1_LOSSES
+from qaconv_lib.profiles import Profile
+from qaconv_lib.runs import Run
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
 
@@ -94,3 +101,96 @@ GRAPH_SAMPLING: dict[str, tuple[str, dict]] = {
     "triplets, random people": _pairs("pk", 16.0),
     "triplets, graph": _pairs("graph", 16.0),
 }
+
+
+def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
+    """`GRAPH_SAMPLING` at a profile: triplets have settings of their own."""
+    return {
+        name: (loss, settings | (profile.triplets if settings.get("triplet_margin") else {}))
+        for name, (loss, settings) in GRAPH_SAMPLING.items()
+    }
+
+
+#: Ablations whose variants are numbers or networks chosen beside those of the small profiles.
+FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
+
+
+def check_variants(name: str, profile: Profile) -> None:
+    """Raise ValueError if an experiment's variants mean nothing at a profile."""
+    if name in FOR_SMALL_PROFILES and profile.base.backbone.startswith("resnet"):
+        raise ValueError(
+            f"{name} cannot be run at the {profile.name} profile: its variants "
+            f"({', '.join(list(ABLATIONS[name][1])[1:])}) are made for the laptop profile; run it "
+            "with --profile laptop, or train single models with `python -m qaconv_lib train`"
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training run and a dataset its model is tested on.
+
+    Attributes:
+        run: the training run.
+        target: dataset whose query and gallery images are used.
+        post: test re-ranking and TLift too.
+    """
+
+    run: Run
+    target: str
+    post: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's record."""
+        return f"{self.run.name}-on-{self.target}"
+
+
+def loss_trials(
+    profile: Profile, seed: int, losses: Sequence[str] = TABLE1_LOSSES
+) -> Iterator[Trial]:
+    """Every loss in both directions, and within the domain."""
+    for loss in losses:
+        for source, target in DIRECTIONS:
+            run = Run(loss, profile.datasets[source], profile.name, seed)
+            yield Trial(run, profile.datasets[target], post=True)
+            yield Trial(run, profile.datasets[source], post=loss == "qaconv")
+
+
+def backbone_trials(profile: Profile, seed: int, targets: Sequence[str]) -> Iterator[Trial]:
+    """QAConv with both backbones, from three sources to the targets."""
+    for settings in profile.backbones.values():
+        for source in ("market", "duke", "msmt17"):
+            images = profile.datasets[source] + ("-all" if source == "msmt17" else "")
+            run = Run("qaconv", images, profile.name, seed, settings)
+            for target in targets:
+                if target != source:
+                    yield Trial(run, profile.datasets[target], post=True)
+
+
+def layer_trials(profile: Profile, seed: int) -> Iterator[Trial]:
+    """Pooled losses on layer4 and on layer3, in both directions."""
+    for loss, layer3 in profile.on_layer3.items():
+        for source, target in DIRECTIONS:
+            for settings in ({}, layer3):
+                run = Run(loss, profile.datasets[source], profile.name, seed, settings)
+                yield Trial(run, profile.datasets[target], post=not settings)
+
+
+def ablation_trials(name: str) -> Callable[[Profile, int], Iterator[Trial]]:
+    """The variants of an ablation, as a function of profile and seed."""
+    loss, variants = ABLATIONS[name]
+
+    def trials(profile: Profile, seed: int) -> Iterator[Trial]:
+        source, target = (profile.datasets[role] for role in DIRECTIONS[0])
+        for settings in variants.values():
+            yield Trial(Run(loss, source, profile.name, seed, settings), target)
+
+    return trials
+
+
+def graph_sampling_trials(profile: Profile, seed: int) -> Iterator[Trial]:
+    """`graph_sampling_settings`, in both directions."""
+    for loss, settings in graph_sampling_settings(profile).values():
+        for source, target in DIRECTIONS:
+            run = Run(loss, profile.datasets[source], profile.name, seed, settings)
+            yield Trial(run, profile.datasets[target])

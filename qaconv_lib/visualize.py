@@ -32,6 +32,8 @@ COLOURS = {
     "grey": "#7F7F7F",
 }
 SIMILARITY_COLOURS = "viridis"
+# How far the lines of a pair bow, at most, as a share of their length.
+_BOW = 0.12
 
 
 def show_images(
@@ -113,7 +115,7 @@ def show_location_match(
         best = divmod(int(similarity[location].argmax()), width)
         bottom.add_patch(_cell_frame(*best, COLOURS["vermilion"]))
         bottom.set_title(f"best: {similarity[location].max():.2f}", fontsize=9)
-    figure.colorbar(heat, ax=axes[1].tolist(), label="similarity", shrink=0.9)
+    figure.colorbar(heat, ax=axes.ravel().tolist(), label="similarity", shrink=0.9)
     return finish(figure, alt)
 
 
@@ -184,6 +186,8 @@ def show_correspondences(
                 "data",
                 axesA=axes[0],
                 axesB=axes[1],
+                # Level lines of one row would lie on each other; each column has a bow of its own.
+                connectionstyle=f"arc3,rad={_BOW * (2 * start[0] / width - 1):.3f}",
                 color=colour,
                 linestyle="-" if good else (0, (2, 1.5)),
                 linewidth=1.4,

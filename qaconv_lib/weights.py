@@ -106,7 +106,7 @@ def fetch_weights(url: str, network: str) -> Path:
         raise ConnectionError(
             f"the ImageNet weights of {network} could not be fetched ({error}). Fetch {url} "
             f"elsewhere and put the file into one of {', '.join(map(str, folders))}; or name a "
-            "file with weights=; or build with pretrained=False"
+            "file with --weights (in Python, weights=); or, in Python, build with pretrained=False"
         ) from error
     return cache / name
 

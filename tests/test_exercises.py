@@ -13,8 +13,8 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 CASES = [((torch.tensor([1.0, 2.0]),), torch.tensor([2.0, 4.0]))]
 
 
-def message(function, capsys, cases=CASES):
-    check(function, cases)
+def message(function, capsys, cases=CASES, **more):
+    check(function, cases, **more)
     return capsys.readouterr().out.strip()
 
 
@@ -23,15 +23,39 @@ def test_what_a_check_says(capsys):
         return 2 * x
 
     assert message(double, capsys) == "double: right"
-    double.__name__ = "f"
-    assert message(lambda x: None, capsys) == "<lambda>: not written yet"
+    assert message(lambda x: None, capsys) == "<lambda>: not written yet, it returns None"
     assert "shape should be (2,), it is ()" in message(lambda x: x.sum(), capsys)
     assert "1 of 2 numbers differ; at [1] expected 4, got 5" in message(
         lambda x: [2.0, 5.0], capsys
     )
     assert "stops with ZeroDivisionError" in message(lambda x: 1 / 0, capsys)
-    assert "expected numbers, got dict" in message(lambda x: {}, capsys)
-    assert "expected 3, got 4" in message(lambda: 4, capsys, [((), 3)])
+    assert "one array of shape (2,), it is of type dict" in message(lambda x: {}, capsys)
+    assert "it is of type tuple" in message(lambda x: (x, [x, 1]), capsys)
+
+
+def test_a_check_names_the_case_unless_it_is_long(capsys):
+    cases = [((2, 3), 6), ((2, 4), 8)]
+    assert message(lambda a, b: 6, capsys, cases) == "<lambda>: for 2, 4: expected 8, got 6"
+    long = [((list(range(50)),), 1225)]
+    assert message(lambda x: 0, capsys, long) == "<lambda>: expected 1225, got 0"
+
+
+def test_a_check_keeps_an_answer_found_by_hand(capsys):
+    assert message(lambda: 4, capsys, [((), 3)]) == "<lambda>: 4 is not right"
+    assert message(lambda: [1, 5], capsys, [((), [1, 3])]) == (
+        "<lambda>: 1 of 2 numbers are not right; the first of them is 5"
+    )
+
+
+def test_a_check_names_a_usual_slip(capsys):
+    slips = {"that is the sum": lambda a, b: a + b, "that is nothing": 0}
+    cases = [((2, 3), 6), ((2, 4), 8)]
+    assert message(lambda a, b: a + b, capsys, cases, slips=slips).endswith("\n  that is the sum")
+    assert message(lambda a, b: 0, capsys, cases, slips=slips).endswith("\n  that is nothing")
+    assert "that is" not in message(lambda a, b: 1, capsys, cases, slips=slips)
+    assert message(lambda a, b: a * b, capsys, cases, slips=slips) == "<lambda>: right"
+    with pytest.raises(ValueError, match="no mistake"):
+        check(lambda a, b: 0, [((2, 2), 4)], slips=slips)
 
 
 def exercises():

@@ -13,10 +13,12 @@ from qaconv_lib.__main__ import main
 from qaconv_lib.archives import cache_folder
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
+from qaconv_lib.images import UnreadableImageError
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.profiles import PROFILES, get_profile
+from qaconv_lib.profiles import PROFILES, get_profile, profile_with
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.runs import STAGES, Run, pair_similarities, probabilities, similarity_stages
+from qaconv_lib.shortage import ShortOfMemoryError
 from qaconv_lib.temporal import tlift
 from qaconv_lib.transitions import tfusion
 
@@ -430,3 +432,56 @@ def test_the_papers_settings():
     assert (config.learning_rate, config.backbone_learning_rate) == (0.01, 0.001)
     assert (config.final_layer, config.neck_channels, config.kernel_size) == ("layer3", 128, 1)
     assert get_profile("paper").config("softmax").final_layer == "layer4"
+
+
+class TestMeansOfComputing:
+    def test_they_name_records_of_their_own(self):
+        name = profile_with("paper", precision="bfloat16", accumulate=2, workers=4)
+        assert name == "paper+accumulate=2+precision=bfloat16"  # four workers it has anyway
+        trials = list_trials("table3", name, seeds=1)
+        assert {trial.run.config().precision for trial in trials} == {"bfloat16"}
+        assert all(name in trial.name and "precision" not in trial.run.settings for trial in trials)
+        assert profile_with("paper", accumulate=1) == "paper"
+
+    @pytest.mark.parametrize(
+        "wrong", ["batch_size=8", "precision", "workers=x", "workers=1+workers=1"]
+    )
+    def test_others_are_refused(self, wrong):
+        with pytest.raises(ValueError, match="(no means of computing|precision must be)"):
+            get_profile(f"laptop+{wrong}")
+
+    def test_run_takes_them_and_unreadable_images(self, monkeypatch):
+        seen = {}
+        monkeypatch.setattr(
+            experiments, "run_experiment", lambda name, **how: seen.update(how) or []
+        )
+        assert main(["run", "memory", *SMOKE, "--accumulate", "2", "--skip-unreadable"]) == 0
+        assert seen["profile"] == "smoke+accumulate=2" and seen["skip_unreadable"]
+
+    def test_memory_that_runs_out_names_the_flags_of_run(self, monkeypatch, capsys):
+        def fail(name, **how):
+            raise ShortOfMemoryError("out of memory while training")
+
+        monkeypatch.setattr(experiments, "run_experiment", fail)
+        assert main(["run", "memory", *SMOKE]) == 2
+        assert "`run` takes --accumulate, --precision" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["epochs", "epochs-arc", "image-size", "distill"])
+def test_variants_of_the_laptop_are_refused_at_the_papers_size(name):
+    with pytest.raises(ValueError, match=f"{name} cannot be run at the paper profile"):
+        experiments.run_experiment(name, profile="paper")
+
+
+def test_an_unreadable_image_of_the_target_stops_before_the_training(
+    workplace, own_runs, monkeypatch, tmp_path
+):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"damaged")
+    duke = load_dataset("mini-duke")
+    gallery = duke.gallery.assign(path=[str(bad), *duke.gallery["path"][1:]])
+    harmed = dataclasses.replace(duke, gallery=gallery)
+    monkeypatch.setattr(runs, "load_test", lambda name: harmed)
+    monkeypatch.setattr(experiments, "_execute", None)  # would fail if a run were started
+    with pytest.raises(UnreadableImageError, match="query and gallery: 1 of .*--skip-unreadable"):
+        experiments.run_experiment("head", profile="smoke", seeds=1)

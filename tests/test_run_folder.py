@@ -135,6 +135,17 @@ class TestTensorBoard:
         losses = [epoch for name, epoch in written if name == "loss"]
         assert losses == [1, 2] and ("images_per_second", 2) in written
 
+    def test_the_real_package_reads_it_back(self, table, tmp_path):
+        from tensorboard.backend.event_processing import event_accumulator
+
+        trainer = Trainer(TINY, table, device="cpu", run_folder=tmp_path, tensorboard=True)
+        trainer.train(epochs=2)
+        found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        written = [(event.step, event.value) for event in found.Scalars("loss")]
+        assert [step for step, _ in written] == [1, 2]
+        known = [row["loss"] for row in trainer.history]
+        assert [value for _, value in written] == pytest.approx(known)
+
     def test_a_missing_package_is_named(self, table, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(ImportError, match="pip install tensorboard"):

@@ -130,7 +130,7 @@ class TestFetch:
         message = str(caught.value)
         assert "weights of net" in message and "https://example.org/net-0123abcd.pth" in message
         assert all(str(place) in message for place in places)
-        assert "weights=" in message and "pretrained=False" in message
+        assert "--weights (in Python, weights=)" in message and "pretrained=False" in message
 
 
 def test_everything_that_does_not_fit_is_named():
