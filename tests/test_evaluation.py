@@ -268,6 +268,59 @@ def test_bad_input_is_named(changes, error, message):
         evaluate_ranking(**{**GOOD, **changes})
 
 
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("query_identities", "2 rows"),
+        ("gallery_identities", "3 columns"),
+        ("query_cameras", "2 rows"),
+        ("gallery_cameras", "3 columns"),
+    ],
+)
+def test_labels_of_another_length_or_kind_are_named(name, counted):
+    with pytest.raises(ValueError, match=f"^{name} has 7 entries, similarity has {counted}$"):
+        evaluate_ranking(**{**GOOD, name: [1] * 7})
+    with pytest.raises(TypeError, match=f"^{name} must be integers"):
+        evaluate_ranking(**{**GOOD, name: ["a"] * int(counted[0])})
+
+
+def test_similarity_is_named():
+    with pytest.raises(ValueError, match="^similarity has NaN"):
+        evaluate_ranking(**{**GOOD, "similarity": np.full((2, 3), np.nan)})
+
+
+def test_one_query_and_one_image_are_a_ranking():
+    scores = evaluate_ranking([[0.5]], [1], [1], [0], [1])
+    assert scores.cmc.tolist() == [1] and scores.mean_ap == scores.mean_inp == 1
+
+
+def test_summary_is_one_line_in_percent():
+    # The only query's matches are at ranks 2 and 4 of 6.
+    scores = evaluate_ranking([[6, 5, 4, 3, 2, 1]], [7], [3, 7, 3, 7, 3, 3], [0], [1] * 6)
+    trapezoids = 100 * ((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    assert scores.summary() == (
+        "rank-1 0.0, rank-5 100.0, rank-10 100.0, mAP 50.0, "
+        f"mAP (trapezoids) {trapezoids:.1f}, mINP 50.0 % (1 of 1 queries)"
+    )
+    assert repr(scores) == f"RankingScores({scores.summary()})"
+
+
+def test_columns_of_the_queries():
+    scores = evaluate_ranking(**GOOD)
+    assert list(scores.per_query) == [
+        "query",
+        "identity",
+        "camera",
+        "average_precision",
+        "average_precision_trapezoid",
+        "inp",
+        "first_match_rank",
+        "num_matches",
+        "num_ignored",
+        "valid",
+    ]
+
+
 @pytest.mark.parametrize("k", [0, -1, 1.5])
 def test_rank_needs_a_whole_number_from_one(k):
     with pytest.raises(ValueError, match="k must be"):

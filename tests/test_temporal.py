@@ -167,6 +167,23 @@ def test_blocks_of_the_kernel_do_not_matter(monkeypatch):
     np.testing.assert_allclose(tlift(*scene), whole, rtol=1e-12)
 
 
+def test_hundreds_of_queries_keep_their_places():
+    scene = random_scene(10, num_query=300, num_gallery=7, length=20_000)
+    np.testing.assert_allclose(tlift(*scene), tlift_by_definition(scene))
+
+
+def test_defaults_are_those_of_the_released_code():
+    scene = random_scene(11, levels=9)
+    released = dict(tau=100, sigma=200, k=10, alpha=0.2, pivots="multiset", same_camera="keep")
+    np.testing.assert_array_equal(tlift(*scene), tlift(*scene, **released))
+    # The second person is 100 s away, the third 99 s; of the 11 pairs left the weakest drops out.
+    similarity = [np.linspace(1, 0.1, 11), np.ones(11), np.zeros(11)]
+    walkers = (similarity, [0, 0, 0], [0, 100, 99], [1] * 11, range(11))
+    found = tlift_pivots(*walkers, 0, 1)
+    assert found.nearby.tolist() == [0, 2]
+    assert found.gallery.tolist() == list(range(10)) and set(found.pickers) == {0}
+
+
 def test_dropping_queries_before_tlift_changes_the_result():
     """A query asked alone has no nearby people; it keeps its result only if it never had any."""
     similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene = random_scene(8)
@@ -236,8 +253,9 @@ def test_pivots_equal_the_definition_and_explain_tlift(seed, levels):
 def test_pivots_in_a_camera_without_images():
     found = tlift_pivots(*random_scene(0), 0, 99)
     assert len(found.nearby) and len(found.pickers) == len(found.gallery) == 0
-    with pytest.raises(IndexError, match="query must be from 0 to 13"):
-        tlift_pivots(*random_scene(0), 14, 0)
+    for query in (-1, 14):
+        with pytest.raises(IndexError, match=f"^query must be from 0 to 13, got {query}$"):
+            tlift_pivots(*random_scene(0), query, 0)
 
 
 def tfusion_by_definition(scene, sessions, ep, en, num_matches, num_random, window, floor, seed):
@@ -429,6 +447,21 @@ def test_bad_input_is_named(function, changes, error, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("query_cameras", "2 rows"),
+        ("query_seconds", "2 rows"),
+        ("gallery_cameras", "3 columns"),
+        ("gallery_seconds", "3 columns"),
+    ],
+)
+@pytest.mark.parametrize("function", [tlift, tfusion])
+def test_lists_of_another_length_are_named(function, name, counted):
+    with pytest.raises(ValueError, match=f"^{name} has 7 entries, similarity has {counted}$"):
+        function(**{**GOOD, name: [1] * 7})
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(tau=0), "tau must be above 0"),
@@ -436,7 +469,9 @@ def test_bad_input_is_named(function, changes, error, message):
         (dict(sigma=-1), "sigma must be above 0"),
         (dict(k=0), "k must be a whole number"),
         (dict(k=1.5), "k must be a whole number"),
-        (dict(alpha=-0.1), "alpha must be from 0"),
+        (dict(alpha=-0.1), "alpha must be from 0, got -0.1"),
+        (dict(alpha=np.inf), "alpha must be from 0, got inf"),
+        (dict(alpha="0"), "alpha must be from 0, got '0'"),
         (dict(pivots="list"), "pivots must be 'multiset' or 'set'"),
         (dict(same_camera="skip"), "same_camera must be 'keep' or 'suppress'"),
     ],
