@@ -1,9 +1,9 @@
 """Writes what `make mutants` found to `data/results/mutation`, one record a module of the library.
 
-A mutant is the library with one place changed. It is killed if a test fails, and survives if none
-does: then nothing tests that place, or the change makes no difference that can be seen.
+A mutant is the library with one place changed. It is killed if a test fails or crashes, and
+survives if none does: then nothing tests that place, or the change makes no visible difference.
 
-python book/mutation.py              read the folder mutants/, write the records, fail below 85 %
+python book/mutation.py   read the folder mutants/, write the records, fail below 85 %
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ MODULES = {
     "transitions": ["transitions"],
 }
 FLOOR = 0.85  # share of the mutants that tests must notice
-KILLED, SURVIVED, UNTESTED = {1, 3}, {0}, {5, 33}
-TIMED_OUT = {-24, 24, 36, 152, 255}
+# Exit codes that mutmut keeps: of the tests, of itself, or minus the signal that ended them.
+KILLED = {1, 3, -4, -6, -7, -8, -11}  # a crash is noticed too
+TIMED_OUT = {-9, -24, 24, 36, 152, 255}
+SURVIVED, UNTESTED = {0}, {5, 33}
 
 
 def outcomes(folder: Path, files: list[str]) -> dict[str, int | None]:

@@ -159,11 +159,24 @@ def test_does_not_change_its_input():
         np.testing.assert_array_equal(part, copy)
 
 
-def test_rounding_below_zero_is_allowed():
+def test_rounding_below_zero_counts_as_zero():
     qg, qq, gg, _, _ = clustered_distances(7)
-    slightly = gg - 1e-7 * np.eye(len(gg), dtype=np.float32)
-    result = k_reciprocal_rerank(qg, qq, slightly)
-    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg), atol=1e-5)
+    expected = k_reciprocal_rerank(qg, qq, gg)
+    for below in (1e-7, 9e-6 * gg.max()):
+        slightly = gg - below * np.eye(len(gg), dtype=np.float32)
+        np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, slightly), expected)
+    with pytest.raises(ValueError, match="^gallery_gallery is negative"):
+        k_reciprocal_rerank(qg, qq, gg - 2e-5 * gg.max() * np.eye(len(gg)))
+
+
+def test_defaults_are_those_of_the_public_codes():
+    qg, qq, gg, _, _ = clustered_distances(8)
+    d = np.block([[qq, qg], [qg.T, gg]])
+    expected = k_reciprocal_rerank(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False)
+    np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), expected)
+    streamed = rerank_streaming(lambda start, stop: d[start:stop], 12, 45)
+    assert streamed.dtype == np.float32
+    np.testing.assert_array_equal(streamed, expected)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +206,9 @@ def test_rounding_below_zero_is_allowed():
         (dict(k1=0), "k1 must be"),
         (dict(k1=2.5), "k1 must be"),
         (dict(k2=0), "k2 must be"),
-        (dict(lambda_value=1.5), "lambda_value must be"),
+        (dict(query_query=np.full((2, 2), np.finfo(np.float32).max)), "must stay below 3.4e"),
+        (dict(lambda_value=1.5), "^lambda_value must be from 0 to 1, got 1.5"),
+        (dict(lambda_value="0.3"), "lambda_value must be from 0 to 1, got '0.3'"),
         (dict(lambda_value=float("nan")), "lambda_value must be"),
     ],
 )
@@ -252,12 +267,38 @@ class TestStreaming:
         [
             (np.zeros((3, 4)), r"rows 0 to 1 must have shape \(2, 5\), got \(3, 4\)"),
             (np.full((2, 5), np.nan), "rows 0 to 1 has NaN"),
+            (np.full((2, 5), np.inf), "rows 0 to 1 has an infinite value"),
             (np.full((2, 5), -1.0), "rows 0 to 1 is negative"),
         ],
     )
     def test_bad_blocks_are_named(self, block, message):
         with pytest.raises(ValueError, match=message):
             rerank_streaming(lambda start, stop: block, 2, 3)
+
+    def test_a_later_bad_block_is_named(self):
+        def rows(start, stop):
+            return np.ones((stop - start, 4 if start else 5))
+
+        message = r"^the block of rows 2 to 4 must have shape \(3, 5\), got \(3, 4\)$"
+        with pytest.raises(ValueError, match=message):
+            rerank_streaming(rows, 2, 3)
+
+    def test_squares_must_fit_single_precision(self):
+        def rows(start, stop):
+            return np.full((stop - start, 5), 1e20)
+
+        assert rerank_streaming(rows, 2, 3).shape == (2, 3)
+        with pytest.raises(ValueError, match=r"^the block of rows 0 to 1 is 1e\+20 at row 0, col"):
+            rerank_streaming(rows, 2, 3, squared=True)
+
+    def test_the_bar_counts_rows_and_is_silent_unless_asked_for(self, monkeypatch, capsys):
+        monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 100)
+        rows = vector_distances(np.random.default_rng(0).normal(size=(30, 6)))
+        rerank_streaming(rows, 7, 23)
+        assert capsys.readouterr().err == ""
+        rerank_streaming(rows, 7, 23, progress=True)
+        bars = capsys.readouterr().err
+        assert "| 30/30 [" in bars and "| 7/7 [" in bars
 
     @pytest.mark.parametrize("sizes", [(0, 3), (2, 0), (2.0, 3), (True, 3)])
     def test_sizes_are_checked(self, sizes):
@@ -284,12 +325,14 @@ class TestStreaming:
         np.testing.assert_array_equal(narrow, rerank_streaming(rows, 4, 296, k1=127))
 
     def test_a_matrix_is_no_function(self):
-        with pytest.raises(TypeError, match="must be a function of start and stop"):
+        with pytest.raises(TypeError, match="^distance_rows must be a function.*, got ndarray$"):
             rerank_streaming(np.zeros((5, 5)), 2, 3)
 
     def test_vectors_are_checked(self):
         with pytest.raises(ValueError, match="kind must be"):
             vector_distances(np.ones((2, 3)), "hamming")
+        with pytest.raises(ValueError, match="^vectors has an infinite value at row 1, column 0"):
+            vector_distances(np.array([[1.0, 0], [np.inf, 0]]))
         with pytest.raises(ValueError, match="vector 1 has length 0"):
             vector_distances(np.array([[1.0, 0], [0, 0]]))
 
@@ -297,5 +340,6 @@ class TestStreaming:
     @pytest.mark.parametrize("bounds", [(0, 1000), (-1, 3), (4, 2)])
     def test_rows_that_are_not_there_are_named(self, kind, bounds):
         rows = vector_distances(np.eye(9), kind)
+        assert rows(3, 3).shape == (0, 9)
         with pytest.raises(IndexError, match=f"rows {bounds[0]} to {bounds[1] - 1} were asked"):
             rows(*bounds)

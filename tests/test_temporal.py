@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaconv_lib import temporal
-from qaconv_lib.temporal import tfusion, tlift, tlift_pivots
+from qaconv_lib.temporal import TransitionTimes, tfusion, tlift, tlift_pivots
 from qaconv_lib.transitions import labelled_transitions
 
 
@@ -384,8 +384,12 @@ def test_tfusion_can_leave_out_the_querys_own_camera():
         ({"sessions": [0, 0]}, "for query, gallery and labelled"),
         (
             {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], "sessions": [0]},
-            "sessions has 1",
+            "^sessions has 1 entries, there are 2 identities",
         ),
+        ({"cameras": [0]}, "^cameras has 1 entries, there are 2 identities"),
+        ({"identities": [[1], [1]]}, "^identities must have one axis"),
+        ({"floor": 0.0}, "^floor must be above 0"),
+        ({"same_camera": "skip"}, "^same_camera must be 'keep' or 'suppress', got 'skip'"),
     ],
 )
 def test_labelled_transitions_refuse_bad_labels(more, message):
@@ -498,9 +502,36 @@ def test_tfusion_refuses_parameters_out_of_range(options, message):
         tfusion(**GOOD, **options)
 
 
-def test_tfusion_refuses_more_than_a_probability():
-    with pytest.raises(ValueError, match="similarity must not be above 1"):
-        tfusion(**{**GOOD, "similarity": np.full((2, 3), 1.5)})
+def test_more_than_a_probability_is_refused():
+    too_much = {**GOOD, "similarity": np.full((2, 3), 1.5)}
+    labels = {"identities": [1, 1], "cameras": [0, 1], "seconds": [0.0, 5.0]}
+    with pytest.raises(ValueError, match="^similarity must not be above 1, got 1.5"):
+        tfusion(**too_much)
+    with pytest.raises(ValueError, match="^similarity must not be above 1, got 1.5"):
+        labelled_transitions(**too_much, **labels)
+
+
+def test_sessions_of_another_length_are_named():
+    for name, counted in (("query_sessions", "2 rows"), ("gallery_sessions", "3 columns")):
+        sessions = {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], name: [0]}
+        with pytest.raises(ValueError, match=f"^{name} has 1 entries, similarity has {counted}$"):
+            tfusion(**GOOD, **sessions)
+
+
+def test_defaults_of_tfusion_are_those_of_the_authors():
+    scene = random_scene(12, num_query=20, num_gallery=60)
+    released = dict(error_positive=0.25, error_negative=0.25, num_matches=11, num_random=100)
+    ours = dict(window=30.0, floor=2e-5, same_camera="keep", seed=0)
+    np.testing.assert_array_equal(tfusion(*scene), tfusion(*scene, **released, **ours))
+
+
+def test_a_window_includes_its_ends():
+    cameras, seconds = np.zeros(4, int), np.array([10.0, 20.0, 30.0, 50.0])
+    times = TransitionTimes(cameras, cameras, seconds, window=10.0)
+    asked = np.array([20.0, 40.0, 60.1, 0.0])
+    np.testing.assert_array_equal(times.probability(0, 0, asked), [3 / 4, 2 / 4, 0, 1 / 4])
+    np.testing.assert_array_equal(times.probability(0, 1, asked), np.zeros(4))
+    np.testing.assert_array_equal(times.probability(1, 0, asked), np.zeros(4))
 
 
 def test_without_alpha_far_images_keep_their_order():
