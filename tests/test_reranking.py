@@ -100,6 +100,17 @@ def test_blocks_do_not_matter(monkeypatch):
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), whole)
 
 
+def test_distances_that_scaling_makes_equal_keep_the_order_of_the_list():
+    scale = np.float32(1.4)
+    smaller = np.linspace(0.75, 0.99, 1000, dtype=np.float32)
+    larger = np.nextafter(smaller, np.float32(1))
+    equal = smaller / scale == larger / scale
+    assert 100 < np.count_nonzero(equal) < 900
+    rows = np.stack([larger, smaller, np.full_like(smaller, scale)], axis=1)
+    nearest = _distance_rows._nearest(rows, np.full(len(rows), scale), 1)
+    np.testing.assert_array_equal(nearest[:, 0], np.where(equal, 0, 1))
+
+
 def test_improves_the_ranking_of_clusters():
     qg, qq, gg, query_people, gallery_people = clustered_distances(1, 30, 150, 10, spread=0.6)
 
