@@ -150,8 +150,10 @@ class BestMatches(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
+        query_maps, gallery_maps, places = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1]
-        return *_gradients(gradient, *ctx.saved_tensors, ctx.kernel_size, wanted), None
+        found = _gradients(gradient, query_maps, gallery_maps, places, ctx.kernel_size, wanted)
+        return *found, None
 
 
 def _gradients(
