@@ -525,6 +525,15 @@ def test_defaults_of_tfusion_are_those_of_the_authors():
     np.testing.assert_array_equal(tfusion(*scene), tfusion(*scene, **released, **ours))
 
 
+def test_defaults_of_labelled_transitions():
+    rng = np.random.default_rng(13)
+    scene = random_scene(13, length=80)
+    people, cameras = rng.integers(1, 9, 80), rng.integers(0, 3, 80)
+    labels = dict(identities=people, cameras=cameras, seconds=rng.integers(0, 80, 80))
+    expected = labelled_transitions(*scene, **labels, window=30.0, floor=2e-3, same_camera="keep")
+    np.testing.assert_array_equal(labelled_transitions(*scene, **labels), expected)
+
+
 def test_a_window_includes_its_ends():
     cameras, seconds = np.zeros(4, int), np.array([10.0, 20.0, 30.0, 50.0])
     times = TransitionTimes(cameras, cameras, seconds, window=10.0)
