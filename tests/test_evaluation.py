@@ -305,8 +305,9 @@ def test_summary_is_one_line_in_percent():
     assert repr(scores) == f"RankingScores({scores.summary()})"
 
 
-def test_columns_of_the_queries():
-    scores = evaluate_ranking(**GOOD)
+def test_columns_of_queries_with_a_match_and_without():
+    scores = evaluate_ranking(**{**GOOD, "query_identities": [1, 9]})
+    assert scores.per_query["valid"].tolist() == [True, False]
     assert list(scores.per_query) == [
         "query",
         "identity",
