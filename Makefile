@@ -13,11 +13,13 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test site check-site refresh bench lab lint hooks clean
+.PHONY: help book test coverage mutants site check-site refresh bench lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
 	@echo "make test     library tests, and every notebook with its outputs compared"
+	@echo "make coverage say which lines of the library the tests leave out"
+	@echo "make mutants  change the library in one place at a time and see whether a test notices"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
 	@echo "make check-site  look at every page of that site in Chromium"
 	@echo "make refresh  run the notebooks in place and normalise them"
@@ -46,6 +48,21 @@ book: $(INSTALLED)
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
 	$(PY) -m pytest --nbval -n $(WORKERS) --dist loadscope
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check pytest-cov
+	$(PY) -m pytest tests -n $(WORKERS) --dist loadscope \
+		--cov=qaconv_lib --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+# Begins anew: mutmut keeps the outcomes of functions that did not change, also when the tests did.
+mutants: export OMP_NUM_THREADS = 1
+mutants: export HYPOTHESIS_PROFILE = mutants
+mutants: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children $(WORKERS)
+	$(PY) book/mutation.py
 
 site: $(INSTALLED)
 	$(BIN)/jupyter-book build --all --quiet . $(SPHINX_STRICT)
@@ -77,4 +94,4 @@ hooks: $(INSTALLED)
 	$(PY) -m pre_commit install
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf _build mutants .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -103,7 +103,7 @@ def check_length(length: int, size: int, name: str = "length") -> int:
     """A number from 1 to the gallery's size as an int; ValueError names it."""
     whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
     if not size:
-        raise ValueError(f"the gallery is empty, so there is no {name} that fits it")
+        raise ValueError(f"the gallery is empty, so no {name} fits it")
     if not whole or not 1 <= length <= size:
         raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
     return int(length)

@@ -151,33 +151,46 @@ class BestMatches(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
         query_maps, gallery_maps, places = ctx.saved_tensors
-        queries, channels, height, width = query_maps.shape
-        locations = height * width
-        gradient = gradient.unflatten(2, (2, locations)).permute(1, 2, 0, 3).contiguous()
-        rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
-        columns = gallery_maps.flatten(2)  # (g, d, h*w)
-        # Sums over the gallery are not taken in half precision.
-        wide = torch.promote_types(rows.dtype, torch.float32)
-        query_gradient = torch.zeros_like(rows, dtype=wide)
-        gallery_gradient = torch.zeros_like(columns) if ctx.needs_input_grad[1] else None
-        block = gradient.new_empty(queries, locations, locations)
-        for index in range(len(columns)):
-            # Each maximum passes its gradient to the one similarity it was taken from.
-            block.zero_()
-            (at_gallery, at_query), (to_gallery, to_query) = places[index], gradient[index]
-            block.scatter_(1, at_gallery[:, None, :], to_gallery[:, None, :])
-            block.scatter_add_(2, at_query[:, :, None], to_query[:, :, None])
-            flat = _sum_under_kernel(block, height, width, ctx.kernel_size).view(-1, locations)
-            if wide == rows.dtype:
-                query_gradient.addmm_(flat, columns[index].T)
-            else:
-                query_gradient += flat @ columns[index].T
-            if gallery_gradient is not None:
-                gallery_gradient[index] = rows.T @ flat
-        query_gradient = query_gradient.to(rows.dtype)
-        query_gradient = query_gradient.view(queries, locations, channels).transpose(1, 2)
-        return (
-            query_gradient.reshape(query_maps.shape),
-            None if gallery_gradient is None else gallery_gradient.view(gallery_maps.shape),
-            None,
-        )
+        wanted = ctx.needs_input_grad[1]
+        found = _gradients(gradient, query_maps, gallery_maps, places, ctx.kernel_size, wanted)
+        return *found, None
+
+
+def _gradients(
+    gradient: Tensor,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    places: Tensor,
+    kernel_size: int,
+    gallery_wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of both sets of maps from that of the matches (q, g, 2*h*w)."""
+    queries, channels, height, width = query_maps.shape
+    locations = height * width
+    gradient = gradient.unflatten(2, (2, locations)).permute(1, 2, 0, 3).contiguous()
+    rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
+    columns = gallery_maps.flatten(2)  # (g, d, h*w)
+    # Sums over the gallery are not taken in half precision.
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    query_gradient = torch.zeros_like(rows, dtype=wide)
+    gallery_gradient = torch.zeros_like(columns) if gallery_wanted else None
+    block = gradient.new_empty(queries, locations, locations)
+    for index in range(len(columns)):
+        # Each maximum passes its gradient to the one similarity it was taken from.
+        block.zero_()
+        (at_gallery, at_query), (to_gallery, to_query) = places[index], gradient[index]
+        block.scatter_(1, at_gallery[:, None, :], to_gallery[:, None, :])
+        block.scatter_add_(2, at_query[:, :, None], to_query[:, :, None])
+        flat = _sum_under_kernel(block, height, width, kernel_size).view(-1, locations)
+        if wide == rows.dtype:
+            query_gradient.addmm_(flat, columns[index].T)
+        else:
+            query_gradient += flat @ columns[index].T
+        if gallery_gradient is not None:
+            gallery_gradient[index] = rows.T @ flat
+    query_gradient = query_gradient.to(rows.dtype)
+    query_gradient = query_gradient.view(queries, locations, channels).transpose(1, 2)
+    return (
+        query_gradient.reshape(query_maps.shape),
+        None if gallery_gradient is None else gallery_gradient.view(gallery_maps.shape),
+    )

@@ -224,7 +224,6 @@ class QAConv(nn.Module):
             )
 
 
-@torch.no_grad()
 def match_gallery(
     matcher: QAConv,
     query_maps: Tensor,
@@ -272,12 +271,13 @@ def match_gallery(
     weights, number = matcher.fold()
     dtype = dtype or query_maps.dtype
     shape = len(query_maps), len(gallery_maps)
-    with naming_shortage(
+    shortage = naming_shortage(
         f"matching {shape[0]:,} x {shape[1]:,} images, whose result alone takes "
         f"{4 * shape[0] * shape[1] / 1e6:,.0f} MB",
         "match fewer queries at a time, keep the gallery on disk (`match_store`), lower the "
         "height or width of the images, or match on the CPU",
-    ):
+    )
+    with torch.no_grad(), shortage:
         logits = torch.empty(shape, device=weights.device)
         weigh_matches(
             logits, query_maps, gallery_maps, weights, matcher.kernel_size, dtype, progress=progress

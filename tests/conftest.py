@@ -1,7 +1,8 @@
 """What several test modules share.
 
 Property-based tests draw the same examples everywhere, and are not hurried;
-`HYPOTHESIS_PROFILE=explore pytest tests/test_properties.py` draws new and more ones.
+`HYPOTHESIS_PROFILE=explore pytest tests/test_properties.py` draws new and more ones. `make
+mutants` draws fewer, and looks for no simpler one where one fails.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ import sys
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 from qaconv_lib.models import ReidModel
 from qaconv_lib.profiles import get_profile
 
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.register_profile(
+    "mutants",
+    parent=settings.get_profile("book"),
+    max_examples=5,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.differing_executors],  # the tests run more than once
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "book"))
 
 

@@ -173,11 +173,11 @@ def test_query_without_match_is_left_out_and_counted():
 
 def test_distractor_never_matches_and_stays_in():
     # Camera equal too: a distractor is not junk either.
-    with pytest.warns(UserWarning, match="1 queries have identity 0"):
-        scores = evaluate_ranking([[0.9, 0.8], [0.9, 0.8]], [0, 1], [0, 1], [0, 0], [0, 1])
-    assert scores.per_query["num_matches"].tolist() == [0, 1]
-    assert scores.per_query["num_ignored"].tolist() == [0, 0]
-    assert scores.per_query["first_match_rank"][1] == 2
+    with pytest.warns(UserWarning, match="^2 queries have identity 0 .* or -1 "):
+        scores = evaluate_ranking([[0.9, 0.8]] * 3, [0, -1, 1], [0, 1], [0, 0, 0], [0, 1])
+    assert scores.per_query["num_matches"].tolist() == [0, 0, 1]
+    assert scores.per_query["num_ignored"].tolist() == [0, 0, 0]
+    assert scores.per_query["first_match_rank"][2] == 2
 
 
 def test_bad_detection_leaves_every_ranking():
@@ -266,6 +266,60 @@ def test_bad_input_is_named(changes, error, message):
     evaluate_ranking(**GOOD)
     with pytest.raises(error, match=message):
         evaluate_ranking(**{**GOOD, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("query_identities", "2 rows"),
+        ("gallery_identities", "3 columns"),
+        ("query_cameras", "2 rows"),
+        ("gallery_cameras", "3 columns"),
+    ],
+)
+def test_labels_of_another_length_or_kind_are_named(name, counted):
+    with pytest.raises(ValueError, match=f"^{name} has 7 entries, similarity has {counted}$"):
+        evaluate_ranking(**{**GOOD, name: [1] * 7})
+    with pytest.raises(TypeError, match=f"^{name} must be integers"):
+        evaluate_ranking(**{**GOOD, name: ["a"] * int(counted[0])})
+
+
+def test_similarity_is_named():
+    with pytest.raises(ValueError, match="^similarity has NaN"):
+        evaluate_ranking(**{**GOOD, "similarity": np.full((2, 3), np.nan)})
+
+
+def test_one_query_and_one_image_are_a_ranking():
+    scores = evaluate_ranking([[0.5]], [1], [1], [0], [1])
+    assert scores.cmc.tolist() == [1] and scores.mean_ap == scores.mean_inp == 1
+
+
+def test_summary_is_one_line_in_percent():
+    # The only query's matches are at ranks 2 and 4 of 6.
+    scores = evaluate_ranking([[6, 5, 4, 3, 2, 1]], [7], [3, 7, 3, 7, 3, 3], [0], [1] * 6)
+    trapezoids = 100 * ((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    assert scores.summary() == (
+        "rank-1 0.0, rank-5 100.0, rank-10 100.0, mAP 50.0, "
+        f"mAP (trapezoids) {trapezoids:.1f}, mINP 50.0 % (1 of 1 queries)"
+    )
+    assert repr(scores) == f"RankingScores({scores.summary()})"
+
+
+def test_columns_of_queries_with_a_match_and_without():
+    scores = evaluate_ranking(**{**GOOD, "query_identities": [1, 9]})
+    assert scores.per_query["valid"].tolist() == [True, False]
+    assert list(scores.per_query) == [
+        "query",
+        "identity",
+        "camera",
+        "average_precision",
+        "average_precision_trapezoid",
+        "inp",
+        "first_match_rank",
+        "num_matches",
+        "num_ignored",
+        "valid",
+    ]
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])

@@ -2,11 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from qaconv_lib import _streaming
+from qaconv_lib._map_checks import check_length, check_rows, check_unit_channels
 from qaconv_lib.matching import (
     QAConv,
     best_matches,
@@ -15,6 +17,7 @@ from qaconv_lib.matching import (
     match_gallery,
     query_kernels,
 )
+from qaconv_lib.shortage import ShortOfMemoryError
 
 SIZES = [(5, 3), (4, 4), (1, 6), (2, 1)]
 
@@ -87,7 +90,9 @@ class TestKernels:
             query_kernels(torch.randn(3, 4, 4), kernel_size)
 
     def test_batch_is_refused(self):
-        with pytest.raises(ValueError, match=r"\(d, h, w\)"):
+        with pytest.raises(
+            ValueError, match=r"^query_map must .* \(d, h, w\), got \(1, 3, 4, 4\)$"
+        ):
             query_kernels(torch.randn(1, 3, 4, 4))
 
 
@@ -110,27 +115,33 @@ class TestCorrelate:
     def test_gallery_map_may_have_another_size(self):
         assert correlate(torch.randn(4, 3, 2), torch.randn(4, 5, 7), 3).shape == (6, 5, 7)
 
-    def test_other_channels_are_refused(self):
-        with pytest.raises(ValueError, match="d=4"):
-            correlate(torch.randn(4, 3, 2), torch.randn(5, 3, 2))
+    @pytest.mark.parametrize("gallery", [(5, 3, 2), (4, 3), (4, 4, 3, 2), (5, 4, 2)])
+    def test_other_channels_and_axes_are_refused(self, gallery):
+        with pytest.raises(ValueError) as caught:
+            correlate(torch.randn(4, 3, 2), torch.randn(*gallery))
+        assert str(caught.value) == (
+            f"gallery_map must have shape (d, h, w) with the query's d=4, got {gallery}"
+        )
 
 
 class TestBestMatches:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("kernel_size", [1, 3])
     def test_agrees_with_definition(self, size, kernel_size):
-        queries, gallery = unit_maps(3, 4, *size), unit_maps(5, 4, *size)
+        queries, gallery = unit_maps(2, 4, *size), unit_maps(3, 4, *size)
         result = best_matches(queries, gallery, kernel_size)
         expected = best_matches_by_definition(queries, gallery, kernel_size)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("kernel_size", [1, 3])
     def test_gradients_agree_with_autograd_through_the_plain_form(self, kernel_size):
-        queries = unit_maps(3, 4, 5, 3).requires_grad_()
-        gallery = unit_maps(4, 4, 5, 3).requires_grad_()
-        weight = torch.randn(3, 4, 30)
+        queries = unit_maps(2, 4, 3, 4).requires_grad_()
+        gallery = unit_maps(3, 4, 3, 4).requires_grad_()
+        weight = torch.randn(2, 3, 24)
         fast = best_matches(queries, gallery, kernel_size)
-        plain = best_matches_by_definition(queries, gallery, kernel_size)
+        pairs = [[correlate(a, b, kernel_size).flatten(1) for b in gallery] for a in queries]
+        scores = torch.stack([torch.stack(row) for row in pairs])
+        plain = torch.cat([scores.amax(dim=2), scores.amax(dim=3)], dim=-1)
         torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
         for mine, theirs in zip(
             torch.autograd.grad((fast * weight).sum(), [queries, gallery]),
@@ -163,8 +174,30 @@ class TestBestMatches:
         "gallery", [(3, 4, 3), (3, 5, 3, 2), (3, 4, 2, 3)], ids=["3-d", "channels", "size"]
     )
     def test_maps_that_do_not_fit_are_refused(self, gallery):
-        with pytest.raises(ValueError, match="gallery_maps"):
-            best_matches(torch.randn(2, 4, 3, 2), torch.randn(*gallery))
+        queries = torch.randn(2, 4, 3, 2)
+        if len(gallery) == 4:
+            message = (
+                "query_maps and gallery_maps must agree in channels, height and width: "
+                f"(4, 3, 2) against {gallery[1:]}"
+            )
+        else:
+            message = f"gallery_maps must have shape (n, d, h, w), got {gallery}"
+        with pytest.raises(ValueError) as caught:
+            best_matches(queries, torch.randn(*gallery))
+        assert str(caught.value) == message
+
+    @pytest.mark.parametrize("shape", [(2, 0, 3, 2), (2, 4, 0, 2), (2, 4, 3, 0), (4, 3, 2)])
+    def test_maps_without_channels_or_locations_are_refused(self, shape):
+        with pytest.raises(ValueError) as caught:
+            best_matches(torch.zeros(shape), torch.zeros(shape))
+        assert str(caught.value) == f"query_maps must have shape (n, d, h, w), got {shape}"
+
+    def test_gradients_of_half_precision_are_summed_in_single_precision(self):
+        # Each of 600 gallery images passes 1: in bfloat16 a sum of ones ends at 256.
+        queries = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16, requires_grad=True)
+        gallery = torch.ones(600, 1, 1, 1, dtype=torch.bfloat16)
+        best_matches(queries, gallery)[..., 0].sum().backward()
+        assert queries.grad.dtype == torch.bfloat16 and queries.grad.item() == 600
 
 
 class TestCorrespondences:
@@ -251,12 +284,41 @@ class TestQAConv:
         assert (untied(a, b) - untied(b, a).T).abs().max() > 0.1
 
     def test_maps_of_another_size_are_refused(self):
-        with pytest.raises(ValueError, match="4 x 3"):
+        message = r"maps of 4 x 3 locations, got maps of shape \(1, 5, 3, 3\)$"
+        with pytest.raises(ValueError, match=message):
             QAConv(4, 3)(unit_maps(1, 5, 3, 3), unit_maps(1, 5, 3, 3))
 
-    def test_sizes_are_checked(self):
-        with pytest.raises(ValueError, match="at least 1"):
-            QAConv(0, 3)
+    @pytest.mark.parametrize("size", [(0, 3), (3, 0), (-1, 3)])
+    def test_sizes_are_checked(self, size):
+        message = f"height and width must be at least 1, got {size[0]} x {size[1]}$"
+        with pytest.raises(ValueError, match=message):
+            QAConv(*size)
+
+    def test_the_start_is_an_average_of_the_matches_and_almost_surely_negative(self):
+        matcher = random_matcher()
+        torch.nn.init.normal_(matcher.logit_bn.bias)
+        matcher.reset_parameters()
+        assert torch.equal(matcher.fc.weight, torch.full((1, 24), 1 / 24))
+        assert matcher.fc.bias.item() == 0 and matcher.logit_bn.bias.item() == -4
+        assert matcher.bn.weight.item() == matcher.logit_bn.weight.item() == 1
+        matches = torch.rand(2, 3, 24)
+        expected = matches.mean(dim=-1) - 4
+        torch.testing.assert_close(matcher.eval().head(matches), expected, atol=1e-4, rtol=1e-4)
+
+    def test_matches_of_another_length_are_refused(self):
+        with pytest.raises(ValueError) as caught:
+            QAConv(4, 3).head(torch.zeros(2, 5, 23))
+        assert str(caught.value) == (
+            "this QAConv compares maps of 4 x 3, i.e. 24 matches a pair, got 23"
+        )
+
+    def test_a_variance_of_zero_folds_too(self):
+        matcher = random_matcher().eval()
+        matcher.bn.running_var.zero_()
+        matches = torch.rand(2, 24)
+        weights, number = matcher.fold()
+        expected = matcher.head(matches)
+        torch.testing.assert_close(matches @ weights + number, expected, atol=1e-3, rtol=1e-3)
 
 
 class TestMatchGallery:
@@ -264,8 +326,9 @@ class TestMatchGallery:
     @pytest.mark.parametrize("kernel_size", [1, 3])
     def test_blocks_do_not_change_the_scores(self, tied, kernel_size, monkeypatch):
         matcher = random_matcher(tied, kernel_size)
-        queries, gallery = unit_maps(7, 5, 4, 3), unit_maps(300, 5, 4, 3)
+        queries, gallery = unit_maps(7, 5, 4, 3), unit_maps(30, 5, 4, 3)
         monkeypatch.setattr(_streaming, "_BLOCK_ELEMENTS", 2 * 144)
+        monkeypatch.setattr(_streaming, "_COLUMNS", 3)
         result = match_gallery(matcher, queries, gallery)
         expected = torch.sigmoid(matcher.eval()(queries, gallery))
         torch.testing.assert_close(result, expected)
@@ -302,15 +365,53 @@ class TestMatchGallery:
     def test_temperature_divides_the_logits(self):
         matcher = random_matcher()
         queries, gallery = unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3)
-        warm = match_gallery(matcher, queries, gallery, temperature=10.0)
-        plain = match_gallery(matcher, queries, gallery)
-        torch.testing.assert_close(torch.logit(warm) * 10, torch.logit(plain), atol=1e-3, rtol=1e-3)
+        plain = torch.logit(match_gallery(matcher, queries, gallery))
+        for temperature in (10.0, 0.9):
+            other = match_gallery(matcher, queries, gallery, temperature=temperature)
+            logits = torch.logit(other) * temperature
+            torch.testing.assert_close(logits, plain, atol=1e-3, rtol=1e-3)
 
     def test_mode_is_restored_and_statistics_stay(self):
         matcher = random_matcher().train()
         before = matcher.bn.running_mean.clone()
         match_gallery(matcher, unit_maps(2, 5, 4, 3), unit_maps(3, 5, 4, 3))
         assert matcher.training and torch.equal(matcher.bn.running_mean, before)
+
+    @pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
+    def test_dtype_is_that_of_the_correlation(self, sizes):
+        matcher = random_matcher()
+        queries, gallery = (unit_maps(size, 5, 4, 3) for size in sizes)
+        half = match_gallery(matcher, queries, gallery, dtype=torch.bfloat16)
+        assert torch.equal(half, match_gallery(matcher, queries.bfloat16(), gallery.bfloat16()))
+        assert not torch.equal(half, match_gallery(matcher, queries, gallery))
+        # Maps of different types are compared in that of the queries.
+        mixed = match_gallery(matcher, queries.bfloat16(), gallery)
+        assert torch.equal(half, mixed)
+
+    def test_scores_carry_no_gradient(self):
+        maps = unit_maps(2, 5, 4, 3).requires_grad_()
+        assert not match_gallery(random_matcher(), maps, maps).requires_grad
+
+    def test_the_bar_counts_pairs_and_is_silent_unless_asked_for(self, monkeypatch, capsys):
+        monkeypatch.setattr(_streaming, "_BLOCK_ELEMENTS", 2 * 144)
+        queries, gallery = unit_maps(3, 5, 4, 3), unit_maps(7, 5, 4, 3)
+        match_gallery(random_matcher(), queries, gallery)
+        assert capsys.readouterr().err == ""
+        match_gallery(random_matcher(), queries, gallery, progress=True)
+        assert "| 21/21 [" in capsys.readouterr().err
+
+    def test_want_of_memory_says_how_much_the_result_takes(self, monkeypatch):
+        def fail(*_, **__):
+            raise MemoryError
+
+        monkeypatch.setattr("qaconv_lib.matching.weigh_matches", fail)
+        with pytest.raises(ShortOfMemoryError) as caught:
+            match_gallery(random_matcher(), unit_maps(1500, 1, 4, 3), unit_maps(2500, 1, 4, 3))
+        assert str(caught.value) == (
+            "out of memory while matching 1,500 x 2,500 images, whose result alone takes 15 MB: "
+            "match fewer queries at a time, keep the gallery on disk (`match_store`), lower the "
+            "height or width of the images, or match on the CPU"
+        )
 
     def test_half_precision_is_close(self):
         matcher = random_matcher()
@@ -323,9 +424,9 @@ class TestMatchGallery:
         shape = match_gallery(random_matcher(), unit_maps(2, 5, 4, 3), unit_maps(0, 5, 4, 3)).shape
         assert shape == (2, 0)
 
-    @pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+    @pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
     def test_temperature_must_be_positive(self, temperature):
-        with pytest.raises(ValueError, match="temperature"):
+        with pytest.raises(ValueError, match="^temperature must be .*, got"):
             match_gallery(
                 random_matcher(),
                 unit_maps(1, 5, 4, 3),
@@ -357,8 +458,12 @@ class TestMoreBadInput:
 
     def test_types_must_agree(self):
         maps = unit_maps(2, 5, 4, 3)
-        with pytest.raises(ValueError, match="type and device"):
+        with pytest.raises(ValueError) as caught:
             best_matches(maps, maps.double())
+        assert str(caught.value) == (
+            "query_maps and gallery_maps must agree in type and device: "
+            "torch.float32 on cpu against torch.float64 on cpu"
+        )
 
     def test_half_precision_maps_meet_a_single_precision_head(self):
         maps = unit_maps(2, 5, 4, 3)
@@ -392,7 +497,7 @@ class TestMoreBadInput:
         maps = unit_maps(2, 5, 4, 3)
         with pytest.raises(TypeError, match="matcher must be a QAConv, got Linear"):
             match_gallery(torch.nn.Linear(2, 2), maps, maps)
-        with pytest.raises(TypeError, match="query_maps must be a torch.Tensor, got ndarray"):
+        with pytest.raises(TypeError, match="^query_maps must be a torch.Tensor, got ndarray"):
             match_gallery(random_matcher(), maps.numpy(), maps)
         for wrong in ("a", None):
             with pytest.raises(ValueError, match="temperature must be positive"):
@@ -403,7 +508,79 @@ class TestMoreBadInput:
     def test_maps_must_be_finite(self, value, dtype):
         maps, wrong = unit_maps(2, 5, 4, 3).to(dtype), unit_maps(2, 5, 4, 3).to(dtype)
         wrong[1, 2, 3, 0] = value
-        with pytest.raises(ValueError, match="query_maps must be finite"):
+        with pytest.raises(ValueError, match="^query_maps must be finite"):
             match_gallery(random_matcher(), wrong, maps)
-        with pytest.raises(ValueError, match="gallery_maps must be finite"):
+        with pytest.raises(ValueError, match="^gallery_maps must be finite"):
             match_gallery(random_matcher(), maps, wrong)
+
+
+class TestSharedChecks:
+    """What stores and shortlists check too."""
+
+    def test_channels_of_another_length_are_placed(self):
+        maps = unit_maps(3, 4, 2, 3)
+        maps[0, :, 1, 2] = 0  # nothing there
+        maps[1] *= 1.005
+        check_unit_channels(maps)
+        maps[1, :, 1, 1] *= 1.5 / 1.005
+        maps[2] *= 3
+        with pytest.raises(ValueError) as caught:
+            check_unit_channels(maps)
+        assert str(caught.value) == (
+            "the map of row 1 must have channels of unit length; their length is 1.5 at location 4"
+        )
+
+    @pytest.mark.parametrize(
+        "rows",
+        [[[0], [2]], np.array([[0], [2]], np.uint8), torch.tensor([[0], [2]], dtype=torch.int32)],
+        ids=["list", "array", "tensor"],
+    )
+    def test_rows_of_any_kind_become_one_kind(self, rows):
+        found = check_rows(rows, 3)
+        assert found.dtype == torch.long and found.tolist() == [[0], [2]]
+
+    def test_no_rows_keep_their_shape(self):
+        for none in (np.zeros((0, 5)), torch.zeros(0, 5)):
+            found = check_rows(none, 3)
+            assert found.shape == (0, 5) and found.dtype == torch.long
+
+    @pytest.mark.parametrize(
+        ("rows", "size", "error", "message"),
+        [
+            ([[0, 1], [2]], 3, ValueError, "rows must be an array; its lists differ in length"),
+            (np.array([True]), 3, TypeError, "rows must be whole numbers, got bool"),
+            (torch.tensor([True]), 3, TypeError, "rows must be whole numbers, got torch.bool"),
+            (torch.ones(1), 3, TypeError, "rows must be whole numbers, got torch.float32"),
+            (
+                torch.ones(1, dtype=torch.complex64),
+                3,
+                TypeError,
+                "rows must be whole numbers, got torch.complex64",
+            ),
+            ([3], 3, IndexError, "rows must lie in 0..2, got 3 to 3"),
+            ([1, -1, 2], 3, IndexError, "rows must lie in 0..2, got -1 to 2"),
+            ([4, 5], 0, IndexError, "the gallery is empty, so it has no row 4"),
+        ],
+    )
+    def test_rows_that_are_none_are_named(self, rows, size, error, message):
+        with pytest.raises(error) as caught:
+            check_rows(rows, size)
+        assert str(caught.value) == message
+
+    def test_lengths_from_one_to_the_size_fit(self):
+        for length in (1, np.int8(2), 3):
+            found = check_length(length, 3)
+            assert found == length and type(found) is int
+
+    @pytest.mark.parametrize("length", [0, 4, 2.0, True, "2"])
+    def test_other_lengths_are_named(self, length):
+        with pytest.raises(ValueError) as caught:
+            check_length(length, 3)
+        assert str(caught.value) == f"length must lie in 1..3, the gallery's size, got {length!r}"
+        with pytest.raises(ValueError, match="^cells must lie in 1..3"):
+            check_length(length, 3, "cells")
+
+    def test_an_empty_gallery_has_no_length(self):
+        with pytest.raises(ValueError) as caught:
+            check_length(1, 0)
+        assert str(caught.value) == "the gallery is empty, so no length fits it"

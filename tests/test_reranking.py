@@ -100,6 +100,17 @@ def test_blocks_do_not_matter(monkeypatch):
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), whole)
 
 
+def test_distances_that_scaling_makes_equal_keep_the_order_of_the_list():
+    scale = np.float32(1.4)
+    smaller = np.linspace(0.75, 0.99, 1000, dtype=np.float32)
+    larger = np.nextafter(smaller, np.float32(1))
+    equal = smaller / scale == larger / scale
+    assert 100 < np.count_nonzero(equal) < 900
+    rows = np.stack([larger, smaller, np.full_like(smaller, scale)], axis=1)
+    nearest = _distance_rows._nearest(rows, np.full(len(rows), scale), 1)
+    np.testing.assert_array_equal(nearest[:, 0], np.where(equal, 0, 1))
+
+
 def test_improves_the_ranking_of_clusters():
     qg, qq, gg, query_people, gallery_people = clustered_distances(1, 30, 150, 10, spread=0.6)
 
@@ -159,11 +170,24 @@ def test_does_not_change_its_input():
         np.testing.assert_array_equal(part, copy)
 
 
-def test_rounding_below_zero_is_allowed():
+def test_rounding_below_zero_counts_as_zero():
     qg, qq, gg, _, _ = clustered_distances(7)
-    slightly = gg - 1e-7 * np.eye(len(gg), dtype=np.float32)
-    result = k_reciprocal_rerank(qg, qq, slightly)
-    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg), atol=1e-5)
+    expected = k_reciprocal_rerank(qg, qq, gg)
+    for below in (1e-7, 9e-6 * gg.max()):
+        slightly = gg - below * np.eye(len(gg), dtype=np.float32)
+        np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, slightly), expected)
+    with pytest.raises(ValueError, match="^gallery_gallery is negative"):
+        k_reciprocal_rerank(qg, qq, gg - 2e-5 * gg.max() * np.eye(len(gg)))
+
+
+def test_defaults_are_those_of_the_public_codes():
+    qg, qq, gg, _, _ = clustered_distances(8)
+    d = np.block([[qq, qg], [qg.T, gg]])
+    expected = k_reciprocal_rerank(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False)
+    np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), expected)
+    streamed = rerank_streaming(lambda start, stop: d[start:stop], 12, 45)
+    assert streamed.dtype == np.float32
+    np.testing.assert_array_equal(streamed, expected)
 
 
 @pytest.mark.parametrize(
@@ -173,14 +197,29 @@ def test_rounding_below_zero_is_allowed():
         (dict(gallery_gallery=np.zeros((2, 2))), r"gallery_gallery must have shape \(3, 3\)"),
         (dict(gallery_gallery=np.zeros((3, 4))), r"gallery_gallery must have shape \(3, 3\)"),
         (dict(query_gallery=np.zeros(3)), "query_gallery must have two axes"),
-        (dict(query_gallery=np.zeros((2, 0))), "query_gallery is empty"),
-        (dict(query_gallery=np.full((2, 3), np.nan)), "query_gallery has NaN at row 0, column 0"),
-        (dict(query_query=np.full((2, 2), np.inf)), "query_query has an infinite value"),
-        (dict(gallery_gallery=-np.eye(3)), "gallery_gallery is negative"),
+        (dict(query_gallery=np.zeros((2, 0))), "^query_gallery is empty: 2 queries and 0 gallery"),
+        (dict(query_gallery=np.zeros((0, 3))), "^query_gallery is empty: 0 queries and 3 gallery"),
+        (dict(query_gallery=np.full((2, 3), np.nan)), "^query_gallery has NaN at row 0, column 0"),
+        (dict(query_query=np.full((2, 2), np.inf)), "^query_query has an infinite value"),
+        (dict(gallery_gallery=np.full((3, 3), np.nan)), "^gallery_gallery has NaN"),
+        (
+            dict(gallery_gallery=-np.eye(3)),
+            r"^gallery_gallery is negative \(-1\) at row 0, column 0;",
+        ),
+        (
+            dict(query_query=np.array([[0, 1e39], [0, 0]])),
+            r"^query_query is 1e\+39 at row 0, column 1; .* must stay below 3.4e\+38",
+        ),
+        (
+            dict(query_query=np.array([[0, 0], [1e20, 0]]), squared=True),
+            r"^query_query is 1e\+20 at row 1, column 0; .* must stay below 1.84e\+19",
+        ),
         (dict(k1=0), "k1 must be"),
         (dict(k1=2.5), "k1 must be"),
         (dict(k2=0), "k2 must be"),
-        (dict(lambda_value=1.5), "lambda_value must be"),
+        (dict(query_query=np.full((2, 2), np.finfo(np.float32).max)), "must stay below 3.4e"),
+        (dict(lambda_value=1.5), "^lambda_value must be from 0 to 1, got 1.5"),
+        (dict(lambda_value="0.3"), "lambda_value must be from 0 to 1, got '0.3'"),
         (dict(lambda_value=float("nan")), "lambda_value must be"),
     ],
 )
@@ -239,12 +278,38 @@ class TestStreaming:
         [
             (np.zeros((3, 4)), r"rows 0 to 1 must have shape \(2, 5\), got \(3, 4\)"),
             (np.full((2, 5), np.nan), "rows 0 to 1 has NaN"),
+            (np.full((2, 5), np.inf), "rows 0 to 1 has an infinite value"),
             (np.full((2, 5), -1.0), "rows 0 to 1 is negative"),
         ],
     )
     def test_bad_blocks_are_named(self, block, message):
         with pytest.raises(ValueError, match=message):
             rerank_streaming(lambda start, stop: block, 2, 3)
+
+    def test_a_later_bad_block_is_named(self):
+        def rows(start, stop):
+            return np.ones((stop - start, 4 if start else 5))
+
+        message = r"^the block of rows 2 to 4 must have shape \(3, 5\), got \(3, 4\)$"
+        with pytest.raises(ValueError, match=message):
+            rerank_streaming(rows, 2, 3)
+
+    def test_squares_must_fit_single_precision(self):
+        def rows(start, stop):
+            return np.full((stop - start, 5), 1e20)
+
+        assert rerank_streaming(rows, 2, 3).shape == (2, 3)
+        with pytest.raises(ValueError, match=r"^the block of rows 0 to 1 is 1e\+20 at row 0, col"):
+            rerank_streaming(rows, 2, 3, squared=True)
+
+    def test_the_bar_counts_rows_and_is_silent_unless_asked_for(self, monkeypatch, capsys):
+        monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 100)
+        rows = vector_distances(np.random.default_rng(0).normal(size=(30, 6)))
+        rerank_streaming(rows, 7, 23)
+        assert capsys.readouterr().err == ""
+        rerank_streaming(rows, 7, 23, progress=True)
+        bars = capsys.readouterr().err
+        assert "| 30/30 [" in bars and "| 7/7 [" in bars
 
     @pytest.mark.parametrize("sizes", [(0, 3), (2, 0), (2.0, 3), (True, 3)])
     def test_sizes_are_checked(self, sizes):
@@ -271,12 +336,14 @@ class TestStreaming:
         np.testing.assert_array_equal(narrow, rerank_streaming(rows, 4, 296, k1=127))
 
     def test_a_matrix_is_no_function(self):
-        with pytest.raises(TypeError, match="must be a function of start and stop"):
+        with pytest.raises(TypeError, match="^distance_rows must be a function.*, got ndarray$"):
             rerank_streaming(np.zeros((5, 5)), 2, 3)
 
     def test_vectors_are_checked(self):
         with pytest.raises(ValueError, match="kind must be"):
             vector_distances(np.ones((2, 3)), "hamming")
+        with pytest.raises(ValueError, match="^vectors has an infinite value at row 1, column 0"):
+            vector_distances(np.array([[1.0, 0], [np.inf, 0]]))
         with pytest.raises(ValueError, match="vector 1 has length 0"):
             vector_distances(np.array([[1.0, 0], [0, 0]]))
 
@@ -284,5 +351,6 @@ class TestStreaming:
     @pytest.mark.parametrize("bounds", [(0, 1000), (-1, 3), (4, 2)])
     def test_rows_that_are_not_there_are_named(self, kind, bounds):
         rows = vector_distances(np.eye(9), kind)
+        assert rows(3, 3).shape == (0, 9)
         with pytest.raises(IndexError, match=f"rows {bounds[0]} to {bounds[1] - 1} were asked"):
             rows(*bounds)

@@ -84,15 +84,19 @@ class TestShortlist:
                 shortlist(gallery[:1], where, length)
 
     def test_vectors_must_fit(self):
-        with pytest.raises(ValueError, match=r"shape \(q, 6\), got \(2, 5\)"):
+        with pytest.raises(ValueError, match=r"shape \(q, 6\), got \(2, 5\)$"):
             shortlist(torch.ones(2, 5), torch.ones(3, 6), 1)
+        with pytest.raises(
+            ValueError, match=r"^query_vectors must have shape \(q, d\), got \(6,\)$"
+        ):
+            shortlist(torch.ones(6), torch.ones(3, 6), 1)
 
     def test_kinds_are_checked(self, matcher, stored):
         store, maps = stored
         queries = pool_maps(unit_maps(2))
         with pytest.raises(TypeError, match="of a store: its vectors"):
             shortlist(queries, store, 3)
-        with pytest.raises(ValueError, match="query_vectors must be finite"):
+        with pytest.raises(ValueError, match="^query_vectors must be finite"):
             shortlist(queries * torch.nan, store.vectors, 3)
         assert shortlist(queries.double(), store.vectors, 3).shape == (2, 3)
         with pytest.raises(ValueError, match="vectors must be a finite torch.Tensor"):
@@ -171,11 +175,11 @@ class TestMatchShortlist:
 
     def test_maps_must_be_finite(self, matcher, stored):
         queries, rows = unit_maps(2) * torch.nan, torch.zeros(2, 1).long()
-        with pytest.raises(ValueError, match="query_maps must be finite"):
+        with pytest.raises(ValueError, match="^query_maps must be finite"):
             match_store(matcher, queries, stored[0])
-        with pytest.raises(ValueError, match="query_maps must be finite"):
+        with pytest.raises(ValueError, match="^query_maps must be finite"):
             match_shortlist(matcher, queries, stored[0], rows)
-        with pytest.raises(ValueError, match="gallery_maps must be finite"):
+        with pytest.raises(ValueError, match="^gallery_maps must be finite"):
             match_shortlist(matcher, unit_maps(2), stored[1] * torch.inf, rows)
 
 
@@ -183,9 +187,9 @@ class TestVectors:
     @pytest.mark.parametrize(
         ("gallery", "message"),
         [
-            (torch.full((3, 6), torch.nan), "gallery must be finite"),
-            (torch.ones(6), r"gallery must have shape \(g, d\)"),
-            (torch.ones(3, 6).bool(), "gallery must hold floating-point numbers"),
+            (torch.full((3, 6), torch.nan), "^gallery must be finite"),
+            (torch.ones(6), r"^gallery must have shape \(g, d\), got"),
+            (torch.ones(3, 6).bool(), "^gallery must hold floating-point numbers"),
             (torch.ones(0, 6), "the gallery is empty"),
         ],
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaconv_lib import temporal
-from qaconv_lib.temporal import tfusion, tlift, tlift_pivots
+from qaconv_lib.temporal import TransitionTimes, tfusion, tlift, tlift_pivots
 from qaconv_lib.transitions import labelled_transitions
 
 
@@ -167,6 +167,23 @@ def test_blocks_of_the_kernel_do_not_matter(monkeypatch):
     np.testing.assert_allclose(tlift(*scene), whole, rtol=1e-12)
 
 
+def test_hundreds_of_queries_keep_their_places():
+    scene = random_scene(10, num_query=300, num_gallery=7, length=20_000)
+    np.testing.assert_allclose(tlift(*scene), tlift_by_definition(scene))
+
+
+def test_defaults_are_those_of_the_released_code():
+    scene = random_scene(11, levels=9)
+    released = dict(tau=100, sigma=200, k=10, alpha=0.2, pivots="multiset", same_camera="keep")
+    np.testing.assert_array_equal(tlift(*scene), tlift(*scene, **released))
+    # The second person is 100 s away, the third 99 s; of the 11 pairs left the weakest drops out.
+    similarity = [np.linspace(1, 0.1, 11), np.ones(11), np.zeros(11)]
+    walkers = (similarity, [0, 0, 0], [0, 100, 99], [1] * 11, range(11))
+    found = tlift_pivots(*walkers, 0, 1)
+    assert found.nearby.tolist() == [0, 2]
+    assert found.gallery.tolist() == list(range(10)) and set(found.pickers) == {0}
+
+
 def test_dropping_queries_before_tlift_changes_the_result():
     """A query asked alone has no nearby people; it keeps its result only if it never had any."""
     similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene = random_scene(8)
@@ -236,8 +253,9 @@ def test_pivots_equal_the_definition_and_explain_tlift(seed, levels):
 def test_pivots_in_a_camera_without_images():
     found = tlift_pivots(*random_scene(0), 0, 99)
     assert len(found.nearby) and len(found.pickers) == len(found.gallery) == 0
-    with pytest.raises(IndexError, match="query must be from 0 to 13"):
-        tlift_pivots(*random_scene(0), 14, 0)
+    for query in (-1, 14):
+        with pytest.raises(IndexError, match=f"^query must be from 0 to 13, got {query}$"):
+            tlift_pivots(*random_scene(0), query, 0)
 
 
 def tfusion_by_definition(scene, sessions, ep, en, num_matches, num_random, window, floor, seed):
@@ -366,8 +384,12 @@ def test_tfusion_can_leave_out_the_querys_own_camera():
         ({"sessions": [0, 0]}, "for query, gallery and labelled"),
         (
             {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], "sessions": [0]},
-            "sessions has 1",
+            "^sessions has 1 entries, there are 2 identities",
         ),
+        ({"cameras": [0]}, "^cameras has 1 entries, there are 2 identities"),
+        ({"identities": [[1], [1]]}, "^identities must have one axis"),
+        ({"floor": 0.0}, "^floor must be above 0"),
+        ({"same_camera": "skip"}, "^same_camera must be 'keep' or 'suppress', got 'skip'"),
     ],
 )
 def test_labelled_transitions_refuse_bad_labels(more, message):
@@ -429,6 +451,21 @@ def test_bad_input_is_named(function, changes, error, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("query_cameras", "2 rows"),
+        ("query_seconds", "2 rows"),
+        ("gallery_cameras", "3 columns"),
+        ("gallery_seconds", "3 columns"),
+    ],
+)
+@pytest.mark.parametrize("function", [tlift, tfusion])
+def test_lists_of_another_length_are_named(function, name, counted):
+    with pytest.raises(ValueError, match=f"^{name} has 7 entries, similarity has {counted}$"):
+        function(**{**GOOD, name: [1] * 7})
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(tau=0), "tau must be above 0"),
@@ -436,7 +473,9 @@ def test_bad_input_is_named(function, changes, error, message):
         (dict(sigma=-1), "sigma must be above 0"),
         (dict(k=0), "k must be a whole number"),
         (dict(k=1.5), "k must be a whole number"),
-        (dict(alpha=-0.1), "alpha must be from 0"),
+        (dict(alpha=-0.1), "alpha must be from 0, got -0.1"),
+        (dict(alpha=np.inf), "alpha must be from 0, got inf"),
+        (dict(alpha="0"), "alpha must be from 0, got '0'"),
         (dict(pivots="list"), "pivots must be 'multiset' or 'set'"),
         (dict(same_camera="skip"), "same_camera must be 'keep' or 'suppress'"),
     ],
@@ -463,9 +502,45 @@ def test_tfusion_refuses_parameters_out_of_range(options, message):
         tfusion(**GOOD, **options)
 
 
-def test_tfusion_refuses_more_than_a_probability():
-    with pytest.raises(ValueError, match="similarity must not be above 1"):
-        tfusion(**{**GOOD, "similarity": np.full((2, 3), 1.5)})
+def test_more_than_a_probability_is_refused():
+    too_much = {**GOOD, "similarity": np.full((2, 3), 1.5)}
+    labels = {"identities": [1, 1], "cameras": [0, 1], "seconds": [0.0, 5.0]}
+    with pytest.raises(ValueError, match="^similarity must not be above 1, got 1.5"):
+        tfusion(**too_much)
+    with pytest.raises(ValueError, match="^similarity must not be above 1, got 1.5"):
+        labelled_transitions(**too_much, **labels)
+
+
+def test_sessions_of_another_length_are_named():
+    for name, counted in (("query_sessions", "2 rows"), ("gallery_sessions", "3 columns")):
+        sessions = {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], name: [0]}
+        with pytest.raises(ValueError, match=f"^{name} has 1 entries, similarity has {counted}$"):
+            tfusion(**GOOD, **sessions)
+
+
+def test_defaults_of_tfusion_are_those_of_the_authors():
+    scene = random_scene(12, num_query=20, num_gallery=60)
+    released = dict(error_positive=0.25, error_negative=0.25, num_matches=11, num_random=100)
+    ours = dict(window=30.0, floor=2e-5, same_camera="keep", seed=0)
+    np.testing.assert_array_equal(tfusion(*scene), tfusion(*scene, **released, **ours))
+
+
+def test_defaults_of_labelled_transitions():
+    rng = np.random.default_rng(13)
+    scene = random_scene(13, length=80)
+    people, cameras = rng.integers(1, 9, 80), rng.integers(0, 3, 80)
+    labels = dict(identities=people, cameras=cameras, seconds=rng.integers(0, 80, 80))
+    expected = labelled_transitions(*scene, **labels, window=30.0, floor=2e-3, same_camera="keep")
+    np.testing.assert_array_equal(labelled_transitions(*scene, **labels), expected)
+
+
+def test_a_window_includes_its_ends():
+    cameras, seconds = np.zeros(4, int), np.array([10.0, 20.0, 30.0, 50.0])
+    times = TransitionTimes(cameras, cameras, seconds, window=10.0)
+    asked = np.array([20.0, 40.0, 60.1, 0.0])
+    np.testing.assert_array_equal(times.probability(0, 0, asked), [3 / 4, 2 / 4, 0, 1 / 4])
+    np.testing.assert_array_equal(times.probability(0, 1, asked), np.zeros(4))
+    np.testing.assert_array_equal(times.probability(1, 0, asked), np.zeros(4))
 
 
 def test_without_alpha_far_images_keep_their_order():

@@ -120,10 +120,10 @@ def test_commands_of_workflows_exist(path: Path) -> None:
 def test_every_workflow_that_upkeep_promises_is_there() -> None:
     assert {path.stem for path in WORKFLOWS} >= {
         *("ci", "pages"),
-        *("links", "colab", "ranges"),
+        *("links", "colab", "ranges", "mutants"),
         *("release", "paper"),
     }
-    for name in ("links", "colab", "ranges"):
+    for name in ("links", "colab", "ranges", "mutants"):
         (schedule,) = triggers(load(GITHUB / "workflows" / f"{name}.yml"))["schedule"]
         minute, hour, day, month, weekday = schedule["cron"].split()
         assert (day, month) == ("*", "*") and weekday in "0123456", "once a week"

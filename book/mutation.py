@@ -1,0 +1,96 @@
+"""Writes what `make mutants` found to `data/results/mutation`, one record a module of the library.
+
+A mutant is the library with one place changed. It is killed if a test fails or crashes, and
+survives if none does: then nothing tests that place, or the change makes no visible difference.
+
+python book/mutation.py   read the folder mutants/, write the records, fail below 85 %
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from qaconv_lib.records import provenance, write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+# A module with the private ones that only it imports.
+MODULES = {
+    "matching": ["matching", "_streaming", "_map_checks"],
+    "evaluation": ["evaluation"],
+    "reranking": ["reranking", "_distance_rows"],
+    "temporal": ["temporal"],
+    "transitions": ["transitions"],
+}
+FLOOR = 0.85  # share of the mutants that tests must notice
+# Exit codes that mutmut keeps: of the tests, of itself, or minus the signal that ended them.
+KILLED = {1, 3, -4, -6, -7, -8, -11}  # a crash is noticed too
+TIMED_OUT = {-9, -24, 24, 36, 152, 255}
+SURVIVED, UNTESTED = {0}, {5, 33}
+
+
+def outcomes(folder: Path, files: list[str]) -> dict[str, int | None]:
+    """Exit code of the tests for each mutant, from what mutmut left in its folder."""
+    found: dict[str, int | None] = {}
+    for file in files:
+        text = (folder / "qaconv_lib" / f"{file}.py.meta").read_text(encoding="utf-8")
+        found |= json.loads(text)["exit_code_by_key"]
+    return found
+
+
+def summary(codes: dict[str, int | None]) -> dict:
+    """Counts of mutants, and the number of survivors in each function that has some.
+
+    Raises:
+        ValueError: a mutant was not tried, or ended in another way than by a test.
+    """
+    counts = {"mutants": len(codes)}
+    for name, wanted in (
+        ("killed", KILLED),
+        ("timed_out", TIMED_OUT),
+        ("survived", SURVIVED),
+        ("untested", UNTESTED),
+    ):
+        counts[name] = sum(code in wanted for code in codes.values())
+    if sum(counts.values()) != 2 * len(codes):
+        known = KILLED | TIMED_OUT | SURVIVED | UNTESTED
+        odd = sorted(name for name, code in codes.items() if code not in known)
+        raise ValueError(f"{len(odd)} mutants have no outcome, among them {odd[0]}")
+    left = Counter(
+        readable(name) for name, code in sorted(codes.items()) if code in SURVIVED | UNTESTED
+    )
+    return counts | {"survivors": dict(left)}
+
+
+def readable(mutant: str) -> str:
+    """`matching.QAConv.fold` from `qaconv_lib.matching.xǁQAConvǁfold__mutmut_3`."""
+    module, _, name = mutant.removeprefix("qaconv_lib.").partition(".")
+    name = name.rpartition("__mutmut_")[0].removeprefix("x")
+    return f"{module}.{name.strip('ǁ').replace('ǁ', '.') if 'ǁ' in name else name[1:]}"
+
+
+def main() -> int:
+    """Write the records and print them as a table; 1 where a module is below the floor."""
+    made_with = provenance("cpu")
+    made_with["versions"]["mutmut"] = version("mutmut")
+    status = 0
+    for module, files in MODULES.items():
+        found = summary(outcomes(ROOT / "mutants", files))
+        noticed = (found["killed"] + found["timed_out"]) / found["mutants"]
+        write_record("mutation", module, {"module": module, "files": files} | found | made_with)
+        print(
+            f"{module:12} {found['mutants']:4} mutants, {found['killed']} killed, "
+            f"{found['timed_out']} timed out, {found['survived']} survived, "
+            f"{found['untested']} untested: {100 * noticed:.1f} % noticed"
+        )
+        if noticed < FLOOR:
+            print(f"{module}: fewer than {100 * FLOOR:.0f} % noticed", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
