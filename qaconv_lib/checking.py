@@ -10,6 +10,7 @@ import pandas as pd
 
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.flaws import copies_by_content, copies_by_name, flaws_of_own
+from qaconv_lib.layouts.names import passing_over
 from qaconv_lib.unreadable import name_some, unreadable_images
 
 
@@ -107,16 +108,17 @@ def check_dataset(
     own = name.lower().endswith(".csv")
     if name not in PUBLISHED and not own:
         raise ValueError(f"no published counts for {name!r}; there are for {', '.join(PUBLISHED)}")
-    dataset = load_dataset(name, root)
-    remarks: list[str] = []
+    dataset, remarks = _load(name, root)
     lost: list[str] = []
     if read_images or skip_unreadable:
-        lost, remarks = _unreadable(dataset, progress, skip_unreadable)
+        lost, unreadable = _unreadable(dataset, progress, skip_unreadable)
+        remarks += unreadable
     if skip_unreadable:
         dataset = _without(dataset, lost)
     published, notes = _published(name, dataset)
     rows = {}
-    for split, found in _count(dataset, "all" in published).items():
+    nothing = {split: _Found(0, 0, 0) for split in published if split != "all"}
+    for split, found in (nothing | _count(dataset, "all" in published)).items():
         wanted = published.get(split, _UNKNOWN)
         rows[split] = {
             label: f"{mine:,}" + ("" if theirs in (mine, None) else f" ({theirs:,} published)")
@@ -140,6 +142,24 @@ def check_dataset(
         else f"{name} is complete: all counts are as published"
     )
     return table, remarks
+
+
+def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, list[str]]:
+    """A dataset, and remarks on files that `load_dataset` stops at.
+
+    Where there are more of them than images it is another dataset, and the first error says so.
+    """
+    try:
+        return load_dataset(name, root), []
+    except (ValueError, FileNotFoundError) as first:
+        with passing_over() as found:
+            try:
+                dataset = load_dataset(name, root)
+            except (ValueError, LookupError, FileNotFoundError):
+                raise first from None
+        if sum(map(len, found.values())) > sum(map(len, dataset.splits.values())):
+            raise
+    return dataset, [f"{len(paths):,} {flaw}: {name_some(paths)}" for flaw, paths in found.items()]
 
 
 def _count(dataset: ReidDataset, together: bool) -> dict[str, _Found]:

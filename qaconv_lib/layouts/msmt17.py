@@ -13,6 +13,7 @@ from qaconv_lib.layouts.names import (
     make_table,
     parse_name,
     read_text,
+    stop_at,
 )
 
 _LISTS = {
@@ -103,11 +104,13 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
         )
     if missing:
         number, name = missing[0]
-        raise FileNotFoundError(
+        error = FileNotFoundError(
             f"{list_path}, line {number}, names {name}, which is not in {folder}; "
             f"{len(missing):,} of the list's {len(missing) + len(rows):,} images are missing there"
         )
-    if not rows:
+        for _, name in missing:
+            stop_at(folder / name, f"images of {list_path.name} are not there", error)
+    elif not rows:
         raise ValueError(
             f"{list_path} is empty; lines with an image path and an identity are expected"
         )

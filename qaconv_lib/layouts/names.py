@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,33 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 BOX_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MOST_DIGITS = 12  # of a number in a name: sums of such numbers fit into 64 bits
 _ENDING = r"(?:\.jpe?g|\.png|\.bmp)+$"
+
+
+# What was passed over, by what is wrong with it; None while readers stop at the first such file.
+_passed_over: ContextVar[dict[str, list[str]] | None] = ContextVar("passed_over", default=None)
+
+
+@contextmanager
+def passing_over() -> Iterator[dict[str, list[str]]]:
+    """While this lasts, readers pass over files they would stop at.
+
+    Yields:
+        The paths that were passed over, by what is wrong with them; filled as readers go on.
+    """
+    found: dict[str, list[str]] = {}
+    token = _passed_over.set(found)
+    try:
+        yield found
+    finally:
+        _passed_over.reset(token)
+
+
+def stop_at(path: Path, flaw: str, error: Exception) -> None:
+    """Raise an error, or note the path and its flaw while `passing_over` lasts."""
+    found = _passed_over.get()
+    if found is None:
+        raise error
+    found.setdefault(flaw, []).append(str(path))
 
 
 class NameFormat(NamedTuple):
@@ -75,6 +105,17 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
     return {key: int(value) for key, value in match.groupdict().items()}
 
 
+def parse_names(paths: list[Path], dataset: str) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Each path with the numbers in its name; as `parse_name`, or `passing_over` what has none."""
+    for path in paths:
+        try:
+            fields = parse_name(path.name, dataset, path.parent)
+        except ValueError as error:
+            stop_at(path, f"names are not of the form {FORMATS[dataset].example}", error)
+        else:
+            yield path, fields
+
+
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name; ``._x.jpg`` and ``Thumbs.db`` are not."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
@@ -87,11 +128,16 @@ def image_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         files = {entry.name: entry for entry in entries if is_image(entry.name)}
     if not files:
-        raise ValueError(f"no images in {folder}; files ending in .jpg or .png are expected")
-    for name, entry in files.items():
-        if not is_file(entry):
-            raise FileNotFoundError(f"{folder / name} is no file, or a link to one that is gone")
-    return [folder / name for name in sorted(files)]
+        message = f"no images in {folder}; files ending in .jpg or .png are expected"
+        stop_at(folder, "folders hold no images", ValueError(message))
+    found = []
+    for name in sorted(files):
+        if is_file(files[name]):
+            found.append(folder / name)
+        else:
+            message = f"{folder / name} is no file, or a link to one that is gone"
+            stop_at(folder / name, "links lead nowhere", FileNotFoundError(message))
+    return found
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
@@ -118,12 +164,11 @@ def read_boxes(root: Path, dataset: str) -> Tables:
     tables = {}
     for split, folder in BOX_FOLDERS.items():
         rows = []
-        for path in image_files(root / folder):
-            fields = parse_name(path.name, dataset, path.parent)
+        for path, fields in parse_names(image_files(root / folder), dataset):
             if fields["camera"] < 1:
-                raise ValueError(
-                    f"{path.name!r} in {path.parent} has camera 0; file names count from c1"
-                )
+                message = f"{path.name!r} in {path.parent} has camera 0; file names count from c1"
+                stop_at(path, "names have camera 0", ValueError(message))
+                continue
             rows.append({**fields, "camera": fields["camera"] - 1, "path": str(path)})
         tables[split] = make_table(rows)
     return tables

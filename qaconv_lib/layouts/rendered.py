@@ -19,7 +19,7 @@ from qaconv_lib.layouts.names import (
     image_files,
     is_image,
     make_table,
-    parse_name,
+    parse_names,
 )
 
 RENDERED_FPS = 24.0
@@ -75,7 +75,7 @@ def _scene_files(root: Path) -> list[Path]:
 
 
 def _rows(files: list[Path], dataset: str) -> list[dict]:
-    return [{**parse_name(path.name, dataset, path.parent), "path": str(path)} for path in files]
+    return [{**fields, "path": str(path)} for path, fields in parse_names(files, dataset)]
 
 
 def _number_cameras(tables: Tables) -> Tables:
