@@ -284,7 +284,7 @@ def _execute(trials: list[Trial], device: str | None, threads: int | None, skip:
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 
 
-def _train(run: Run, device: str | None, skip_unreadable: bool) -> None:
+def _train(run: Run, device: str | None, skip_unreadable: bool = False) -> None:
     """Train a run, and before it the one that teaches it, unless their models are there."""
     if _has_model(run):
         return

@@ -82,8 +82,9 @@ def test_the_scale_of_the_teacher_is_that_of_pairs_of_two_images():
 
 
 def test_heavier_weights_of_the_matcher_do_not_please_the_teacher():
-    matcher, teacher = QAConv(4, 2).train(), torch.randn(6, 6)
-    maps = F.normalize(torch.randn(6, 5, 4, 2), dim=1)
+    torch.manual_seed(0)
+    matcher, teacher = QAConv(4, 2).double().train(), torch.randn(6, 6).double()
+    maps = F.normalize(torch.randn(6, 5, 4, 2).double(), dim=1)
     losses = []
     for factor in (1, 100):
         matcher.fc.weight.data *= factor

@@ -59,8 +59,8 @@ def test_training_lowers_the_loss(table, loss):
     config = dataclasses.replace(
         TINY,
         loss=loss,
-        epochs=12,
-        decay_epochs=10,
+        epochs=24,
+        decay_epochs=20,
         occlusion="none",
         backbone_learning_rate=0.01,
         **OWN.get(loss, {}),
@@ -68,8 +68,8 @@ def test_training_lowers_the_loss(table, loss):
     trainer = Trainer(config, table)
     trainer.train()
     losses = [row["loss"] for row in trainer.history]
-    assert min(losses[-3:]) < 0.5 * max(losses[:4])
-    assert trainer.history[-1]["accuracy"] > 0.6
+    assert min(losses[-3:]) < 0.3 * max(losses[:4])
+    assert trainer.history[-1]["accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("loss", LOSSES)
