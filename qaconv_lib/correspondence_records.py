@@ -19,12 +19,12 @@ from qaconv_lib.correspondence_pairs import (
     match_pairs,
 )
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import DIRECTIONS
 from qaconv_lib.models import default_device, load_model
 from qaconv_lib.profiles import get_profile
 from qaconv_lib.records import provenance, read_records, write_record
 from qaconv_lib.runs import Run
 from qaconv_lib.statistics import Difference, paired_bootstrap
+from qaconv_lib.variants import DIRECTIONS
 
 #: Shares of the matches that are kept, those of the highest similarity first.
 KEPT = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -34,9 +34,8 @@ from qaconv_lib.runs import (
     train_run,
 )
 from qaconv_lib.search import calibration_of
-from qaconv_lib.variants import ABLATIONS as ABLATIONS
-from qaconv_lib.variants import DIRECTIONS as DIRECTIONS
 from qaconv_lib.variants import (
+    ABLATIONS,
     Trial,
     ablation_trials,
     backbone_trials,
@@ -45,7 +44,6 @@ from qaconv_lib.variants import (
     layer_trials,
     loss_trials,
 )
-from qaconv_lib.variants import graph_sampling_settings as graph_sampling_settings
 
 
 @dataclass(frozen=True)

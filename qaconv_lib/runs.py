@@ -168,7 +168,7 @@ def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
     for what, table in tables.items():
         with counting_unreadable(table, what):
             for path in unreadable_images(table["path"])[:1]:
-                load_image(path)
+                load_image(path)  # raises, and the error that leaves here counts them all
 
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:

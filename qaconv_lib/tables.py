@@ -14,7 +14,6 @@ from qaconv_lib.experiments import (
     Trial,
     find_record,
     get_experiment,
-    graph_sampling_settings,
     list_trials,
 )
 from qaconv_lib.losses import TABLE1_LOSSES
@@ -22,7 +21,7 @@ from qaconv_lib.profiles import get_profile
 from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import read_records
 from qaconv_lib.runs import STAGES, Run
-from qaconv_lib.variants import ABLATIONS, DIRECTIONS
+from qaconv_lib.variants import ABLATIONS, DIRECTIONS, graph_sampling_settings
 
 _ARROW = "{} → {}"
 

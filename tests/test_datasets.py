@@ -461,13 +461,9 @@ def test_shipped_miniatures(name: str) -> None:
         load_part_map(data.train["path"][0])
 
 
-def test_names_that_differ_only_in_case_are_not_unpacked(tmp_path):
-    import zipfile
-
+def test_names_that_differ_only_in_case_are_not_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
         bundle.writestr("A/x.txt", "one")
         bundle.writestr("a/X.txt", "two")
-    from qaconv_lib.archives import unpack_archive
-
     with pytest.raises(ValueError, match="'A' and 'a' differ only in case"):
         unpack_archive(tmp_path / "a.zip", tmp_path / "cache")

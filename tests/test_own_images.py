@@ -211,6 +211,7 @@ class TestUnreadableImages:
             assert main([*evaluate, "--skip-unreadable"]) == 0
         (record,) = read_records("evaluate")
         assert record["gallery"] == 5 and record["queries"] == 6
+        assert record["unreadable_images"] == 1
         assert main(evaluate) == 2  # the similarities kept are those of the readable images
 
     def test_check(self, studio, capsys):
