@@ -21,6 +21,7 @@ from qaconv_lib.runs import STAGES, Run, pair_similarities, probabilities, simil
 from qaconv_lib.shortage import ShortOfMemoryError
 from qaconv_lib.temporal import tlift
 from qaconv_lib.transitions import tfusion
+from qaconv_lib.variants import graph_sampling_settings
 
 SMOKE = ["--profile", "smoke"]
 CACHE = cache_folder()
@@ -349,7 +350,7 @@ class TestExperiments:
 
     def test_triplets_have_settings_of_their_own(self):
         profile = get_profile("laptop")
-        for name, (loss, settings) in experiments.graph_sampling_settings(profile).items():
+        for name, (loss, settings) in graph_sampling_settings(profile).items():
             own = "triplets" in name
             assert (settings.get("triplet_margin") == 16.0) == own, name
             assert (profile.triplets.items() <= settings.items()) == own, name
