@@ -3,7 +3,8 @@
 A mutant is the library with one place changed. It is killed if a test fails or crashes, and
 survives if none does: then nothing tests that place, or the change makes no visible difference.
 
-python book/mutation.py   read the folder mutants/, write the records, fail below 85 %
+python book/mutation.py           read the folder mutants/, write the records, fail below 85 %
+python book/mutation.py --table   print the records as the table of the page "How to contribute"
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
-from qaconv_lib.records import provenance, write_record
+from qaconv_lib.records import provenance, results_folder, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 # A module with the private ones that only it imports.
@@ -72,25 +73,46 @@ def readable(mutant: str) -> str:
     return f"{module}.{name.strip('ǁ').replace('ǁ', '.') if 'ǁ' in name else name[1:]}"
 
 
+def noticed(record: dict) -> float:
+    """Share of a module's mutants that a test failed on, crashed on or never came back from."""
+    return (record["killed"] + record["timed_out"]) / record["mutants"]
+
+
+def table() -> str:
+    """The records as a Markdown table, in the order of MODULES."""
+    lines = ["| module | changes | noticed | not noticed |", "|---|---:|---:|---:|"]
+    for module in MODULES:
+        path = results_folder() / "mutation" / f"{module}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        share = f"{100 * noticed(record):.1f} %"
+        left = record["survived"] + record["untested"]
+        lines.append(f"| `{module}` | {record['mutants']} | {share} | {left} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
-    """Write the records and print them as a table; 1 where a module is below the floor."""
+    """Write the records and print them; 1 where a module is below the floor."""
     made_with = provenance("cpu")
     made_with["versions"]["mutmut"] = version("mutmut")
     status = 0
     for module, files in MODULES.items():
         found = summary(outcomes(ROOT / "mutants", files))
-        noticed = (found["killed"] + found["timed_out"]) / found["mutants"]
         write_record("mutation", module, {"module": module, "files": files} | found | made_with)
         print(
             f"{module:12} {found['mutants']:4} mutants, {found['killed']} killed, "
             f"{found['timed_out']} timed out, {found['survived']} survived, "
-            f"{found['untested']} untested: {100 * noticed:.1f} % noticed"
+            f"{found['untested']} untested: {100 * noticed(found):.1f} % noticed"
         )
-        if noticed < FLOOR:
+        if noticed(found) < FLOOR:
             print(f"{module}: fewer than {100 * FLOOR:.0f} % noticed", file=sys.stderr)
             status = 1
     return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    if sys.argv[1:] == ["--table"]:
+        print(table())
+    elif sys.argv[1:]:
+        raise SystemExit(f"mutation: no such option: {' '.join(sys.argv[1:])}")
+    else:
+        raise SystemExit(main())

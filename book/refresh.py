@@ -36,6 +36,8 @@ ROOT = BOOK.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
+# A check knows the usual mistakes, and so nearly the answer: folded on the site and in an editor.
+FOLDED, FOLDED_TAG = {"cellView": "form", "jupyter": {"source_hidden": True}}, "hide-input"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
 # What `python -m qaconv_lib COMMAND`, or a script of this folder, prints stands between two marks.
@@ -44,6 +46,7 @@ FILLED = [
     (BOOK / "index.md", "headline", ["tables", "headline"]),
     (BOOK / "claims.md", "claims", ["claims"]),
     (BOOK / "model_card.md", "models", ["model_card.py"]),
+    (BOOK / "contributing.md", "mutants", ["mutation.py", "--table"]),
 ]
 CELL_TIMEOUT_SECONDS = 900
 
@@ -70,7 +73,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
     Dropped: stderr, widgets and their state, timings and every metadata entry but tags and those
     of MyST-NB; the frames of a stored traceback (they hold machine paths). Set: cell ids that
-    follow from the cells' sources, one kernelspec, one stdout output a run of prints.
+    follow from the cells' sources, one kernelspec, one stdout output a run of prints, the code of
+    an exercise's check folded.
     Sources, execution counts and all other outputs stay.
     """
     notebook = deepcopy(notebook)
@@ -84,6 +88,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.source = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
         cell.id = _cell_id(cell, taken)
         metadata = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
+        if "exercise-check" in metadata.get("tags", []):
+            metadata |= FOLDED | {"tags": [*metadata["tags"], FOLDED_TAG]}
         if "tags" in metadata:
             metadata["tags"] = sorted(set(metadata["tags"]))
         cell.metadata = nbformat.from_dict(metadata)

@@ -75,7 +75,10 @@ def exercises():
 
 
 @pytest.mark.parametrize("check_source, solution", list(exercises()))
-def test_printed_solution_passes_its_check(check_source, solution, capsys):
+def test_printed_solution_passes_its_check_which_knows_the_usual_slips(
+    check_source, solution, capsys
+):
+    assert "slips={" in check_source
     namespace: dict = {}
     exec("import numpy as np\nimport torch\nimport torch.nn.functional as F", namespace)
     exec("from qaconv_lib import *\nfrom qaconv_lib.exercises import check", namespace)

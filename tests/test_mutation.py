@@ -60,6 +60,7 @@ def test_records_are_written_and_a_low_share_is_an_error(
         2 * killed,
         40 - 2 * killed,
     )
+    assert f"| `reranking` | 40 | {5 * killed:.1f} % | {40 - 2 * killed} |" in mutation.table()
     assert record["versions"]["mutmut"] == "3.0" and {"python", "torch"} <= set(record["versions"])
 
 

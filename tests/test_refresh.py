@@ -69,7 +69,26 @@ def test_normal_form() -> None:
     assert "kernelspec" in untidy.metadata and untidy.metadata.kernelspec.name == "mine"
 
 
+def test_the_code_of_a_check_is_folded() -> None:
+    notebook = new_notebook(
+        cells=[
+            new_code_cell("def f(): ...", metadata={"tags": ["exercise"]}),
+            new_code_cell("check(f, [])", metadata={"tags": ["exercise-check"]}),
+        ]
+    )
+    stub, check = refresh.normalise(notebook).cells
+    assert stub.metadata == {"tags": ["exercise"]}
+    assert check.metadata == {
+        "cellView": "form",
+        "jupyter": {"source_hidden": True},
+        "tags": ["exercise-check", "hide-input"],
+    }
+
+
 def test_normal_form_is_a_fixed_point() -> None:
+    notebook = untidy_notebook()
+    notebook.cells[1].metadata["tags"] = ["exercise-check"]
+    assert refresh.normalise(refresh.normalise(notebook)) == refresh.normalise(notebook)
     tidy = refresh.normalise(untidy_notebook())
     assert refresh.normalise(tidy) == tidy
 
