@@ -125,6 +125,15 @@ def test_figures_of_a_chapter_have_captions(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_code_of_a_figure_begins_with_its_number(path: Path) -> None:
+    """Jupyter and Colab show no captions; a text that names a figure must be followed there too."""
+    shown = filter(pictures, nbformat.read(path, as_version=4).cells)
+    for number, cell in enumerate(shown, start=1):
+        first = cell.source.split("\n")[0]
+        assert first == f"# Figure {int(path.name[:2])}.{number}", first
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_wide_figures_are_marked(path: Path) -> None:
     for cell in filter(pictures, nbformat.read(path, as_version=4).cells):
         figure = cell.metadata.mystnb["figure"]
