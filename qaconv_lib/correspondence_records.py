@@ -195,8 +195,9 @@ def _changes(tables: dict[str, dict[str, pd.DataFrame]]) -> Iterator[dict]:
             }
 
 
-def _round(value: float) -> float:
-    return float(f"{value:.5g}")
+def _round(value: float) -> float | None:
+    """Five digits; None for the mean of nothing."""
+    return None if np.isnan(value) else float(f"{value:.5g}")
 
 
 def find_correspondence(source: str, target: str, profile: str = "laptop") -> dict | None:
