@@ -3,8 +3,10 @@
 import pytest
 
 from qaconv_lib import cost
+from qaconv_lib.__main__ import main
 from qaconv_lib.models import ReidModel
 from qaconv_lib.profiles import get_profile
+from qaconv_lib.records import read_record
 
 
 @pytest.mark.parametrize("step", cost.STEPS)
@@ -16,6 +18,18 @@ def test_every_step_can_be_measured(step, monkeypatch):
         assert row["step"] == step and row["loss"] == loss and row["unit"].startswith("s")
         assert row["seconds"] == 0 if step == "nothing" else row["seconds"] > 0
         assert row["peak_megabytes"] is None or row["peak_megabytes"] > 50
+
+
+def test_the_record_has_a_row_for_each_step_and_loss(tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    monkeypatch.setattr(cost, "STEPS", {"nothing": cost.STEPS["nothing"]})
+    assert main(["run", "cost", "--profile", "smoke", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "nothing (any): 0.0 s\n"
+    record = read_record("cost", "smoke-cpu")
+    (row,) = record["steps"]
+    assert row["step"] == "nothing" and row["peak_megabytes"] > 50  # measured by another process
+    assert record["class_memory_bytes_of_1000_classes"] == cost.class_memory_bytes("smoke", 1000)
 
 
 def test_memory_of_the_class_memory_is_what_a_model_holds():

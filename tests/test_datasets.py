@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import zipfile
 from pathlib import Path
@@ -373,6 +375,62 @@ def test_damaged_archive(mini: Path, tmp_path: Path, damage: str) -> None:
         unpack_archive(mini, tmp_path / "cache")
     cache = tmp_path / "cache"
     assert not cache.exists() or not list(cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("system", "variable", "inside"),
+    [
+        ("linux", "XDG_CACHE_HOME", "qaconv_lib"),
+        ("linux", None, ".cache/qaconv_lib"),
+        ("darwin", None, "Library/Caches/qaconv_lib"),
+        ("win32", "LOCALAPPDATA", "qaconv_lib"),
+        ("win32", None, "AppData/Local/qaconv_lib"),
+    ],
+)
+def test_the_cache_lies_where_the_system_has_its_caches(
+    system: str, variable: str | None, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("QACONV_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path))
+    assert cache_folder() == tmp_path / inside
+
+
+def test_an_archive_that_is_not_there_and_a_cache_that_cannot_be(
+    mini: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="no archive at"):
+        unpack_archive(tmp_path / "none.zip")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    with pytest.raises(OSError, match="cannot write the cache folder .* set QACONV_CACHE"):
+        unpack_archive(mini, tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_another_process_may_be_first_to_unpack(
+    there: bool, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def late(source: Path, target: Path) -> None:
+        if Path(source).is_dir():
+            if there:
+                shutil.copytree(source, target)
+            raise OSError("the folder is there")
+        rename(source, target)
+
+    monkeypatch.setattr("qaconv_lib.archives.os.replace", late)
+    if there:
+        assert (
+            len(load_dataset("mini-market", unpack_archive(mini, tmp_path / "cache")).gallery) == 5
+        )
+    else:
+        with pytest.raises(OSError, match="the folder is there"):
+            unpack_archive(mini, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == there
 
 
 def test_interrupted_unpacking_leaves_nothing(

@@ -486,3 +486,25 @@ def test_an_unreadable_image_of_the_target_stops_before_the_training(
     monkeypatch.setattr(experiments, "_execute", None)  # would fail if a run were started
     with pytest.raises(UnreadableImageError, match="query and gallery: 1 of .*--skip-unreadable"):
         experiments.run_experiment("head", profile="smoke", seeds=1)
+
+
+def test_what_comes_after_leaves_out_unreadable_images_only_if_asked():
+    run = Run("qaconv", "mini-market", "smoke")
+    trials = [Trial(run, name) for name in ("mini-market", "mini-duke", "mini-cuhk03")]
+    lines = []
+
+    def refuse(run, target, device):
+        raise UnreadableImageError(f"{target}: 1 image")
+
+    def after(act, skip):
+        # A folder without records; no record of a source on itself, or without times.
+        return experiments._after_all(trials, "nowhere", act, None, lines.append, skip)
+
+    assert after(lambda run, target, device: {"target": target}, False) == [{"target": "mini-duke"}]
+    assert lines.pop() == f"nowhere: {trials[1].name}"
+    with pytest.raises(UnreadableImageError, match="mini-duke"):
+        after(refuse, False)
+    assert after(refuse, True) == []
+    assert lines == [
+        f"nowhere: left out for {trials[1].name}: it takes all images, unreadable ones too"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -199,6 +200,43 @@ def test_files_are_written_and_stale_images_removed(tmp_path, page, monkeypatch)
     (tmp_path / "data.js").write_text("var x = 1;\n")
     with pytest.raises(ValueError, match=r"data\.js does not hold the page's data"):
         read_explorer(tmp_path)
+
+
+def test_data_are_those_of_the_record_and_the_model(model, monkeypatch):
+    whole = load_dataset("mini-duke")
+    query = whole.query.drop_duplicates("identity").head(5)
+    gallery = whole.gallery[whole.gallery["identity"].isin(query["identity"])]
+    monkeypatch.setattr(
+        explorer_page, "load_test", lambda name: replace(whole, query=query, gallery=gallery)
+    )
+    monkeypatch.setattr(explorer_page, "QUERIES", 3)
+    precision = [0.2, 0.9, 0.4, 0.1, 0.7]
+    stages = {"alone": {"average_precision": precision}}
+    monkeypatch.setattr(explorer_page, "find_record", lambda trial: {"stages": stages})
+    page, paths = explorer_page.explorer_data()
+    assert [one["precision"] for one in page["queries"]] == [0.9, 0.4, 0.1]
+    maps = model.extract(query), model.extract(gallery)
+    scores = model.scores(*maps).numpy(force=True)
+    places = {Path(path).name: place for place, path in enumerate(gallery["path"])}
+    for row, found in zip((1, 2, 3), page["queries"], strict=True):
+        asked = query.iloc[row]
+        assert paths[found["image"]] == asked["path"] and found["camera"] == asked["camera"]
+        same = (gallery["identity"] == asked["identity"]).to_numpy()
+        ranked = ~(same & (gallery["camera"] == asked["camera"]).to_numpy())
+        assert found["ranked"] == ranked.sum()
+        assert {one["same"] for one in found["gallery"]} == {True, False}
+        for one in found["gallery"]:
+            place = places[one["image"]]
+            assert one["rank"] == 1 + (scores[row, ranked] > scores[row, place]).sum()
+            assert one["same"] == same[place] and ranked[place]
+            expected = pair_matches(maps[0][row], maps[1][place])
+            assert {key: one[key] for key in expected} == expected
+    assert set(paths) == {
+        one["image"] for found in page["queries"] for one in (found, *found["gallery"])
+    }
+    stages["alone"]["average_precision"] = precision[:4]
+    with pytest.raises(ValueError, match="leaves out queries without a match"):
+        explorer_page.explorer_data()
 
 
 def test_without_a_record_there_is_no_data(monkeypatch):

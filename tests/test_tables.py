@@ -13,6 +13,7 @@ from qaconv_lib.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.records import write_record
 from qaconv_lib.runs import STAGES, Run
 from qaconv_lib.statistics import paired_bootstrap
+from qaconv_lib.variants import GRAPH_SAMPLING, graph_sampling_settings
 
 
 def scores(precision, first):
@@ -149,6 +150,27 @@ def test_an_ablation_compares_with_its_first_variant(filled, name):
     assert table.iloc[1]["mAP against the first"].startswith(
         "+15.0" if loss == "qaconv" else "+35.0"
     )
+
+
+def test_graph_sampling_is_held_against_the_memory_and_against_random_people(filled):
+    for label, (loss, settings) in graph_sampling_settings(get_profile("laptop")).items():
+        if label in ("pairs, random people", "pairs, graph"):
+            for seed in (0, 1):
+                precision = np.array([0.4, 0.6, 0.4, 0.3]) + 0.02 * label.endswith("graph")
+                run = Run(loss, "mini-market", seed=seed, settings=settings)
+                write(run, "mini-duke", {"alone": scores(precision, [1, 2, 3, 4])})
+    table = tables.graph_sampling_table()
+    assert list(table.index) == list(GRAPH_SAMPLING)
+    assert (table.loc["pairs, random images"] == "–").all()  # no record of it
+    cells = table.loc["pairs, graph"]
+    assert cells["mini-market → mini-duke"].startswith("25.0")
+    against = [column for column in table.columns if "against" in column]
+    assert [cells[column].split(" ")[0] for column in against if "mini-duke" in column[-9:]] == [
+        "-10.5",
+        "+2.0",
+    ]
+    assert (table.loc["class memory", against] == "–").all()
+    assert table.loc["pairs, random people", against[1]] == "–"
 
 
 def test_tlift_shows_variants_and_values(filled):
