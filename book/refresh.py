@@ -37,7 +37,15 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_METADATA = ("mystnb", "tags")
 # A check knows the usual mistakes, and so nearly the answer: folded on the site and in an editor.
-FOLDED, FOLDED_TAG = {"cellView": "form", "jupyter": {"source_hidden": True}}, "hide-input"
+FOLDED = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+    "mystnb": {
+        "code_prompt_hide": "Fold the check",
+        "code_prompt_show": "The check: its code names the usual slips",
+    },
+}
+FOLDED_TAG = "hide-input"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
 # What `python -m qaconv_lib COMMAND`, or a script of this folder, prints stands between two marks.
@@ -89,7 +97,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.id = _cell_id(cell, taken)
         metadata = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
         if "exercise-check" in metadata.get("tags", []):
-            metadata |= FOLDED | {"tags": [*metadata["tags"], FOLDED_TAG]}
+            metadata |= deepcopy(FOLDED) | {"tags": [*metadata["tags"], FOLDED_TAG]}
         if "tags" in metadata:
             metadata["tags"] = sorted(set(metadata["tags"]))
         cell.metadata = nbformat.from_dict(metadata)

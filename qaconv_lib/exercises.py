@@ -80,10 +80,9 @@ def _difference(result: Any, expected: Any, tolerance: float, secret: bool = Fal
         return f"{found} is not right" if secret else f"expected {wanted.item():.6g}, got {found}"
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     if secret:
-        return (
-            f"{int(wrong.sum())} of {wrong.size} numbers are not right; the first of them is "
-            f"{got[place]:.6g}"
-        )
+        many = int(wrong.sum())
+        are = "is not right:" if many == 1 else "are not right; the first of them is"
+        return f"{many} of {wrong.size} numbers {are} {got[place]:.6g}"
     where = ", ".join(map(str, place))
     return (
         f"{int(wrong.sum())} of {wrong.size} numbers differ; at [{where}] "

@@ -81,7 +81,7 @@ def make_augmentation(
     Args:
         occlusion: "occlusion" as in the paper, "erasing" (Zhong et al., 2020), "cutout" (DeVries
             and Taylor, 2017) or "none".
-        flip: mirror every second image from left to right.
+        flip: mirror an image from left to right in half of the cases.
         occlusion_share: largest side of the paper's square, as a share of the width.
 
     Raises:

@@ -78,11 +78,7 @@ def test_the_code_of_a_check_is_folded() -> None:
     )
     stub, check = refresh.normalise(notebook).cells
     assert stub.metadata == {"tags": ["exercise"]}
-    assert check.metadata == {
-        "cellView": "form",
-        "jupyter": {"source_hidden": True},
-        "tags": ["exercise-check", "hide-input"],
-    }
+    assert check.metadata == refresh.FOLDED | {"tags": ["exercise-check", "hide-input"]}
 
 
 def test_normal_form_is_a_fixed_point() -> None:
