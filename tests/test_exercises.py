@@ -57,6 +57,7 @@ def test_a_check_names_a_usual_slip(capsys):
     with pytest.raises(ValueError, match="no mistake"):
         check(lambda a, b: 0, [((2, 2), 4)], slips=slips)
 
+
 # What an editor shows of a cell that it has folded.
 FIRST_LINE = "# The check: run this cell after yours.\n"
 
