@@ -207,6 +207,8 @@ def run_experiment(
             waiting.setdefault(trial.run.name, []).append(trial)
     done, start = len({t.run.name for t in trials}) - len(waiting), time.perf_counter()
     report(f"{name}: {done} of {done + len(waiting)} runs have their records")
+    for run in (trial.run for g in waiting.values() for trial in g if trial.post):
+        calibration_of(run.loss, run.source, run.profile)  # said now, not after a training
     if not skip_unreadable:
         check_readable((trial.run.source, trial.target) for g in waiting.values() for trial in g)
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)

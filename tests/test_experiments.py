@@ -508,3 +508,12 @@ def test_what_comes_after_leaves_out_unreadable_images_only_if_asked():
     assert lines == [
         f"nowhere: left out for {trials[1].name}: it takes all images, unreadable ones too"
     ]
+
+
+def test_a_loss_without_a_search_stops_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    monkeypatch.setattr(experiments, "_execute", None)  # would fail if a run were started
+    monkeypatch.setattr(experiments, "check_readable", lambda names: None)
+    with pytest.raises(FileNotFoundError, match="tune softmax .* --profile paper"):
+        experiments.run_experiment("table1", profile="paper", seeds=1)
