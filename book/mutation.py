@@ -9,6 +9,7 @@ python book/mutation.py --table   print the records as the table of the page "Ho
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -110,9 +111,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--table"]:
+    parser = argparse.ArgumentParser(prog="python book/mutation.py", description=__doc__)
+    parser.add_argument("--table", action="store_true", help="print the records, write nothing")
+    if parser.parse_args().table:
         print(table())
-    elif sys.argv[1:]:
-        raise SystemExit(f"mutation: no such option: {' '.join(sys.argv[1:])}")
     else:
         raise SystemExit(main())

@@ -64,19 +64,17 @@ class Experiment:
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
+def _qaconv(profile: Profile, seed: int) -> Iterator[Trial]:
+    return loss_trials(profile, seed, ("qaconv",))
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("What the loss contributes (Table 1)", 5, loss_trials),
     "table2": Experiment(
-        "QAConv, re-ranking, TLift and TFusion (Table 2)",
-        5,
-        lambda profile, seed: loss_trials(profile, seed, ("qaconv",)),
-        ("tfusion", tfusion_record),
+        "QAConv, re-ranking, TLift and TFusion (Table 2)", 5, _qaconv, ("tfusion", tfusion_record)
     ),
     "tlift": Experiment(
-        "Parameters and variants of TLift (appendix)",
-        5,
-        lambda profile, seed: loss_trials(profile, seed, ("qaconv",)),
-        ("tlift", tlift_record),
+        "Parameters and variants of TLift (appendix)", 5, _qaconv, ("tlift", tlift_record)
     ),
     "table3": Experiment(
         "Two backbones, three sources, on Duke and Market (Table 3)",
@@ -201,16 +199,16 @@ def run_experiment(
             raise ValueError(f"{argument} must be at least 1, got {value}")
     check_variants(name, get_profile(profile))
     trials = list_trials(name, profile, seeds)
+    untested = [trial for trial in trials if find_record(trial) is None]
     waiting: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if find_record(trial) is None:
-            waiting.setdefault(trial.run.name, []).append(trial)
+    for trial in untested:
+        waiting.setdefault(trial.run.name, []).append(trial)
     done, start = len({t.run.name for t in trials}) - len(waiting), time.perf_counter()
     report(f"{name}: {done} of {done + len(waiting)} runs have their records")
-    for run in (trial.run for g in waiting.values() for trial in g if trial.post):
-        calibration_of(run.loss, run.source, run.profile)  # said now, not after a training
+    for loss, source in sorted({(t.run.loss, t.run.source) for t in untested if t.post}):
+        calibration_of(loss, source, profile)  # said now, not after a training
     if not skip_unreadable:
-        check_readable((trial.run.source, trial.target) for g in waiting.values() for trial in g)
+        check_readable((trial.run.source, trial.target) for trial in untested)
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
     for number, line in enumerate(lines, start=1):
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60

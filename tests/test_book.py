@@ -406,3 +406,15 @@ def test_the_example_in_the_readme_runs() -> None:
 def test_tables_drawn_from_records_are_current(path: Path, mark: str, command: list[str]) -> None:
     stored = refresh.parts_around(path, mark)[1].strip()
     assert stored == refresh.printed(command), "run `python book/refresh.py --headline`"
+
+
+def test_the_front_page_has_the_minutes_of_each_chapter() -> None:
+    rows = re.findall(
+        r"^\| \d+ \| \[.*\((\w+\.ipynb)\).*\| (\d+) \|$",
+        (BOOK / "index.md").read_text(encoding="utf-8"),
+        re.M,
+    )
+    assert [name for name, _ in rows] == [path.name for path in CHAPTERS]
+    for name, minutes in rows:
+        head = nbformat.read(BOOK / name, as_version=4).cells[0].source
+        assert f"**Time** {minutes} minutes" in head, name

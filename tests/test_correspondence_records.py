@@ -164,7 +164,7 @@ def test_changes_are_seen_where_they_are(record):
     assert {row["features"] for row in record["changes"]} == set(FEATURES)
     ours = [row for row in record["changes"] if row["features"] == "QAConv" and row["matches"]]
     assert ours and all(0 < row["chance"] < 1 and row["matches"] <= 6 for row in ours)
-    # Not a location of the person that nobody touched falls as much as one that was painted over.
+    # What was painted over falls more, on average, than what nobody touched.
     assert all(row["fall"] > row["elsewhere"] for row in ours)
 
 

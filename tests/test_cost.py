@@ -28,7 +28,8 @@ def test_the_record_has_a_row_for_each_step_and_loss(tmp_path, monkeypatch, caps
     assert capsys.readouterr().out == "nothing (any): 0.0 s\n"
     record = read_record("cost", "smoke-cpu")
     (row,) = record["steps"]
-    assert row["step"] == "nothing" and row["peak_megabytes"] > 50  # measured by another process
+    assert row["step"] == "nothing"
+    assert row["peak_megabytes"] is None or row["peak_megabytes"] > 50  # in another process
     assert record["class_memory_bytes_of_1000_classes"] == cost.class_memory_bytes("smoke", 1000)
 
 

@@ -515,5 +515,5 @@ def test_a_loss_without_a_search_stops_before_the_training(tmp_path, monkeypatch
     monkeypatch.setenv("QACONV_DATA", str(tmp_path))
     monkeypatch.setattr(experiments, "_execute", None)  # would fail if a run were started
     monkeypatch.setattr(experiments, "check_readable", lambda names: None)
-    with pytest.raises(FileNotFoundError, match="tune softmax .* --profile paper"):
+    with pytest.raises(FileNotFoundError, match="tune arc .* --profile paper"):
         experiments.run_experiment("table1", profile="paper", seeds=1)
