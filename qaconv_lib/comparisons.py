@@ -63,17 +63,24 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
 
 
 def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
-    """Difference of two methods and its interval over queries, in percent; None without records.
+    """Difference of two methods and its interval over people, in percent; None without records.
 
-    A query's score is averaged over the seeds of each method first.
+    A query's score is averaged over the seeds of each method first. The interval draws people, each
+    with all queries of theirs (chapter 8).
 
     Args:
         ours: scores of one method, one a seed, as `find_scores` gives them.
         theirs: scores of the other, on the same queries.
         key: "mean_ap" or "rank1".
+
+    Raises:
+        ValueError: another key, or scores of other queries.
     """
     if not ours or not theirs:
         return None
+    people = ours[0]["identity"]
+    if any(scores["identity"] != people for scores in (*ours, *theirs)):
+        raise ValueError("the scores are not of the same queries, so they cannot be compared")
     values = []
     for scores in (ours, theirs):
         if key == "mean_ap":
@@ -83,7 +90,7 @@ def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Diffe
             values.append(np.mean(first, axis=0))
         else:
             raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
-    return paired_bootstrap(100 * (values[0] - values[1]))
+    return paired_bootstrap(100 * (values[0] - values[1]), people)
 
 
 def _scores(
@@ -173,19 +180,20 @@ def stages(first: str, second: str, loss: str = "qaconv") -> Callable[[str], lis
 
 
 def gain_of_reranking(profile: str) -> list[Comparison]:
-    """What re-ranking adds to QAConv minus what it adds to softmax."""
+    """What re-ranking adds to QAConv minus what it adds to each pooled loss."""
     found = []
-    for source, target in DIRECTIONS:
-        parts = [
-            _scores(profile, loss, source, target, stage)
-            for loss in ("qaconv", "softmax")
-            for stage in ("+RR", "alone")
-        ]
-        difference = None
-        if all(parts):
-            ours, theirs = (_gain(*parts[i : i + 2]) for i in (0, 2))
-            difference = compare([ours], [theirs])
-        found.append((f"{source} → {target}", difference))
+    for loss in POOLED:
+        for source, target in DIRECTIONS:
+            parts = [
+                _scores(profile, one, source, target, stage)
+                for one in ("qaconv", loss)
+                for stage in ("+RR", "alone")
+            ]
+            difference = None
+            if all(parts):
+                ours, theirs = (_gain(*parts[i : i + 2]) for i in (0, 2))
+                difference = compare([ours], [theirs])
+            found.append((f"over {LABELS[loss]}, {source} → {target}", difference))
     return found
 
 
@@ -193,7 +201,7 @@ def _gain(after: list[dict], before: list[dict]) -> dict:
     means = [
         np.mean([s["average_precision"] for s in scores], axis=0) for scores in (after, before)
     ]
-    return {"average_precision": means[0] - means[1]}
+    return {"identity": after[0]["identity"], "average_precision": means[0] - means[1]}
 
 
 def ablation(name: str, better: str, worse: str) -> Callable[[str], list[Comparison]]:

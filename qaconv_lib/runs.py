@@ -397,10 +397,10 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
 
 
 def summary(scores: RankingScores, per_query: bool = True) -> dict:
-    """What records keep of the scores: shares from 0 to 1, and two lists with one number a query.
+    """What records keep of the scores: shares from 0 to 1, and three lists with one number a query.
 
-    The lists hold the average precision (step sum) and the rank of the first match of every query
-    that has a match.
+    The lists hold the identity, the average precision (step sum) and the rank of the first match
+    of every query that has a match.
     """
     found = {
         "rank1": scores.rank(1),
@@ -413,6 +413,7 @@ def summary(scores: RankingScores, per_query: bool = True) -> dict:
     kept: dict[str, Any] = {key: round(float(value), 5) for key, value in found.items()}
     if per_query:
         valid = scores.per_query[scores.per_query["valid"]]
+        kept["identity"] = [int(v) for v in valid["identity"]]
         kept["average_precision"] = [round(float(v), 4) for v in valid["average_precision"]]
         kept["first_match_rank"] = [int(v) for v in valid["first_match_rank"]]
     return kept

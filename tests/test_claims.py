@@ -2,8 +2,20 @@
 
 import pytest
 
-from qaconv_lib import claims, comparisons
-from qaconv_lib.claims import CLAIMS, FAILS, HOLDS, MISSING, OPEN, PARTLY, UNTESTED, Claim, verdict
+from qaconv_lib import claims, comparisons, records
+from qaconv_lib.claims import (
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    MISSING,
+    NOT_SHOWN,
+    OPEN,
+    PARTLY,
+    UNTESTED,
+    Claim,
+    verdict,
+)
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import EXPERIMENTS
 from qaconv_lib.statistics import Difference
 
@@ -17,8 +29,11 @@ def found(*intervals):
     [
         ([(1, 2), (0.1, 3)], HOLDS),
         ([(1, 2), (-0.1, 3)], PARTLY),
-        ([(-1, 2), (-3, -1)], FAILS),
-        ([(0, 2)], FAILS),  # zero is not above zero
+        ([(-1, 2), (1, 3), (-3, -1)], PARTLY),
+        ([(-1, 2), (-3, -1)], NOT_SHOWN),
+        ([(0, 2)], NOT_SHOWN),  # zero is not above zero
+        ([(-2, 0)], NOT_SHOWN),  # nor below
+        ([(-2, -1), (-3, -0.1)], FAILS),
         ([(1, 2), None], MISSING),
         ([], MISSING),
     ],
@@ -83,8 +98,22 @@ def test_the_ledger_has_a_row_a_claim_and_the_compute_spent():
     assert "models were trained, in" in text
 
 
+def test_the_people_of_the_stored_records_are_those_of_the_dataset():
+    stored = records.read_records("evaluate")
+    people = {
+        name: load_dataset(name).query["identity"].tolist()
+        for name in {record["target"] for record in stored}
+    }
+    for record in stored:
+        for scores in record["stages"].values():
+            assert scores["identity"] == people[record["target"]]  # all of these have a match
+
+
 def scores(*precision):
-    return [{"mean_ap": sum(p) / len(p), "average_precision": list(p)} for p in precision]
+    return [
+        {"mean_ap": sum(p) / len(p), "average_precision": list(p), "identity": list(range(len(p)))}
+        for p in precision
+    ]
 
 
 def test_qaconv_is_compared_with_the_best_pooled_loss(monkeypatch):
@@ -116,11 +145,16 @@ def test_gain_of_reranking_is_a_difference_of_differences(monkeypatch):
     table = {
         ("qaconv", "alone"): scores((0.5, 0.5)),
         ("qaconv", "+RR"): scores((0.9, 0.7)),
-        ("softmax", "alone"): scores((0.4, 0.2)),
-        ("softmax", "+RR"): scores((0.5, 0.3)),
     }
+    for loss, gain in (("softmax", 0.1), ("arc", 0.2), ("center", 0.25), ("class-memory", 0.3)):
+        table[loss, "alone"] = scores((0.4, 0.2))
+        table[loss, "+RR"] = scores((0.4 + gain, 0.2 + gain))
     monkeypatch.setattr(
         comparisons, "_scores", lambda profile, loss, s, t, stage: table[loss, stage]
     )
-    for _, difference in comparisons.gain_of_reranking("laptop"):
-        assert difference.mean == pytest.approx(30 - 10)
+    found = dict(comparisons.gain_of_reranking("laptop"))
+    for loss, mean in (("softmax", 20), ("Arc loss", 10), ("center loss", 5)):
+        assert found[f"over {loss}, duke → market"].mean == pytest.approx(mean)
+    assert len(found) == 8 and found["over class memory, pooled, market → duke"].mean == (
+        pytest.approx(0)
+    )

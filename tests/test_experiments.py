@@ -101,6 +101,7 @@ def test_scores_are_shares_and_beat_chance(smoke):
                 scores["mean_ap"], abs=1e-4
             )
             first = np.array(scores["first_match_rank"])
+            assert scores["identity"] == load_dataset(record["target"]).query["identity"].tolist()
             assert np.mean(first == 1) == pytest.approx(scores["rank1"], abs=1e-4)
             assert np.mean(first <= 10) == pytest.approx(scores["rank10"], abs=1e-4)
 

@@ -20,6 +20,7 @@ def scores(precision, first):
     return {
         "rank1": float(np.mean(np.equal(first, 1))),
         "mean_ap": float(np.mean(precision)),
+        "identity": [7, 7, 8, 9][: len(precision)],
         "average_precision": list(map(float, precision)),
         "first_match_rank": list(map(int, first)),
     }
@@ -76,12 +77,14 @@ def test_differences_are_those_of_the_queries_averaged_over_the_seeds(filled):
     found = tables.compare(ours, theirs)
     mean = np.mean([s["average_precision"] for s in ours], axis=0)
     mean -= np.mean([s["average_precision"] for s in theirs], axis=0)
-    assert found == paired_bootstrap(100 * mean)
+    assert found == paired_bootstrap(100 * mean, [7, 7, 8, 9])  # people are drawn, not queries
     assert found.mean == pytest.approx(20.0)
     assert tables.compare(ours, theirs, "rank1").mean == pytest.approx(25.0)
     assert tables.compare(ours, []) is None
     with pytest.raises(ValueError, match="key must be"):
         tables.compare(ours, theirs, "rank5")
+    with pytest.raises(ValueError, match="not of the same queries"):
+        tables.compare(ours, [*theirs, theirs[0] | {"identity": [7, 8, 8, 9]}])
     cell = tables.table1().loc["softmax", "QAConv ahead, mAP, mini-market → mini-duke"]
     assert cell.startswith("+20.0 [")
 
