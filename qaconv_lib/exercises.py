@@ -39,21 +39,40 @@ def check(
         try:
             result = function(*arguments)
         except Exception as error:  # whatever the reader's code raises is shown to the reader
-            print(f"{name}: stops with {type(error).__name__}: {error}")
+            print(f"{name}: {_case(arguments)}stops with {type(error).__name__}: {error}")
             return
         if result is None:
             print(f"{name}: not written yet, it returns None")
             return
         complaint = _difference(result, expected, tolerance, secret=not arguments)
         if complaint:
-            shown = ", ".join(map(repr, arguments))
-            where = f"for {shown}: " if 0 < len(shown) <= 60 and "\n" not in shown else ""
-            print(f"{name}: {where}{complaint}")
+            print(f"{name}: {_case(arguments)}{complaint}")
             for words, slip in slips.items():
                 if not _difference(result, _answer(slip, arguments), tolerance):
                     print(f"  {words}")
             return
     print(f"{name}: right")
+
+
+def _case(arguments: tuple) -> str:
+    """The arguments as the reader would write them; of long ones their shape."""
+    if not arguments:
+        return ""
+    shown = ", ".join(map(_written, arguments))
+    if len(shown) > 100 or "\n" in shown:
+        shown = ", ".join(_written(argument, longest=30) for argument in arguments)
+    return f"for {shown}: " if len(shown) <= 100 and "\n" not in shown else ""
+
+
+def _written(argument: Any, longest: int = 100) -> str:
+    array = _as_array(argument)
+    if array is None or not array.ndim:
+        return repr(argument)
+    whole = repr(argument)
+    if isinstance(argument, (np.ndarray, torch.Tensor)):
+        whole = np.array2string(array, separator=", ", precision=4, max_line_width=10_000)
+        whole = " ".join(whole.split())
+    return whole if len(whole) <= longest else f"an array of shape {array.shape}"
 
 
 def _answer(slip: Any, arguments: tuple) -> Any:
@@ -75,19 +94,21 @@ def _difference(result: Any, expected: Any, tolerance: float, secret: bool = Fal
     wrong = ~np.isclose(got, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
     if not wrong.any():
         return None
-    if wanted.ndim == 0:
-        found = f"{got.item():.6g}"
-        return f"{found} is not right" if secret else f"expected {wanted.item():.6g}, got {found}"
-    place = tuple(int(i) for i in np.argwhere(wrong)[0])
-    if secret:
-        many = int(wrong.sum())
-        are = "is not right:" if many == 1 else "are not right; the first of them is"
-        return f"{many} of {wrong.size} numbers {are} {got[place]:.6g}"
-    where = ", ".join(map(str, place))
-    return (
-        f"{int(wrong.sum())} of {wrong.size} numbers differ; at [{where}] "
-        f"expected {wanted[place]:.6g}, got {got[place]:.6g}"
+    place = tuple(int(i) for i in np.argwhere(wrong)[0]) if wanted.ndim else ()
+    truth = np.asarray(expected).dtype == bool
+    right, found = (
+        str(bool(value[place])) if truth and value[place] in (0, 1) else f"{value[place]:.6g}"
+        for value in (wanted, got)
     )
+    if wanted.ndim == 0:
+        return f"{found} is not right" if secret else f"expected {right}, got {found}"
+    where = ", ".join(map(str, place))
+    many = int(wrong.sum())
+    if secret:
+        are = "is not right:" if many == 1 else "are not right; the first of them is"
+        return f"{many} of {wrong.size} numbers {are} {found}, at [{where}]"
+    differ = "differs" if many == 1 else "differ"
+    return f"{many} of {wrong.size} numbers {differ}; at [{where}] expected {right}, got {found}"
 
 
 def _as_array(value: Any) -> np.ndarray | None:
