@@ -2,8 +2,10 @@
 
 Notebooks are also read in Jupyter and on Colab, so they hold nothing that only Sphinx understands.
 A figure has its caption in the cell's metadata and gets its number here: Figure 3.2 is the second
-one of chapter 3. An equation has its number in LaTeX, `\\tag{3.1}`. Where a text says "Figure 3.2"
-or "Equation 3.1", a link is made of it; a number that does not exist is a warning.
+one of chapter 3. `refresh.py` repeats the caption in the code, for Jupyter and Colab, which show no
+metadata; here, where it stands below the figure, it is taken out of the code again. An equation
+has its number in LaTeX, `\\tag{3.1}`. Where a text says "Figure 3.2" or "Equation 3.1", a link is
+made of it; a number that does not exist is a warning.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from stored_figures import CAPTION, FIGURE
 
 CHAPTER = re.compile(r"book/(\d\d)_")
 TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
@@ -44,6 +47,18 @@ def number_figures(document: nodes.document, chapter: int) -> list[str]:
         places.append(figure["ids"][0])
         _let_scroll(figure)
     return places
+
+
+def drop_captions_from_code(document: nodes.document) -> None:
+    """Takes the lines that repeat a caption out of the code above the figure."""
+    for block in document.findall(nodes.literal_block):
+        first, *body = block.astext().split("\n")
+        if first.startswith(FIGURE):
+            while body and body[0].startswith(CAPTION):
+                body.pop(0)
+            block.rawsource = "\n".join([first, *body])
+            block.clear()
+            block += nodes.Text(block.rawsource)
 
 
 def _let_scroll(figure: nodes.figure) -> None:
@@ -83,6 +98,7 @@ def read_page(app: Sphinx, document: nodes.document) -> None:
     page = app.env.docname
     chapter = CHAPTER.match(page)
     if chapter:
+        drop_captions_from_code(document)
         found = [*number_figures(document, int(chapter[1])), *mark_equations(document)]
         _places(app.env)[page] = found
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from stored_figures import KERNEL_ARGUMENT, store_compactly
+from stored_figures import CAPTION, FIGURE, KERNEL_ARGUMENT, store_compactly
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
@@ -82,8 +83,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     Dropped: stderr, widgets and their state, timings and every metadata entry but tags and those
     of MyST-NB; the frames of a stored traceback (they hold machine paths). Set: cell ids that
     follow from the cells' sources, one kernelspec, one stdout output a run of prints, the code of
-    an exercise's check folded.
-    Sources, execution counts and all other outputs stay.
+    an exercise's check folded, a figure's caption under its number in the code.
+    All else in sources, execution counts and all other outputs stay.
     """
     notebook = deepcopy(notebook)
     kept = {key: notebook.metadata[key] for key in ("mystnb",) if key in notebook.metadata}
@@ -94,6 +95,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     taken: set[str] = set()
     for cell in notebook.cells:
         cell.source = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
+        cell.source = _with_caption(cell)
         cell.id = _cell_id(cell, taken)
         metadata = {key: cell.metadata[key] for key in CELL_METADATA if cell.metadata.get(key)}
         if "exercise-check" in metadata.get("tags", []):
@@ -104,6 +106,19 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = _normalise_outputs(cell.outputs, cell.execution_count)
     return notebook
+
+
+def _with_caption(cell: NotebookNode) -> str:
+    """The source, with the caption of a figure under its number; Jupyter shows it nowhere else."""
+    number, *body = cell.source.split("\n")
+    caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
+    if not caption or not number.startswith(FIGURE):
+        return cell.source
+    while body and body[0].startswith(CAPTION):
+        body.pop(0)
+    whole = textwrap.TextWrapper(96, break_long_words=False, break_on_hyphens=False)
+    told = [CAPTION + line for line in whole.wrap(caption)]
+    return "\n".join([number, *told, *body])
 
 
 def _cell_id(cell: NotebookNode, taken: set[str]) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from nbformat import NotebookNode, from_dict
 from PIL import Image
 
+# How the code of a figure begins, and the lines after that which repeat its caption.
+FIGURE, CAPTION = "# Figure ", "#   "
 KERNEL_ARGUMENT = '--InlineBackend.figure_formats=["retina"]'
 PNG, JPEG = "image/png", "image/jpeg"
 COLOURS = 256

@@ -42,6 +42,13 @@ A caption.
 Another, with *Figure 7.1* named.
 ```
 
+```python
+# Figure 7.1
+#   A caption.
+# a remark
+show()
+```
+
 $$a = b \\tag{7.1}$$
 """
 INDEX = """# A book
@@ -73,6 +80,8 @@ def test_numbers_and_links(tmp_path: Path) -> None:
     texts = [re.sub(r"<.*?>", "", text).strip().rstrip("¶") for _, text in captions]
     assert [place for place, _ in captions] == ["figure-7-1", "figure-7-2"], "one has no caption"
     assert texts == ["Figure 7.1 A caption.", "Figure 7.2 Another, with Figure 7.1 named."]
+    code = re.sub(r"<.*?>", "", re.search(r"<pre>(.*?)</pre>", page, re.S)[1])
+    assert code.strip().split("\n") == ["# Figure 7.1", "# a remark", "show()"]
     assert page.count('href="#figure-7-1"') >= 1 and 'href="#figure-7-2"' in page
     assert 'id="equation-7-1"' in page and 'href="#equation-7-1"' in page
     assert 'href="book/07_chapter.html#figure-7-1"' in front
@@ -131,6 +140,8 @@ def test_the_code_of_a_figure_begins_with_its_number(path: Path) -> None:
     for number, cell in enumerate(shown, start=1):
         first = cell.source.split("\n")[0]
         assert first == f"# Figure {int(path.name[:2])}.{number}", first
+        told = cell.source.split("\n#   ", 1)[1].replace("\n#  ", "")
+        assert told.startswith(cell.metadata.mystnb["figure"]["caption"])
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -185,6 +186,21 @@ def test_hook_lets_committed_notebooks_pass() -> None:
     path = BOOK / "04_global_max_pooling.ipynb"
     assert re.search(hook("notebooks")["files"], path.relative_to(ROOT).as_posix())
     assert run_hook("notebooks", path).returncode == 0
+
+
+def test_hook_installs_what_its_program_imports() -> None:
+    """The hook has an environment of its own, without this library."""
+    brought = {"jupyter_client": "nbclient", "PIL": "pillow"}
+    wanted = set()
+    for name in ("refresh.py", "stored_figures.py"):
+        for node in ast.parse((BOOK / name).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                wanted.add(str(node.module).split(".")[0])
+    wanted -= {*sys.stdlib_module_names, "stored_figures"}
+    named = {re.split("[<>=]", line)[0] for line in hook("notebooks")["additional_dependencies"]}
+    assert {brought.get(name, name) for name in wanted} == named
 
 
 @pytest.mark.parametrize("trace", ["timing", "error stream", "indentation", "not run"])
