@@ -70,7 +70,8 @@ def _written(argument: Any, longest: int = 100) -> str:
         return repr(argument)
     whole = repr(argument)
     if isinstance(argument, (np.ndarray, torch.Tensor)):
-        whole = np.array2string(array, separator=", ", precision=4, max_line_width=10_000)
+        values = argument.numpy(force=True) if isinstance(argument, torch.Tensor) else argument
+        whole = np.array2string(values, separator=", ", precision=4, max_line_width=10_000)
         whole = " ".join(whole.split())
     return whole if len(whole) <= longest else f"an array of shape {array.shape}"
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,8 @@ def test_what_a_check_says(capsys):
         "<lambda>: for [1., 2.]: 1 of 2 numbers differs; at [1] expected 4, got 5"
     )
     assert "2 of 2 numbers differ; at [0]" in message(lambda x: x, capsys)
+    rows = [((np.array([0, 2]),), [1, 2])]
+    assert message(lambda x: x, capsys, rows).startswith("<lambda>: for [0, 2]: 1 of 2 numbers")
     cases = [((), [True, False])]
     assert "2 of 2 numbers are not right" in message(lambda: [False, True], capsys, cases)
     cases = [((3,), [True, False])]
@@ -76,8 +79,8 @@ def test_a_check_names_a_usual_slip(capsys):
 FIRST_LINE = "# The check: run this cell after yours.\n"
 
 
-def exercises():
-    """(notebook, stub, check, solution) of every exercise with a check."""
+def exercises(give: str = "solution"):
+    """The check of every exercise that has one, and its solution or its stub."""
     for path in sorted(BOOK.glob("[0-9][0-9]_*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         for index, cell in enumerate(cells):
@@ -89,7 +92,8 @@ def exercises():
                 assert solutions, f"{path.name}: no solution after\n{cell.source}"
                 name = re.search(r"^def (\w+)", cell.source, re.M).group(1)
                 source = cells[index + 1].source
-                yield pytest.param(source, solutions[0], id=f"{path.stem[:2]}-{name}")
+                given = solutions[0] if give == "solution" else cell.source
+                yield pytest.param(source, given, id=f"{path.stem[:2]}-{name}")
 
 
 @pytest.mark.parametrize("check_source, solution", list(exercises()))
@@ -97,10 +101,24 @@ def test_printed_solution_passes_its_check_which_knows_the_usual_slips(
     check_source, solution, capsys
 ):
     assert check_source.startswith(FIRST_LINE) and "slips={" in check_source
+    written: dict = {}
+    exec(solution, written)  # on its own: it imports what it uses
+    lines = what_the_check_says(check_source, written, capsys)
+    assert lines and all(line.endswith(": right") for line in lines), lines
+
+
+def what_the_check_says(source: str, written: dict, capsys) -> list[str]:
     namespace: dict = {}
     exec("import numpy as np\nimport torch\nimport torch.nn.functional as F", namespace)
     exec("from qaconv_lib import *\nfrom qaconv_lib.exercises import check", namespace)
-    exec(solution, namespace)
-    exec(check_source, namespace)
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert lines and all(line.endswith(": right") for line in lines), lines
+    exec(source, namespace | written)
+    return capsys.readouterr().out.strip().splitlines()
+
+
+@pytest.mark.parametrize("check_source, stub", list(exercises(give="stub")))
+def test_a_stub_uses_nothing_of_the_library_and_is_not_right_yet(check_source, stub, capsys):
+    assert "qaconv_lib" not in stub
+    written: dict = {}
+    exec(stub, written)
+    lines = what_the_check_says(check_source, written, capsys)
+    assert len(lines) == 1 and lines[0].endswith("not written yet, it returns None"), lines
