@@ -35,6 +35,7 @@ HEADINGS = [
     "What is next",
     "References",
 ]
+STEPS = ["Numbers to check by hand", "A naive loop", "The vectorised form", "The library"]
 MEGABYTE = 1_000_000
 LARGEST_NOTEBOOK = 1.5 * MEGABYTE
 LARGEST_BOOK = 12 * MEGABYTE
@@ -244,6 +245,35 @@ def test_skeleton(path: Path) -> None:
     assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
     exercises = text.split("\n## Exercises")[1].split("\n## ")[0]
     assert exercises.count("<details>") == exercises.count("</details>") >= 1
+    method = re.split(r"^## ", text.split("\n## The equation\n")[1], flags=re.MULTILINE)[0]
+    steps = [step for step in re.findall(r"^### (.*)$", method, re.MULTILINE) if step in STEPS]
+    # The steps of training follow one another; there is nothing to compute at once.
+    assert steps == [step for step in STEPS if step != STEPS[2] or "training" not in path.stem]
+
+
+@each_chapter
+def test_a_figure_comes_before_the_equation(path: Path) -> None:
+    cells = read(path).cells
+    equation = next(n for n, cell in enumerate(cells) if "## The equation" in cell.source)
+    assert any(cell.metadata.get("mystnb", {}).get("figure") for cell in cells[:equation])
+
+
+@each_chapter
+def test_exercises_rise_from_recall_to_an_open_question(path: Path) -> None:
+    text = prose(read(path)).split("\n## Exercises\n")[1].split("\n## Summary\n")[0]
+    graded = re.findall(r"^\*\*(\d) \((recall|by hand|code|open)\)\.\*\* ", text, re.MULTILINE)
+    assert [int(number) for number, _ in graded] == list(range(1, len(graded) + 1))
+    kinds = [kind for _, kind in graded]
+    assert len(kinds) >= 4 and kinds[:2] == ["recall", "by hand"] and kinds[-1] == "open"
+    assert text.count("<summary>A pointer</summary>") == kinds.count("open") == 1
+    assert text.count("<details>") == len(kinds)
+
+
+def test_just_the_code_is_as_short_as_promised() -> None:
+    cells = code_cells(read(BOOK / "just_the_code.ipynb"))
+    written = [cell for cell in cells if "colab-setup" not in cell.metadata.get("tags", [])]
+    lines = [line for cell in written for line in cell.source.split("\n") if line.strip()]
+    assert 100 < len(lines) < 150, "the front page says under 150 lines"
 
 
 @each_notebook
