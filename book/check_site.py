@@ -3,11 +3,12 @@
 python book/check_site.py               the site in _build/html
 python book/check_site.py FOLDER PAGE   some pages of a site in another folder
 
-Each page is opened once and shown at three widths, in the light and the dark theme. A fault is: a
-message in the console, a failed request or one that leaves this machine, a page that scrolls
-sideways, a picture that is broken or not described, a formula that is not typeset, headings out of
-order, and whatever axe-core finds against levels A and AA of WCAG 2. The search is tried, too. Ends
-with status 1 where there is a fault.
+Each page is shown at three widths, in the light and the dark theme, and loaded twice: at first, and
+on a phone in the dark theme. A fault is: a message in the console, a failed request or one that
+leaves this machine, a page that scrolls sideways, a picture that is broken or not described, a
+formula that is not typeset, headings out of order, and whatever axe-core finds against levels A and
+AA of WCAG 2: colours in every view, the rest where the page is loaded. The search is tried, too.
+Two pages are looked at side by side. Ends with status 1 where there is a fault.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import functools
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -31,12 +34,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 WIDTHS = (1440, 768, 360)
 THEMES = ("light", "dark")
+VIEWS = [(width, theme) for width in WIDTHS for theme in THEMES]
+LOADED = (VIEWS[0], VIEWS[-1])  # the other views change the width or the theme of an open page
 HEIGHT = 900
 TIMEOUT_MS = 180_000
-RESIZED_MS = 400  # after that the theme has made boxes that scroll reachable with the keyboard
-# Levels A and AA. Colours take longest and depend on the theme, the rest on the width.
+ANSWERED_S = 5.0  # the longest wait for the answers to what a view has requested
+WORKERS = 2
+# Levels A and AA. Colours take longest; the rest hardly depends on the theme.
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 COLOURS = ["color-contrast", "link-in-text-block"]
+COLOUR_RULES = {"runOnly": {"type": "rule", "values": COLOURS}}
+OTHER_RULES = {"runOnly": LEVELS, "rules": {rule: {"enabled": False} for rule in COLOURS}}
 # A word, and the page that the search must name.
 SEARCHES = (("reciprocal", "book/09_reranking"), ("memory", "book/05_class_memory"))
 
@@ -115,8 +123,42 @@ THIN = r"""() => {
   for (const code of document.querySelectorAll(".highlight pre")) code.normalize();
 }"""
 
-AXE = r"""async options => {
-  const {violations} = await axe.run(document, {resultTypes: ["violations"], ...options});
+# Three pieces of text of each kind: alike in their letters, and in all colours and grounds around.
+KINDS = r"""() => {
+  const grounds = new Map(), seen = new Map(), pieces = new Set(), kept = [];
+  const ground = node => {
+    if (!node) return "";
+    if (!grounds.has(node)) {
+      const {color, backgroundColor, backgroundImage, opacity, filter} = getComputedStyle(node);
+      const own = `|${[color, backgroundColor, backgroundImage, opacity, filter]}`;
+      const around = ground(node.parentElement);
+      grounds.set(node, around.endsWith(own) ? around : around + own);
+    }
+    return grounds.get(node);
+  };
+  const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) {
+    const {data, parentElement} = words.currentNode;
+    if (data.trim()) pieces.add(parentElement.closest("a") || parentElement);
+  }
+  for (const field of document.querySelectorAll("input, select, textarea")) pieces.add(field);
+  for (const piece of pieces) {
+    if (!piece.checkVisibility({visibilityProperty: true})) continue;
+    const {fontSize, fontWeight, textDecorationLine} = getComputedStyle(piece);
+    const kind = [piece.tagName, ground(piece), fontSize, fontWeight, textDecorationLine].join();
+    const count = (seen.get(kind) || 0) + 1;
+    seen.set(kind, count);
+    if (count <= 3) kept.push(piece);
+  }
+  return kept;
+}"""
+
+AXE = r"""async ([options, nodes]) => {
+  if (nodes && !nodes.length) return [];
+  const place = nodes ? {include: nodes} : document;
+  // It would fetch imported style sheets from wrong places, for rules that are not asked for.
+  const asked = {resultTypes: ["violations"], preload: false, ...options};
+  const {violations} = await axe.run(place, asked);
   return violations.map(({id, help, nodes}) => {
     const [{target, any, all, none}] = nodes, why = [...any, ...all, ...none][0]?.message || "";
     return `axe ${id}: ${help} (${nodes.length}), ${target.join(" ")}: ${why}`;
@@ -158,7 +200,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 class Inspector:
-    """A page in a browser, and what it complained of since the last question.
+    """A page in a browser, and what it complained of since `told` was last asked.
 
     Args:
         page: of Playwright.
@@ -168,11 +210,14 @@ class Inspector:
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
         self.heard: list[str] = []
+        self.awaited: set[Any] = set()
         page.set_default_timeout(TIMEOUT_MS)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.heard.append(f"console: {error}"))
         page.on("request", self._request)
         page.on("requestfailed", lambda request: self._failed(request.url, request.failure))
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda request: self.awaited.discard(request))
         page.on("response", lambda answer: answer.ok or self._failed(answer.url, answer.status))
 
     def _console(self, message: Any) -> None:
@@ -181,6 +226,7 @@ class Inspector:
             self.heard.append(f"console: {message.text[:200]}")
 
     def _request(self, request: Any) -> None:
+        self.awaited.add(request)
         if not request.url.startswith((self.address, "data:", "blob:")):
             self.heard.append(f"request to another place: {request.url[:120]}")
 
@@ -188,45 +234,58 @@ class Inspector:
         if url.startswith(self.address) and why not in ("net::ERR_ABORTED", 304):
             self.heard.append(f"request failed ({why}): {url.removeprefix(self.address)}")
 
-    def open(self, name: str) -> list[str]:
-        """Opens a page and reads it; returns the faults it has at any width."""
-        self.heard.clear()
-        self._show(WIDTHS[0], THEMES[0])
-        self.page.goto(self.address + name, wait_until="load")
-        found = self.page.evaluate(READ)
-        return [*self.heard, *found]
+    def told(self) -> list[str]:
+        """What was heard since the last call, with the answers that are on their way."""
+        end = time.monotonic() + ANSWERED_S
+        while self.awaited and time.monotonic() < end:
+            self.page.wait_for_timeout(20)
+        heard, self.heard = self.heard, []
+        return heard
 
-    def look(self, width: int, theme: str) -> list[str]:
-        """Faults of the open page's layout at a width, in a theme."""
-        self._show(width, theme)
-        return self.page.evaluate(LOOK, theme)
-
-    def run_axe(self, width: int, theme: str, **rules: Any) -> list[str]:
-        """What axe-core finds on the open page by some of its rules."""
-        resized = width != (self.page.viewport_size or {}).get("width")
-        self._show(width, theme)
-        if resized:
-            self.page.wait_for_timeout(RESIZED_MS)
-        if not self.page.evaluate("'axe' in window"):
-            self.page.evaluate(_axe_source() + "; undefined")
-            self.page.evaluate(THIN)
-        return self.page.evaluate(AXE, rules)
-
-    def _show(self, width: int, theme: str) -> None:
+    def show(self, width: int, theme: str) -> None:
+        """Gives the page a width and a theme."""
         self.page.set_viewport_size({"width": width, "height": HEIGHT})
         self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         self.page.evaluate(SETTLE)
 
+    def open(self, name: str) -> list[str]:
+        """Loads a page and reads it; returns the faults it has at any width."""
+        self._load(name)
+        return self.page.evaluate(READ)
+
+    def look(self, theme: str) -> list[str]:
+        """Faults of the open page's layout as it is shown."""
+        return self.page.evaluate(LOOK, theme)
+
+    def colours(self) -> list[str]:
+        """What axe-core finds in the open page's colours as it is shown."""
+        self._fetch_axe()
+        return self.page.evaluate(f"async rules => ({AXE})([rules, ({KINDS})()])", COLOUR_RULES)
+
+    def others(self) -> list[str]:
+        """What axe-core finds by all rules that are not about colours."""
+        self._fetch_axe()
+        return self.page.evaluate(AXE, [OTHER_RULES, None])
+
+    def _load(self, name: str) -> None:
+        self.heard.clear()
+        self.awaited.clear()
+        self.page.goto(self.address + name, wait_until="load")
+
+    def _fetch_axe(self) -> None:
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(_axe_source() + "; undefined")
+            self.page.evaluate(THIN)
+
     def search(self, word: str, expected: str) -> list[str]:
         """Whether a search for a word names a page."""
-        self.heard.clear()
-        self.page.goto(f"{self.address}search.html?q={word}", wait_until="load")
+        self._load(f"search.html?q={word}")
         link = f"#search-results a[href*='{expected}']"
         try:
             self.page.wait_for_selector(link, timeout=TIMEOUT_MS / 6)
         except Error:
-            return [*self.heard, f"a search for {word!r} does not name {expected}"]
-        return list(self.heard)
+            return [*self.told(), f"a search for {word!r} does not name {expected}"]
+        return self.told()
 
 
 @functools.cache
@@ -251,22 +310,46 @@ def inspecting(site: Path) -> Iterator[Inspector]:
 
 def faults_of(inspector: Inspector, name: str) -> list[str]:
     """Every fault of one page, each with where it shows."""
-    found = [f"{name}: {fault}" for fault in inspector.open(name)]
-    views = [(width, theme) for width in WIDTHS for theme in THEMES]
-    for width, theme in views:
-        seen = inspector.look(width, theme)
-        found += [f"{name}, {width} px, {theme}: {fault}" for fault in seen]
-    # All rules once, the colours in the other theme, and the rest on a phone.
-    colours = {"type": "rule", "values": COLOURS}
-    others = {rule: {"enabled": False} for rule in COLOURS}
-    for width, theme, rules in (
-        (WIDTHS[0], "light", {"runOnly": LEVELS}),
-        (WIDTHS[0], "dark", {"runOnly": colours}),
-        (WIDTHS[-1], "light", {"runOnly": LEVELS, "rules": others}),
-    ):
-        seen = inspector.run_axe(width, theme, **rules)
+    found: list[str] = []
+    known: set[str] = set()  # from the first load, which is said of the page as a whole
+    for width, theme in VIEWS:
+        loaded = (width, theme) in LOADED
+        inspector.show(width, theme)
+        read = inspector.open(name) if loaded else []
+        seen = [*inspector.look(theme), *inspector.colours()]
+        seen += inspector.others() if loaded else []
+        said = [*inspector.told(), *read]
+        if (width, theme) == VIEWS[0]:
+            known.update(said)
+            found += [f"{name}: {fault}" for fault in said]
+            said = []
+        seen = [*(fault for fault in said if fault not in known), *seen]
         found += [f"{name}, {width} px, {theme}: {fault}" for fault in seen]
     return found
+
+
+Job = Callable[[Inspector], list[str]]
+
+
+def work(site: Path, jobs: Sequence[Job], tell: Callable[[list[str]], None]) -> None:
+    """Does every job, each worker in a browser of its own; `tell` hears the faults of each."""
+    left, lock = iter(jobs), threading.Lock()
+
+    def worker() -> None:
+        with inspecting(site) as inspector:
+            while True:
+                with lock:
+                    job = next(left, None)
+                if job is None:
+                    return
+                found = job(inspector)
+                with lock:
+                    tell(found)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        workers = [pool.submit(worker) for _ in range(min(WORKERS, len(jobs)))]
+    for done in workers:
+        done.result()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -275,6 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pages", nargs="*", help="such as book/index.html; default: all of them")
     options = parser.parse_args(arguments)
     pages = options.pages or pages_of(options.site)
+    searches = () if options.pages else SEARCHES
+    jobs: list[Job] = [functools.partial(faults_of, name=name) for name in pages]
+    jobs += [functools.partial(Inspector.search, word=word, expected=at) for word, at in searches]
     total = 0
 
     def tell(found: list[str]) -> None:
@@ -283,11 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in found:
             print(fault, flush=True)
 
-    with inspecting(options.site) as inspector:
-        for name in pages:
-            tell(faults_of(inspector, name))
-        for word, page in () if options.pages else SEARCHES:
-            tell(inspector.search(word, page))
+    work(options.site, jobs, tell)
     widths = ", ".join(map(str, WIDTHS))
     faults = "1 fault" if total == 1 else f"{total or 'no'} faults"
     print(f"{len(pages)} pages at {widths} px, light and dark: {faults}")

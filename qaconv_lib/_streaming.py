@@ -8,6 +8,7 @@ are kept. The plain form stands in chapter 4 and in `plain`; the tests hold the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +135,7 @@ class BestMatches(torch.autograd.Function):
     """Both-sided maximum that keeps the places of the maxima, never the similarities."""
 
     @staticmethod
-    def forward(ctx, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+    def forward(ctx: Any, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
         if not any(ctx.needs_input_grad):
             return pool_blocks(query_maps, gallery_maps, kernel_size)
         locations = query_maps.shape[-2] * query_maps.shape[-1]
@@ -149,7 +150,7 @@ class BestMatches(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query_maps, gallery_maps, places = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1]
         found = _gradients(gradient, query_maps, gallery_maps, places, ctx.kernel_size, wanted)

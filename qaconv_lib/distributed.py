@@ -154,12 +154,12 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
 
 class _GatherAll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         return gather(tensor, same_length=True)[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)  # each process has differentiated its own part of the loss
         return total[share(len(total))]
@@ -225,7 +225,7 @@ class _NormaliseTogether(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, values: Tensor, eps: float):
+    def forward(ctx: Any, values: Tensor, eps: float) -> tuple[Tensor, ...]:
         axes = [axis for axis in range(values.dim()) if axis != 1]
         shape = [1, -1] + [1] * len(axes[1:])
         count = values.numel() // values.shape[1]
@@ -247,7 +247,7 @@ class _NormaliseTogether(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor, *_):
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         normalised, scale = ctx.saved_tensors
         products = (gradient * normalised).sum(dim=ctx.axes)
         mine = torch.stack([gradient.sum(dim=ctx.axes), products])

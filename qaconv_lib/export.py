@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def _trace(features: _Features, images: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def _package(name: str):
+def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:

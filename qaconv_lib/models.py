@@ -31,7 +31,7 @@ from qaconv_lib.weights import check_fit
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def _later(default):
+def _later(default: Any) -> Any:
     """A setting that came after the first records, which do not name it.
 
     Its default is what was done before there was a choice, and stays (see `differing_settings`).
@@ -215,14 +215,19 @@ class ReidModel(nn.Module):
             return torch.cat(maps)
 
     def similarity(
-        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+        self,
+        query_maps: Tensor,
+        gallery_maps: Tensor,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
     ) -> Tensor:
         """Similarity of every query with every gallery image, shape (q, g), in [0, 1]."""
         return self.criterion.similarity(
             query_maps, gallery_maps, temperature=temperature, progress=progress
         )
 
-    def scores(self, query_maps: Tensor, gallery_maps: Tensor, *, progress=False) -> Tensor:
+    def scores(self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False) -> Tensor:
         """What a threshold or a calibration takes, shape (q, g), float64 (chapter 14).
 
         The logit of a similarity, or of a pooled model, whose similarity is none of a probability,
@@ -278,7 +283,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def save_model(path: str | Path, model: ReidModel, **details) -> None:
+def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:
     """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
 
     Class memory, classifier and centres serve training only and are left out.

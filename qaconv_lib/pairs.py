@@ -109,7 +109,12 @@ class MatchingLoss(nn.Module):
         """Nothing, unless a loss keeps a memory."""
 
     def similarity(
-        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+        self,
+        query_maps: Tensor,
+        gallery_maps: Tensor,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
     ) -> Tensor:
         """Probabilities of "same person", shape (q, g); see `match_gallery`."""
         return match_gallery(

@@ -50,7 +50,7 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
         "+RR+TLift": rerank(pairs),
     }
 
-    def lifted(per_query: bool = False, /, **options) -> dict:
+    def lifted(per_query: bool = False, /, **options: Any) -> dict:
         return {
             name: _scores(tlift(value, *times(dataset), **options), dataset, per_query)
             for name, value in stages.items()
@@ -92,7 +92,7 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
         suffix = "" if same_camera == "keep" else ", own camera suppressed"
 
         def scored(
-            name: str, function: Callable, same_camera: str = same_camera, **options
+            name: str, function: Callable, same_camera: str = same_camera, **options: Any
         ) -> dict:
             dataset = data[name]
             fused = function(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from qaconv_lib.losses import LOSSES, compares_maps
 from qaconv_lib.models import TrainingConfig
@@ -40,7 +41,7 @@ class Profile:
     tried: dict[str, list[dict]] = field(default_factory=dict)
     identities: int | None = None
 
-    def config(self, loss: str, seed: int = 0, **more) -> TrainingConfig:
+    def config(self, loss: str, seed: int = 0, **more: Any) -> TrainingConfig:
         """Settings of one run."""
         changes = self.changes.get(loss, {}) | self.searched.get(loss, {}) | more
         return dataclasses.replace(self.base, loss=loss, seed=seed, **changes)
@@ -77,7 +78,7 @@ _LITES = {
 }
 
 
-def _rates(new: float, trunk: float, **more) -> dict:
+def _rates(new: float, trunk: float, **more: Any) -> dict:
     return {"learning_rate": new, "backbone_learning_rate": trunk} | more
 
 

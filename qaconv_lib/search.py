@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ def search(
     return records
 
 
-def best_settings(loss: str, profile: str, **wanted) -> dict:
+def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ class TrainingStep:
         if wanted:
             self._scaler.load_state_dict(state)
 
-    def _waiting(self, waiting: bool):
+    def _waiting(self, waiting: bool) -> AbstractContextManager[None]:
         """Where several processes train, they exchange gradients after the last micro-batch."""
         if waiting and isinstance(self._loss, DistributedDataParallel):
             return self._loss.no_sync()
@@ -131,7 +131,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError('precision "float16" wants a GPU; on a CPU take "bfloat16"')
 
 
-def _scaler(device: torch.device, enabled: bool):
+def _scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device.type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)  # before PyTorch 2.3

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -45,7 +46,7 @@ def content_digests(paths: Iterable[str], progress: bool = False) -> list[str]:
     return _in_threads(digest, list(map(str, paths)), progress, "comparing")
 
 
-def _in_threads(work, paths: list[str], progress: bool, what: str) -> list:
+def _in_threads(work: Callable[[str], Any], paths: list[str], progress: bool, what: str) -> list:
     """Results in the order of the paths; reading and decoding leave Python's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(work, paths)

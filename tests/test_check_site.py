@@ -88,7 +88,7 @@ def test_a_sound_page_has_no_fault(faults) -> None:
         ("<h1>Another</h1>", "", "not one heading of level 1"),
         ("<h3>Deep</h3>", "", "heading skips a level: Deep"),
         ('<p style="color: #bbb">pale</p>', "", "1440 px, light: axe color-contrast"),
-        ("<input>", "", "360 px, light: axe label"),
+        ("<input>", "", "360 px, dark: axe label"),
         (WIDE, "", "page.html, 360 px, dark: scrolls sideways: 7"),
         (
             '<p class="dim">dim</p>',
@@ -117,6 +117,80 @@ def test_a_wide_page_is_a_fault_only_where_it_does_not_fit(faults) -> None:
     assert faults(inside) == []
 
 
+DARK = "(prefers-color-scheme: dark)"
+PHONE = "(max-width: 400px)"
+WHILE = """<script>
+const query = matchMedia("{query}");
+const say = () => {{ if (query.matches) {{ console.error("oh"); fetch("none.json"); }} }};
+query.onchange = say;
+</script>"""
+AT_FIRST = """<script>
+if (matchMedia("{query}").matches) console.error("oh"), fetch("none.json");
+</script>"""
+
+
+@pytest.mark.parametrize(
+    "script, query, where",
+    [
+        (WHILE, DARK, "1440 px, dark"),
+        (WHILE, PHONE, "360 px, light"),
+        (AT_FIRST, DARK, "360 px, dark"),
+        (AT_FIRST, PHONE, "360 px, dark"),
+    ],
+)
+def test_what_is_said_in_one_view_counts(faults, script: str, query: str, where: str) -> None:
+    found = faults("<h1>A page</h1>", script.format(query=query))
+    assert f"page.html, {where}: console: oh" in found
+    assert f"page.html, {where}: request failed (404): none.json" in found
+
+
+def test_a_picture_that_only_a_phone_fetches_counts(faults) -> None:
+    head = f"<style>@media {PHONE} {{ body {{ background: url(none.png) }} }}</style>"
+    found = faults("<h1>A page</h1>", head)
+    assert "page.html, 360 px, light: request failed (404): none.png" in found
+    assert all("360 px" in fault for fault in found)
+
+
+def test_what_a_page_always_says_is_named_once(faults) -> None:
+    found = faults("<p>no heading</p>", '<script>console.error("oh")</script>')
+    assert found == ["page.html: console: oh", "page.html: not one heading of level 1"]
+
+
+@pytest.mark.parametrize("width, query", [(768, "(width: 768px)"), (360, PHONE)])
+def test_pale_text_at_one_width_is_found(faults, width: int, query: str) -> None:
+    head = f"<style>body {{ background: #fff }} @media {query} {{ p {{ color: #ccc }} }}</style>"
+    found = faults("<h1>A page</h1><p>pale</p>", head)
+    assert [fault.split(": axe ")[0] for fault in found] == [
+        f"page.html, {width} px, light",
+        f"page.html, {width} px, dark",
+    ]
+    assert all("color-contrast" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    "style",
+    ["color: #ccc", "background: #333", "opacity: 0.3"],
+)
+def test_one_pale_piece_among_many_is_found(faults, style: str) -> None:
+    body = "<p><b>text</b></p>" * 20 + f'<div style="{style}"><p><b>pale</b></p></div>'
+    found = faults(f"<h1>A page</h1>{body}")
+    assert sum("axe color-contrast" in fault for fault in found) == 6, found
+
+
+def test_a_link_that_only_its_colour_tells_apart_is_found(faults) -> None:
+    style = "color: #111; text-decoration: none"
+    link = f'<p style="color: #000">See <a href="#" style="{style}">there</a> now.</p>'
+    found = faults(f"<h1>A page</h1>{link}")
+    assert sum("axe link-in-text-block" in fault for fault in found) == 6, found
+
+
+def test_axe_fetches_nothing(faults, folder: Path) -> None:
+    (folder / "styles").mkdir(exist_ok=True)
+    (folder / "styles" / "a.css").write_text('@import "b.css";')
+    (folder / "styles" / "b.css").write_text("")
+    assert faults("<h1>A page</h1>", '<link rel="stylesheet" href="styles/a.css">') == []
+
+
 def test_what_one_page_says_is_not_counted_for_the_next(faults) -> None:
     assert faults("<h1>A page</h1>", '<script>console.error("oh")</script>')
     assert faults("<h1>A page</h1>", name="other.html") == []
@@ -137,14 +211,22 @@ def test_a_search_names_the_page(inspector, folder: Path, monkeypatch) -> None:
     assert "'memory' does not name book/05_class_memory" in fault
 
 
-def test_the_command(inspector, folder: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(check_site, "inspecting", lambda site: nullcontext(inspector))
+def test_the_command(folder: Path, capsys) -> None:
     (folder / "good.html").write_text(FRAME.format(head="", body="<h1>A page</h1>"))
     (folder / "bad.html").write_text(FRAME.format(head="", body="<p>no heading</p>"))
     assert check_site.main([str(folder), "good.html"]) == 0
     assert capsys.readouterr().out == "1 pages at 1440, 768, 360 px, light and dark: no faults\n"
     assert check_site.main([str(folder), "good.html", "bad.html"]) == 1
     assert capsys.readouterr().out.startswith("bad.html: not one heading of level 1\n2 pages")
+
+
+def test_every_job_is_done_once_and_a_failure_is_not_kept_silent(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check_site, "inspecting", nullcontext)
+    heard: list[list[str]] = []
+    check_site.work(folder, [lambda _, at=at: [str(at)] for at in range(9)], heard.append)
+    assert sorted(heard) == [[str(at)] for at in range(9)]
+    with pytest.raises(ZeroDivisionError):
+        check_site.work(folder, [lambda _: 1 / 0, lambda _: []], heard.append)
 
 
 def test_a_folder_without_a_site(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import qaconv_lib
 from qaconv_lib.__main__ import make_parser
@@ -118,6 +120,11 @@ def test_commands_of_workflows_exist(path: Path) -> None:
     assert seen or path.stem not in ("ci", "paper", "release")
 
 
+def runs(workflow: dict, *command: str) -> bool:
+    """Whether a step is this command and nothing else."""
+    return list(command) in list(commands(workflow))
+
+
 def test_every_workflow_that_upkeep_promises_is_there() -> None:
     assert {path.stem for path in WORKFLOWS} >= {
         *("ci", "pages"),
@@ -143,7 +150,103 @@ def test_checks_run_by_hand_and_by_the_workflow_are_the_same() -> None:
     lint = makefile.split("\nlint:")[1].split("\n\n")[0]
     for check in ("ruff check", "ruff format --check", "mypy", "refresh.py --check"):
         assert check in lint
-    assert ["make", "lint"] in list(commands(load(GITHUB / "workflows" / "ci.yml")))
+    ci = load(GITHUB / "workflows" / "ci.yml")
+    assert runs(ci, "make", "lint") and runs(ci, "make", "coverage") and runs(ci, ".ci/run")
+    assert {"push", "pull_request"} <= set(triggers(ci))
+
+
+def test_nothing_is_published_before_it_is_tested_and_tried() -> None:
+    jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
+    before = {name: {"jobs": {name: jobs[name]}} for name in jobs["publish"]["needs"]}
+    assert set(before) == {"test", "build"} and jobs["announce"]["needs"] == "publish"
+    assert runs(before["test"] | {True: {}}, ".ci/run")
+    ci = load(GITHUB / "workflows" / "ci.yml")["jobs"]["test"]
+    assert jobs["test"]["strategy"]["matrix"] == ci["strategy"]["matrix"]
+    called = [after(words, "-m", "qaconv_lib") for words in commands(before["build"] | {True: {}})]
+    done = [arguments[0] for arguments in called if arguments]
+    assert done.index("train") < done.index("evaluate"), "the wheel is tried before it is kept"
+
+
+@pytest.mark.parametrize("key", ["disallow_untyped_defs", "disallow_incomplete_defs"])
+def test_types_are_demanded_of_the_whole_library(key: str) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.split("\n[tool.mypy]\n")[1].split("\n[")[0]
+    assert 'files = ["qaconv_lib"]' in section and f"\n{key} = true\n" in section
+    assert text.count(key) == 1, "no module is exempt"
+
+
+def test_drawn_tests_are_run_weekly_with_new_input() -> None:
+    workflow = load(GITHUB / "workflows" / "mutants.yml")
+    (found,) = (
+        variables for step, variables in steps(workflow) if "-m hypothesis" in step.get("run", "")
+    )
+    assert found["HYPOTHESIS_PROFILE"] == "explore"
+    conftest = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    assert 'register_profile("explore"' in conftest
+
+
+@pytest.fixture
+def marks(request: pytest.FixtureRequest) -> set[str]:
+    return {mark.name for mark in request.node.iter_markers()}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=1)
+@given(st.none())
+def test_drawn_tests_carry_the_mark_that_the_weekly_run_looks_for(
+    marks: set[str], nothing: None
+) -> None:
+    assert "hypothesis" in marks
+
+
+def test_link_check_is_of_a_version_that_reads_its_settings() -> None:
+    config = (GITHUB / "lychee.toml").read_text(encoding="utf-8")
+    (value,) = re.findall(r"^include_fragments = (.+)$", config, re.MULTILINE)
+    (given,) = (
+        step["with"]
+        for step, _ in steps(load(GITHUB / "workflows" / "links.yml"))
+        if step.get("uses", "").startswith("lycheeverse/lychee-action@")
+    )
+    version = [int(part) for part in given["lycheeVersion"].removeprefix("v").split(".")]
+    assert len(version) == 3 and (version >= [0, 24, 0]) == value.startswith('"')
+
+
+# ------------------------------------------------------------------------------------ instructions
+
+AVX512 = ("avx512f", "avx512dq", "avx512bw", "avx512vl")
+
+
+def with_instructions(
+    folder: Path, wanted: str, flags: tuple[str, ...]
+) -> subprocess.CompletedProcess:
+    """What `.ci/with_instructions` does on a processor with these flags, and what torch is told."""
+    (folder / "cpuinfo").write_text(f"model name\t: x\nflags\t\t: {' '.join(flags)}\n")
+    tell = ["bash", "-c", "echo told $ATEN_CPU_CAPABILITY"]
+    variables = os.environ | {"CPUINFO": str(folder / "cpuinfo")}
+    command = ["bash", str(ROOT / ".ci" / "with_instructions"), wanted, *tell]
+    return subprocess.run(command, env=variables, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the runner is Linux")
+def test_torch_is_told_only_what_the_processor_has(tmp_path: Path) -> None:
+    everything = ("fpu", "avx2", "fma", *AVX512)
+    for wanted in ("default", "avx2", "avx512"):
+        assert with_instructions(tmp_path, wanted, everything).stdout == f"told {wanted}\n"
+    assert with_instructions(tmp_path, "default", ("fpu",)).stdout == "told default\n"
+    for flag in AVX512:
+        fewer = tuple(name for name in everything if name != flag) + (f"{flag}x",)
+        run = with_instructions(tmp_path, "avx512", fewer)
+        assert run.returncode == 0 and "told" not in run.stdout
+        assert run.stdout.startswith("::notice ") and flag in run.stdout
+    assert with_instructions(tmp_path, "avx513", everything).returncode == 2
+
+
+def test_no_workflow_tells_torch_unasked() -> None:
+    for path in WORKFLOWS:
+        assert "ATEN_CPU_CAPABILITY" not in path.read_text(encoding="utf-8"), path.stem
+    ranges = load(GITHUB / "workflows" / "ranges.yml")
+    asked = ranges["jobs"]["processors"]["strategy"]["matrix"]["instructions"]
+    assert set(asked) == {"default", "avx2", "avx512"}
+    assert any(words[:1] == [".ci/with_instructions"] for words in commands(ranges))
 
 
 def test_scripts_for_colab_name_the_repository() -> None:
@@ -152,6 +255,21 @@ def test_scripts_for_colab_name_the_repository() -> None:
     workflow = load(GITHUB / "workflows" / "colab.yml")
     (image,) = (found["IMAGE"] for step, found in steps(workflow) if ".ci/colab" in str(step))
     assert image.startswith("us-docker.pkg.dev/colab-images/public/")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Colab is Linux")
+def test_every_notebook_that_opens_in_colab_is_played_there() -> None:
+    script = (ROOT / ".ci" / "colab").read_text(encoding="utf-8")
+    (chosen,) = re.findall(r"^for notebook in \$\((.+)\); do$", script, re.MULTILINE)
+    run = subprocess.run(
+        ["bash", "-c", chosen.replace("/repository/", "")], cwd=ROOT, capture_output=True, text=True
+    )
+    opened = {
+        path.relative_to(ROOT).as_posix()
+        for path in BOOK.glob("*.ipynb")
+        if "https://colab.research.google.com/github/" in path.read_text(encoding="utf-8")
+    }
+    assert set(run.stdout.split()) == opened and "book/just_the_code.ipynb" in opened
 
 
 def test_version_is_one() -> None:

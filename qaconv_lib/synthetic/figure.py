@@ -177,7 +177,9 @@ def _head(
     def at(x: float, y: float, z: float) -> np.ndarray:
         return centre + look @ (np.array([x, y, z]) * h * size)
 
-    def ball(x: float, y: float, z: float, sx: float, sy: float, sz: float, paint: Paint):
+    def ball(
+        x: float, y: float, z: float, sx: float, sy: float, sz: float, paint: Paint
+    ) -> Primitive:
         point = at(x, y, z)
         half = tuple(np.array([sx, sy, sz]) * h * size)
         return cone(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from .colours import Colour
 from .domains import PART
-from .geometry import Primitive
+from .geometry import Paint, Primitive
 from .people import Person
 from .textures import bag_paint, plain
 
@@ -15,21 +16,43 @@ IDENTITY = np.eye(3)
 Place = Callable[..., np.ndarray]
 
 
-def _tube(start, end, r0: float, r1: float, colour, label: str, fold: float = 0.0) -> Primitive:
+def _tube(
+    start: np.ndarray,
+    end: np.ndarray,
+    r0: float,
+    r1: float,
+    colour: Colour,
+    label: str,
+    fold: float = 0.0,
+) -> Primitive:
     start, end = np.asarray(start, float), np.asarray(end, float)
     return Primitive(
         start, end, (r0, r1), IDENTITY, (1, 1, 1), plain(colour), PART[label], start, fold
     )
 
 
-def _box(centre, half, axes, paint, label: str) -> Primitive:
+def _box(
+    centre: np.ndarray, half: Iterable[float], axes: np.ndarray, paint: Paint, label: str
+) -> Primitive:
     centre = np.asarray(centre, float)
+    wide, tall, deep = half
     return Primitive(
-        centre, centre, (1, 1), axes, tuple(half), paint, PART[label], np.zeros(3), 0.0, box=True
+        centre,
+        centre,
+        (1, 1),
+        axes,
+        (wide, tall, deep),
+        paint,
+        PART[label],
+        np.zeros(3),
+        0.0,
+        box=True,
     )
 
 
-def head_cover(person: Person, ball, at: Place, place: Place) -> list[Primitive]:
+def head_cover(
+    person: Person, ball: Callable[..., Primitive], at: Place, place: Place
+) -> list[Primitive]:
     """Hair, hat, hood and scarf."""
     h = person.body.height
     hair, wear, top = person.hair, person.headwear, person.top
