@@ -269,6 +269,18 @@ def test_exercises_rise_from_recall_to_an_open_question(path: Path) -> None:
     assert text.count("<details>") == len(kinds)
 
 
+def test_the_way_through_an_afternoon_names_headings_of_its_chapters() -> None:
+    front = (BOOK / "index.md").read_text(encoding="utf-8")
+    way = re.search(r"^1\. \[Chapter 1\].*?(?=\n\n)", front, re.MULTILINE | re.DOTALL)[0]
+    steps = [" ".join(step.split()) for step in re.split(r"\n(?=\d\. )", way)]
+    assert len(steps) == 8 and "10_temporal_lifting" in steps[-1]
+    for step in steps:
+        for name in re.findall(r"\((\d\d_\w+\.ipynb)\)", step):
+            headings = re.findall(r"^##+ (.*)$", prose(read(BOOK / name)), re.MULTILINE)
+            for heading in re.findall(r"\*([^*]+)\*", step):
+                assert heading in headings, (name, heading)
+
+
 def test_just_the_code_is_as_short_as_promised() -> None:
     cells = code_cells(read(BOOK / "just_the_code.ipynb"))
     written = [cell for cell in cells if "colab-setup" not in cell.metadata.get("tags", [])]
