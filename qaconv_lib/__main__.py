@@ -17,7 +17,7 @@ from qaconv_lib.data_commands import DATA_COMMANDS
 from qaconv_lib.demo import add_demo
 from qaconv_lib.experiment_commands import EXPERIMENT_COMMANDS
 from qaconv_lib.export import add_export
-from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS
+from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS, printable
 from qaconv_lib.preparation_commands import PREPARATION_COMMANDS
 from qaconv_lib.training_commands import TRAINING_COMMANDS
 
@@ -61,7 +61,7 @@ def _format_warning(
 
 def _world_size() -> int:
     value = os.environ.get("WORLD_SIZE", "1")
-    if not value.isdecimal():
+    if not (value.isascii() and value.isdecimal()):
         raise ValueError(f"WORLD_SIZE must be a whole number, as torchrun sets it, got {value!r}")
     return int(value)
 
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes yet
         return 141
     except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        print(f"qaconv_lib: {error or 'out of memory'}", file=sys.stderr)
+        # In one line, whatever names of files it quotes.
+        print(f"qaconv_lib: {printable(str(error) or 'out of memory')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("qaconv_lib: interrupted", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 Subparsers = argparse._SubParsersAction
@@ -39,6 +40,7 @@ def run_synthesize(options: argparse.Namespace) -> None:
         if name not in MINIATURES:
             raise ValueError(f"unknown miniature {name!r}; known are {', '.join(MINIATURES)}")
     out = options.out or _CHECKOUT / "data"
+    _make_writable(out)
     for name in options.names or MINIATURES:
         archive = write_archive(name, out, jobs=options.jobs, progress=not options.quiet)
         print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
@@ -47,6 +49,21 @@ def run_synthesize(options: argparse.Namespace) -> None:
         if all((out / f"{name}.zip").is_file() for name in MINIATURES):
             replace_counts(card, counts_markdown(out))
             print(f"{card}: counts written")
+
+
+def _make_writable(folder: Path) -> None:
+    """Make a folder that archives are written to; what is in the way is said before the work."""
+    from qaconv_lib.checkpoints import make_folder
+
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write archives to {folder} ({error.strerror}); name a folder that can be "
+            "written with --out"
+        ) from error
 
 
 def replace_counts(page: Path, counts: str) -> None:

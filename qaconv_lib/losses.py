@@ -111,7 +111,12 @@ class PooledLoss(nn.Module):
 
     @torch.no_grad()
     def similarity(
-        self, query_maps: Tensor, gallery_maps: Tensor, *, temperature: float = 1.0, progress=False
+        self,
+        query_maps: Tensor,
+        gallery_maps: Tensor,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
     ) -> Tensor:
         """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]; `temperature` divides the cosine."""
         if not temperature >= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from qaconv_lib.photograph_commands import printable
@@ -106,7 +107,7 @@ def add_calibrate(subparsers: Subparsers) -> None:
 
 
 def run_calibrate(options: argparse.Namespace) -> None:
-    """Calibrate, and print the drop from dataset to dataset."""
+    """Say on stderr what is done, calibrate, and print the drop from dataset to dataset."""
     from qaconv_lib.calibration_records import calibration_record, transfer_table
     from qaconv_lib.profiles import get_profile
     from qaconv_lib.runs import Run
@@ -118,7 +119,10 @@ def run_calibrate(options: argparse.Namespace) -> None:
     datasets = options.datasets or list(get_profile("laptop").datasets.values())
     runs = [Run("qaconv", source) for source in ("mini-market", "mini-duke")]
     shipped = {run.checkpoint().resolve(): run for run in runs}
-    for path in [options.model] if options.model else shipped:
+    models = [options.model] if options.model else list(shipped)
+    if not options.quiet:
+        print(_announcement(models, datasets), file=sys.stderr, flush=True)
+    for path in models:
         record = calibration_record(
             path,
             datasets,
@@ -128,6 +132,13 @@ def run_calibrate(options: argparse.Namespace) -> None:
         )
         print(f"{printable(path.name)}")
         print(transfer_table(record).to_string(index=False, float_format="%.4f"))
+
+
+def _announcement(models: list[Path], datasets: list[str]) -> str:
+    """What `calibrate` is about to do, and how long that is."""
+    names = " and ".join(printable(path.name) for path in models)
+    images = f"the test images of {', '.join(map(printable, datasets))}"
+    return f"calibrating {names} on {images}; without a GPU this takes minutes"
 
 
 #: The commands of this module, in the order of the help text.

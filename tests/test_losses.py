@@ -181,6 +181,24 @@ class TestArcLoss:
         assert losses[-1] > losses[0]
         assert min(turning) > -0.1  # the true logit falls on, only the other class's rises less
 
+    @pytest.mark.parametrize(
+        ("angle", "true"),
+        [
+            (math.pi / 2, -math.sin(0.5)),  # before the turning point: cos(pi / 2 + 0.5)
+            (math.pi - 0.6, -math.cos(0.1)),  # just before it
+            (math.pi - 0.4, math.cos(math.pi - 0.4) - 0.5 * math.sin(0.5)),  # just beyond it
+            (math.pi, -1 - 0.5 * math.sin(0.5)),  # and not cos(pi + 0.5) = -0.878
+        ],
+    )
+    def test_by_hand_before_and_beyond_the_turning_point(self, angle, true):
+        """Two classes at right angles; the logit of the other one is 2 * sin(angle)."""
+        criterion = ArcLoss(2, 2, margin=0.5, scale=2.0).eval()
+        criterion.classifier.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        maps = torch.tensor([math.cos(angle), math.sin(angle)]).view(1, 2, 1, 1)
+        loss, _ = criterion(maps, torch.tensor([0]))
+        expected = math.log(1 + math.exp(2 * math.sin(angle) - 2 * true))
+        assert loss.item() == pytest.approx(expected, abs=2e-4)
+
     def test_gradients_are_finite_where_the_angle_is_zero(self):
         criterion = ArcLoss(2, 2).eval()
         criterion.classifier.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

@@ -2,7 +2,9 @@
 
 A child process is killed by SIGKILL just before its n-th step on the file system inside a folder:
 opening, making, renaming or removing something there. Every n is tried until the child gets
-through, so no moment between two steps is left out.
+through, so no moment between two steps is left out. Within a write a child is killed by SIGXFSZ,
+which comes when a file grows beyond a limit. Torn files, as an interruption or a crash of the
+machine leaves them, are also made by hand: these tests need no signals and run on Windows, too.
 """
 
 from __future__ import annotations
@@ -30,8 +32,6 @@ from qaconv_lib.records import read_records, write_record
 from qaconv_lib.store import MapStore
 from qaconv_lib.training import Trainer
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
 _MOST_STEPS = 60
 
@@ -56,6 +56,8 @@ def _die_at(step: int, folder: str, action: Callable, *arguments: object) -> Non
 @pytest.fixture(scope="module")
 def children() -> multiprocessing.context.ForkServerContext:
     """Children of a process that has imported the library once."""
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("Windows has no SIGKILL and no server of forks")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "qaconv_lib.store", "qaconv_lib.training"])
     return context
@@ -82,6 +84,40 @@ def killed(children, tmp_path: Path) -> Callable[..., Iterator[int]]:
     return steps
 
 
+def _die_within(limit: int, action: Callable, *arguments: object) -> None:
+    """Do something, and be killed within the write that makes a file larger than the limit."""
+    import resource
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    action(*arguments)
+
+
+@pytest.fixture
+def torn(children, tmp_path: Path) -> Callable[..., Path]:
+    """Do something in a child that is killed within a write; returns the half-written file."""
+
+    def tear(limit: int, action: Callable, *arguments: object) -> Path:
+        before = set(tmp_path.rglob("*"))
+        process = children.Process(target=_die_within, args=(limit, action, *arguments))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGXFSZ
+        new = [path for path in set(tmp_path.rglob("*")) - before if path.is_file()]
+        (left,) = [path for path in new if path.stat().st_size == limit]
+        return left
+
+    return tear
+
+
+def _cuts(content: bytes) -> list[int]:
+    """Lengths that a torn file may have: from nothing to all but its last two bytes."""
+    size = len(content)
+    return sorted({0, 1, 8, size // 4, size // 2, 3 * size // 4, size - 2})
+
+
 def test_a_file_is_the_old_or_the_new_one(killed, tmp_path: Path) -> None:
     path, found = tmp_path / "page.md", []
     path.write_bytes(b"old" * 9999)
@@ -90,6 +126,16 @@ def test_a_file_is_the_old_or_the_new_one(killed, tmp_path: Path) -> None:
         path.write_bytes(b"old" * 9999)
     assert set(found) == {b"old" * 9999, b"new" * 99}
     assert path.read_bytes() == b"new" * 99
+
+
+@pytest.mark.parametrize("limit", [1, 4096, 99_998])
+def test_a_file_that_was_torn_within_its_write_is_the_old_one(torn, tmp_path, limit: int) -> None:
+    path = tmp_path / "page.md"
+    path.write_bytes(b"old")
+    left = torn(limit, write_whole, path, b"new" * 33_333)
+    assert path.read_bytes() == b"old" and left.name.startswith(".page.md-")
+    write_whole(path, b"new" * 33_333)
+    assert path.read_bytes() == b"new" * 33_333
 
 
 def _record(data: Path, record: dict) -> None:
@@ -121,6 +167,36 @@ def test_a_record_is_there_or_not(killed, tmp_path: Path, monkeypatch) -> None:
         found.append(len(read_records("made-up")))
         (tmp_path / "results" / "made-up" / "one.json").unlink(missing_ok=True)
     assert set(found) == {0, 1} and read_records("made-up") == [about]
+
+
+ABOUT = dict.fromkeys(("experiment", "loss", "source", "profile", "device", "seed"), "x")
+
+
+def test_a_record_that_was_torn_within_its_write_is_not_read(torn, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    record = ABOUT | {"note": list(range(999))}
+    for limit in (10, 3000):
+        torn(limit, _record, tmp_path, record)
+        assert read_records("made-up") == []
+    write_record("made-up", "one", record)
+    assert read_records("made-up") == [record]
+
+
+def test_a_torn_record_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    path = write_record("made-up", "one", ABOUT)
+    whole = path.read_bytes()
+    for length in _cuts(whole):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="one.json is not a record"):
+            read_records("made-up")
+        path.unlink()  # so that no two contents have one time of change
+        write_record("made-up", "one", ABOUT)
+        assert read_records("made-up") == [ABOUT]
+        path.with_name(".one.json-torn").write_bytes(whole[:length])
+        assert read_records("made-up") == [ABOUT]
 
 
 def _zip(path: Path) -> dict[str, bytes]:
@@ -162,6 +238,29 @@ def _unpack_again(archive: Path, cache: Path, lost: str | None) -> None:
     unpack_archive(archive, cache)
 
 
+def _unpack(archive: Path, cache: Path) -> None:
+    unpack_archive(archive, cache)
+
+
+@pytest.mark.parametrize("limit", [1, 65_536, 69_999])
+def test_unpacking_that_was_torn_within_a_file_leaves_no_dataset(torn, tmp_path, limit) -> None:
+    contents, cache = _zip(tmp_path / "mini.zip"), tmp_path / "cache"
+    left = torn(limit, _unpack, tmp_path / "mini.zip", cache)
+    assert left.relative_to(cache).parts[0].startswith(".mini-")
+    assert not list(cache.glob("mini-*"))
+    assert _read(unpack_archive(tmp_path / "mini.zip", cache)) == contents
+
+
+def test_a_torn_archive_is_refused(tmp_path: Path) -> None:
+    _zip(tmp_path / "whole.zip")
+    whole = (tmp_path / "whole.zip").read_bytes()
+    for length in _cuts(whole):
+        (tmp_path / "mini.zip").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="mini.zip is damaged"):
+            unpack_archive(tmp_path / "mini.zip", tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+
+
 SHAPE = (2, 4, 1)
 
 
@@ -194,6 +293,62 @@ def test_appending_to_a_store_goes_on(killed, tmp_path_factory, tmp_path: Path) 
             shutil.copytree(copy, folder)
     assert set(sizes) == {2, 5}
     assert MapStore(folder).table["camera"].tolist() == [1, 2, 4, 5, 6]
+
+
+PART = [f"part-000001.{kind}" for kind in ("maps.npy", "vectors.npy", "table.json")]
+
+
+def _store(folder: Path) -> MapStore:
+    """A store of one part."""
+    made = MapStore.create(folder, "0123456789abcdef", SHAPE)
+    made.append(_unit_maps(2, 0), pd.DataFrame({"camera": [1, 2]}))
+    return made
+
+
+@pytest.mark.parametrize("limit", [100, 150])
+def test_a_part_that_was_torn_within_its_write_is_not_read(torn, tmp_path, limit: int) -> None:
+    _store(tmp_path / "store")
+    torn(limit, _append, tmp_path / "store")
+    again = MapStore(tmp_path / "store")
+    again.verify()
+    assert again.table["camera"].tolist() == [1, 2]
+    _append(tmp_path / "store")
+    MapStore(tmp_path / "store").verify()
+    assert MapStore(tmp_path / "store").table["camera"].tolist() == [1, 2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", PART)
+def test_torn_files_of_a_part(tmp_path: Path, name: str) -> None:
+    """Of one that the manifest does not name: written over. Of one that it names: refused."""
+    folder, whole = tmp_path / "store", tmp_path / "whole"
+    _store(folder)
+    shutil.copytree(folder, whole)
+    _append(whole)
+    content = (whole / name).read_bytes()
+    for length in _cuts(content):
+        for other in PART[: PART.index(name)]:  # written before it
+            shutil.copy(whole / other, folder)
+        (folder / name).write_bytes(content[:length])
+        assert len(MapStore(folder)) == 2
+        (whole / name).write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            MapStore(whole)
+    _append(folder)
+    MapStore(folder).verify()
+    assert (folder / name).read_bytes() == content
+
+
+def test_a_torn_manifest_is_refused(tmp_path: Path) -> None:
+    _store(tmp_path / "store")
+    path = tmp_path / "store" / "store.json"
+    whole = path.read_bytes()
+    for length in _cuts(whole):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            MapStore(tmp_path / "store")
+        path.write_bytes(whole)
+        path.with_name(".store.json-torn").write_bytes(whole[:length])
+        assert len(MapStore(tmp_path / "store")) == 2
 
 
 def _create(folder: Path) -> None:
@@ -251,3 +406,32 @@ def test_training_goes_on_to_the_same_weights(killed, tmp_path_factory, tmp_path
 
 def _epochs(folder: Path) -> int:
     return read_checkpoint(folder / "last.safetensors")[1]["epoch"]
+
+
+def test_a_state_that_was_torn_within_its_write_is_the_old_one(
+    torn, tmp_path_factory, tmp_path: Path
+) -> None:
+    table, folder = _table(tmp_path_factory.mktemp("images")), tmp_path / "run"
+    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=1)
+    left = torn(99_999, _train_one_more, table, folder)
+    assert left.name.startswith(".last.safetensors-")
+    assert Trainer(TINY, table, device="cpu", run_folder=folder).epoch == 1
+
+
+def test_a_torn_state_is_refused_and_a_torn_log_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    table, folder = _table(tmp_path / "images"), tmp_path / "run"
+    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=2)
+    state, log = (folder / "last.safetensors"), (folder / "log.csv")
+    whole, lines = state.read_bytes(), log.read_bytes()
+    for length in _cuts(whole):
+        state.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="last.safetensors is damaged"):
+            Trainer(TINY, table, device="cpu", run_folder=folder)
+    state.write_bytes(whole)
+    (folder / ".last.safetensors-torn").write_bytes(whole[: len(whole) // 2])
+    for length in _cuts(lines)[::3]:
+        log.write_bytes(lines[:length])
+        trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+        trainer.train(epochs=2)
+        assert trainer.epoch == 2 and log.read_bytes() == lines

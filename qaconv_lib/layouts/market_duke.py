@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qaconv_lib.layouts.names import Tables, read_boxes
+from qaconv_lib.layouts.names import Tables, read_boxes, stop_at
 
 MARKET_FPS = 25.0
 DUKE_FPS = 59.94
@@ -47,11 +47,11 @@ def read_duke(root: Path) -> Tables:
     """
     tables = read_boxes(root, "DukeMTMC-reID")
     for split, table in tables.items():
-        if table["camera"].max() >= len(DUKE_OFFSETS):
-            path = table["path"][table["camera"].idxmax()]
-            raise ValueError(
-                f"{path} names a camera above 8; DukeMTMC-reID has the cameras c1 to c8"
-            )
+        above = table["camera"] >= len(DUKE_OFFSETS)
+        for path in table["path"][above]:
+            message = f"{path} names a camera above 8; DukeMTMC-reID has the cameras c1 to c8"
+            stop_at(Path(path), "names have a camera above 8", ValueError(message))
+        table = table[~above].reset_index(drop=True)
         offset = table["camera"].map(dict(enumerate(DUKE_OFFSETS)))
-        tables[split]["seconds"] = (table["frame"] + offset) / DUKE_FPS
+        tables[split] = table.assign(seconds=(table["frame"] + offset) / DUKE_FPS)
     return tables

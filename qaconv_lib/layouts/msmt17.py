@@ -79,13 +79,16 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
         if not line.strip():
             continue
         name, label = (line.rsplit(maxsplit=1) + [""])[:2]
-        if not label.isdecimal() or len(label) > MOST_DIGITS:
+        if not (label.isascii() and label.isdecimal()) or len(label) > MOST_DIGITS:
             raise ValueError(
                 f"{list_path}, line {number}: {line!r}; "
                 "an image path, a space and an identity are expected"
             )
         name = name.strip().removeprefix("./").replace("\\", "/")
-        fields = parse_name(name.rpartition("/")[2], "MSMT17", folder)
+        try:
+            fields = parse_name(name.rpartition("/")[2], "MSMT17", folder)
+        except ValueError as strange:
+            raise ValueError(f"{list_path}, line {number}: {strange}") from strange
         if fields["camera"] < 1:
             raise ValueError(
                 f"{list_path}, line {number}: {name} has camera 00; a name like "

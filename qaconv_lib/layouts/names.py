@@ -55,7 +55,8 @@ class NameFormat(NamedTuple):
 
 
 def _format(pattern: str, example: str) -> NameFormat:
-    return NameFormat(re.compile(pattern + _ENDING, re.I), example)
+    # ASCII: else \d takes the digits of every script, and the letter s a long s.
+    return NameFormat(re.compile(pattern + _ENDING, re.I | re.A), example)
 
 
 FORMATS = {

@@ -15,7 +15,7 @@ from qaconv_lib.layouts.names import Tables, make_table, read_text
 NEEDED = ("path", "identity", "camera")
 OPTIONAL = ("seconds", "split")
 SPLITS = ("train", "query", "gallery")
-_WHOLE = re.compile(r"-?\d{1,18}")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def read_csv(path: Path) -> Tables:

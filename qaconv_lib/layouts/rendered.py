@@ -41,8 +41,8 @@ def read_randperson(root: Path) -> Tables:
             "folders scene00 to scene10 with unpacked archives"
         )
     files.sort(key=lambda path: path.name)
-    old = FORMATS["RandPerson (2020)"].pattern.match(files[0].name) is not None
-    train = make_table(_rows(files, "RandPerson (2020)" if old else "RandPerson"))
+    old = sum(bool(FORMATS["RandPerson (2020)"].pattern.match(path.name)) for path in files)
+    train = make_table(_rows(files, "RandPerson (2020)" if old > len(files) / 2 else "RandPerson"))
     train["identity"] += 1
     empty = train.iloc[:0]
     return _number_cameras({"train": train, "query": empty, "gallery": empty})
