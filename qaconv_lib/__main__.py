@@ -68,7 +68,11 @@ def _world_size() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if word.startswith("-") and word.endswith("=--"):  # argparse makes an empty list of it
+            parser.error(f"{word}: -- is no value")
+    options = parser.parse_args(arguments)
     warnings.formatwarning = _format_warning
     try:
         several = hasattr(options, "device") and _world_size() > 1

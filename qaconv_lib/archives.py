@@ -71,7 +71,7 @@ def unpack_archive(
 
     Returns:
         ``cache/<archive stem>-<first 16 digits of its SHA-256>``. Files that went missing there
-        since the first call are put back.
+        since the first call, or have lost a part, are put back.
 
     Raises:
         FileNotFoundError: there is no such archive.
@@ -87,7 +87,7 @@ def unpack_archive(
     try:
         with zipfile.ZipFile(archive) as bundle:
             names = _checked_names(bundle, archive)
-            missing = [name for name in names if not (folder / name).is_file()]
+            missing = [name for name in names if not _is_whole(bundle, name, folder)]
             if missing:
                 _place(bundle, names if len(missing) == len(names) else missing, folder)
     except _DAMAGE as error:
@@ -125,10 +125,16 @@ def _place(bundle: zipfile.ZipFile, names: list[str], folder: Path) -> None:
                     raise
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            if not (folder / name).is_file():
+            if not _is_whole(bundle, name, folder):
                 os.replace(work / name, folder / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_whole(bundle: zipfile.ZipFile, name: str, folder: Path) -> bool:
+    """Whether the file is there with the length that the archive gives it."""
+    path = folder / name
+    return path.is_file() and path.stat().st_size == bundle.getinfo(name).file_size
 
 
 def _checked_names(bundle: zipfile.ZipFile, archive: Path) -> list[str]:

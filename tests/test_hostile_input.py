@@ -789,6 +789,12 @@ def test_any_command_line_ends_with_a_status(
         assert all(line.startswith(("calibrating ", "left out: ")) for line in announced)
 
 
+def test_two_dashes_are_no_value(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "qaconv", "mini-duke", "--profile=--"])
+    assert "--profile=--: -- is no value" in capsys.readouterr().err
+
+
 def test_a_message_is_one_line_whatever_the_name(
     nothing_there: Path, capsys: pytest.CaptureFixture
 ) -> None:
