@@ -186,6 +186,11 @@ class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         """Says nothing: the browser's side is what counts."""
 
+    def end_headers(self) -> None:
+        """Has the browser keep nothing: a page that changed within a second would not be seen."""
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
