@@ -8,10 +8,10 @@ from __future__ import annotations
 import pandas as pd
 from safetensors import safe_open
 
-from qaconv_lib.comparisons import LABELS
-from qaconv_lib.records import read_records, results_folder
-from qaconv_lib.runs import STAGES
-from qaconv_lib.tables import to_markdown
+from qaconv_lib.experiments.comparisons import LABELS
+from qaconv_lib.experiments.records import read_records, results_folder
+from qaconv_lib.experiments.runs import STAGES
+from qaconv_lib.experiments.tables import to_markdown
 
 HARD_SPACE = "\u00a0"
 KEY = ("loss", "source", "profile", "seed")

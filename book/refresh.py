@@ -311,7 +311,7 @@ def draw_front_picture() -> None:
     import pandas as pd
 
     from qaconv_lib import load_dataset, load_image, load_model
-    from qaconv_lib.runs import checkpoint_path
+    from qaconv_lib.experiments.runs import checkpoint_path
     from qaconv_lib.visualize import show_correspondences
 
     data = load_dataset("mini-market")
@@ -327,7 +327,7 @@ def draw_front_picture() -> None:
 
 def draw_explorer() -> None:
     """Writes what the page "The explorer" shows."""
-    from qaconv_lib.explorer_page import write_explorer
+    from qaconv_lib.matches.explorer_page import write_explorer
 
     write_explorer(BOOK / "_static" / "explorer")
 

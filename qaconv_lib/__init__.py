@@ -5,9 +5,11 @@ imported from here; each function's docstring names the equation or section it i
 """
 
 from qaconv_lib.backbones import make_backbone
+from qaconv_lib.beyond.export import export_onnx
+from qaconv_lib.beyond.released import load_released
+from qaconv_lib.beyond.tfusion import tfusion
 from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.export import export_onnx
 from qaconv_lib.losses import focal_loss
 from qaconv_lib.matching import (
     QAConv,
@@ -19,11 +21,9 @@ from qaconv_lib.matching import (
 )
 from qaconv_lib.memory import ClassMemory
 from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
-from qaconv_lib.released import load_released
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer
-from qaconv_lib.transitions import tfusion
 
 __version__ = "0.1.0"
 

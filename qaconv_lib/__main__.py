@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qaconv_lib.beyond.export import add_export
 from qaconv_lib.data_commands import DATA_COMMANDS
-from qaconv_lib.demo import add_demo
 from qaconv_lib.experiment_commands import EXPERIMENT_COMMANDS
-from qaconv_lib.export import add_export
 from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS, printable
+from qaconv_lib.photographs.demo import add_demo
 from qaconv_lib.preparation_commands import PREPARATION_COMMANDS
 from qaconv_lib.training_commands import TRAINING_COMMANDS
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         several = hasattr(options, "device") and _world_size() > 1
         if several:  # started by torchrun; importing torch takes a second, so not before
-            from qaconv_lib.distributed import connect, disconnect
+            from qaconv_lib._processes import connect, disconnect
 
             options.device = connect(options.device)
         elif getattr(options, "device", None) is not None:

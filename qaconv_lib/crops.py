@@ -28,9 +28,9 @@ from torchvision.models import detection
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from qaconv_lib.checkpoints import make_folder
-from qaconv_lib.images import load_image
-from qaconv_lib.picture_files import SMALLEST_SIDE, check_photographs, read_csv, to_numbers
+from qaconv_lib._files import make_folder
+from qaconv_lib.datasets import load_image
+from qaconv_lib.photographs.files import SMALLEST_SIDE, check_photographs, read_csv, to_numbers
 
 #: Detectors of torchvision, the default first. All are trained on COCO.
 DETECTORS = (

@@ -13,7 +13,7 @@ _COUNTS = ("<!-- counts: begin -->", "<!-- counts: end -->")
 
 def add_synthesize(subparsers: Subparsers) -> None:
     """``synthesize``: draw the miniatures."""
-    from qaconv_lib.synthetic.plans import MINIATURES
+    from qaconv_lib.miniatures.plans import MINIATURES
 
     parser = subparsers.add_parser(
         "synthesize",
@@ -34,7 +34,7 @@ def add_synthesize(subparsers: Subparsers) -> None:
 
 def run_synthesize(options: argparse.Namespace) -> None:
     """Draw and write; in a checkout also bring the counts of the data card up to date."""
-    from qaconv_lib.synthetic.miniatures import MINIATURES, counts_markdown, write_archive
+    from qaconv_lib.miniatures.drawing import MINIATURES, counts_markdown, write_archive
 
     for name in options.names:
         if name not in MINIATURES:
@@ -53,7 +53,7 @@ def run_synthesize(options: argparse.Namespace) -> None:
 
 def _make_writable(folder: Path) -> None:
     """Make a folder that archives are written to; what is in the way is said before the work."""
-    from qaconv_lib.checkpoints import make_folder
+    from qaconv_lib._files import make_folder
 
     try:
         make_folder(folder)
@@ -68,7 +68,7 @@ def _make_writable(folder: Path) -> None:
 
 def replace_counts(page: Path, counts: str) -> None:
     """Put ``counts`` between the two marks of the page."""
-    from qaconv_lib.archives import write_whole
+    from qaconv_lib._files import write_whole
 
     text = page.read_text(encoding="utf-8")
     head, begin, rest = text.partition(_COUNTS[0])
@@ -104,7 +104,7 @@ def add_check_data(subparsers: Subparsers) -> None:
 
 def run_check_data(options: argparse.Namespace) -> int:
     """Check, print the counts and the remarks."""
-    from qaconv_lib.checking import check_dataset
+    from qaconv_lib.experiments.checking import check_dataset
 
     table, remarks = check_dataset(
         options.name,

@@ -19,21 +19,29 @@ Which gallery images are junk for which query is not decided here but when resul
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import numbers
 import os
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
 
-from qaconv_lib.archives import data_folders
-from qaconv_lib.arrays import is_number
-from qaconv_lib.images import load_image, load_part_map
+from qaconv_lib._checks import is_number
+from qaconv_lib._files import data_folders
 from qaconv_lib.layouts import LAYOUTS
 from qaconv_lib.layouts.own import read_csv, read_table
-from qaconv_lib.places import find_csv, find_folder, not_found
-from qaconv_lib.unreadable import readable_rows
+from qaconv_lib.layouts.places import find_csv, find_folder, not_found
 
 __all__ = [
     "DATASETS",
@@ -296,3 +304,226 @@ def validation_split(
         part[is_query].reset_index(drop=True),
         part[~is_query].reset_index(drop=True),
     )
+
+
+# images ------------------------------------------------------------
+
+_ORIENTATION = 274  # the EXIF tag
+#: What turns an image upright, by the value of the tag (EXIF 2.32, section 4.6.4).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
+_PART_MAPS = "part_maps"
+# Others may start programs, as EPS does.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+_OPENING = threading.Lock()
+
+
+class UnreadableImageError(ValueError):
+    """A file is no image, a damaged one, or one too large."""
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image as RGB, upright.
+
+    A rotation that the file notes (EXIF) is carried out, transparent parts become white, grey, CMYK
+    and 16-bit pixels become RGB. Of an animation the first picture is read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: the file is no readable image, or has more pixels than Pillow's limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    with _opened(path) as image:
+        turn = _TURNS.get(_orientation(image))
+        image.load()
+        image = _to_rgb(image)
+        return image if turn is None else image.transpose(turn)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image as `load_image` gives it, from the head of the file alone.
+
+    Raises:
+        FileNotFoundError, UnreadableImageError: as `load_image`; damage further on in the file
+            goes unseen.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in _LYING else (width, height)
+
+
+def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """Body part shown by each pixel of a query or gallery image of a miniature.
+
+    Args:
+        path: the image (not the map), as in the column ``path``.
+
+    Returns:
+        (H, W) uint8 of indices into ``qaconv_lib.miniatures.domains.PART_NAMES``; 0 is the
+        background.
+
+    Raises:
+        FileNotFoundError: the image has no part map: it is a training image, or of no miniature.
+    """
+    path = Path(path)
+    for folder in path.parents:
+        if (folder / _PART_MAPS).is_dir():
+            part_map = (folder / _PART_MAPS / path.relative_to(folder)).with_suffix(".png")
+            if part_map.is_file():
+                with _opened(part_map) as image:
+                    return np.asarray(image, dtype=np.uint8)
+            break
+    raise FileNotFoundError(
+        f"no part map for {path}; the query and gallery images of the miniatures have one"
+    )
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An open image; whatever goes wrong in the block is said in one sentence."""
+    name = os.fspath(path)
+    if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
+        raise UnreadableImageError(
+            f"{name} is no regular file"
+        )  # reading a pipe could wait forever
+    try:
+        with _OPENING, warnings.catch_warnings():  # filters are shared by all threads
+            warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_FORMATS)
+        with image:
+            yield image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image at {name}") from None
+    except IsADirectoryError:
+        raise UnreadableImageError(f"{name} is a folder, not an image") from None
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"{name} is no image, or of a kind that cannot be read; JPEG and PNG can"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+        ) from error
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise UnreadableImageError(f"cannot read the image {name}: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag; 1, upright, where there is none or it cannot be read."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        paper = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(paper, coloured).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions; whole numbers of 8 or 16 bits are wanted")
+    if image.mode.startswith("I"):  # one channel of 16 bits, which Pillow would cut off at 255
+        pixels = np.asarray(image).astype(np.int64)
+        scale = 257 if pixels.max() > 255 else 1
+        return Image.fromarray((pixels // scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+# unreadable ------------------------------------------------------------
+
+_NAMED = 3  # bad files that a message names
+
+
+def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]:
+    """Those of the images that cannot be read, or are not there; every image is opened."""
+
+    def is_bad(path: str) -> bool:
+        try:
+            load_image(path)
+        except (UnreadableImageError, FileNotFoundError):
+            return True
+        return False
+
+    paths = list(map(str, paths))
+    bad = _in_threads(is_bad, paths, progress, "opening")
+    return [path for path, is_so in zip(paths, bad, strict=True) if is_so]
+
+
+def content_digests(paths: Iterable[str], progress: bool = False) -> list[str]:
+    """One digest a file, equal where the contents are; empty for a file that is not there."""
+
+    def digest(path: str) -> str:
+        try:
+            return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        except OSError:
+            return ""
+
+    return _in_threads(digest, list(map(str, paths)), progress, "comparing")
+
+
+def _in_threads(work: Callable[[str], Any], paths: list[str], progress: bool, what: str) -> list:
+    """Results in the order of the paths; reading and decoding leave Python's lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(work, paths)
+        bar = tqdm(results, what, len(paths), unit="image", disable=not progress)
+        return list(bar)
+
+
+def name_some(paths: list[str]) -> str:
+    """The first few of the paths, for a message."""
+    return ", ".join(paths[:_NAMED]) + " ..." * (len(paths) > _NAMED)
+
+
+def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
+    """The rows of a table whose images can be read; a warning says how many cannot, and which.
+
+    Args:
+        table: images as `load_dataset` gives them.
+        what: what messages call the table.
+        progress: show a progress bar.
+
+    Raises:
+        UnreadableImageError: none can be read.
+    """
+    bad = unreadable_images(table["path"], progress)
+    if not bad:
+        return table
+    message = f"{what}: {_count(bad, len(table))}"
+    if len(bad) == len(table):
+        raise UnreadableImageError(message)
+    warnings.warn(f"{message}; their rows are left out", stacklevel=2)
+    return table[~table["path"].isin(bad)].reset_index(drop=True)
+
+
+@contextmanager
+def counting_unreadable(table: pd.DataFrame, what: str) -> Iterator[None]:
+    """Where the first unreadable image of a table stops the work, say how many there are.
+
+    Raises:
+        UnreadableImageError: names what cannot be read and how to go on.
+    """
+    try:
+        yield
+    except UnreadableImageError as error:
+        bad = unreadable_images(table["path"])
+        if not bad:  # it can be read now, or is not of this table
+            raise
+        raise UnreadableImageError(
+            f"{what}: {_count(bad, len(table))}; --skip-unreadable (in Python, "
+            "skip_unreadable=True) goes on without them"
+        ) from error
+
+
+def _count(bad: list[str], total: int) -> str:
+    verb = "image cannot" if total == 1 else "images cannot"
+    return f"{len(bad):,} of {total:,} {verb} be read: {name_some(bad)}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qaconv_lib.arrays import check_whole_numbers, to_labels, to_scores
+from qaconv_lib._checks import check_whole_numbers, to_labels, to_scores
 
 DISTRACTOR = 0  # a gallery image of nobody who is queried: never a match, stays in the ranking
 BAD_DETECTION = -1  # a gallery image to ignore: taken out of every ranking

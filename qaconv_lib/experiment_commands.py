@@ -29,7 +29,7 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _profile(options: argparse.Namespace) -> str:
-    from qaconv_lib.profiles import profile_with
+    from qaconv_lib.config import profile_with
 
     return profile_with(options.profile, **{name: getattr(options, name) for name in _MEANS})
 
@@ -60,8 +60,8 @@ def add_run(subparsers: Subparsers) -> None:
 
 def run_run(options: argparse.Namespace) -> None:
     """Run an experiment and report on stderr."""
-    from qaconv_lib.experiments import EXPERIMENTS, list_trials, run_experiment
-    from qaconv_lib.shortage import ShortOfMemoryError
+    from qaconv_lib._checks import ShortOfMemoryError
+    from qaconv_lib.experiments.suite import EXPERIMENTS, list_trials, run_experiment
 
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
@@ -70,21 +70,21 @@ def run_run(options: argparse.Namespace) -> None:
         print(f"{'cost':16}Time and memory of each step")
         return
     if options.name == "correspondence":
-        from qaconv_lib.correspondence_records import run_correspondence
+        from qaconv_lib.experiments.correspondence_records import run_correspondence
 
         found = run_correspondence(_profile(options), options.device, report=_on_stderr)
         print(f"{options.name}: {len(found)} records; chapter 11 shows them")
         return
     if options.name == "cost":
-        from qaconv_lib.cost import cost_record
+        from qaconv_lib.experiments.cost import cost_record
 
         for row in cost_record(_profile(options), options.device)["steps"]:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
         return
     if options.predict_memory:
-        from qaconv_lib.profiles import get_profile
+        from qaconv_lib.config import get_profile
+        from qaconv_lib.experiments.variants import check_variants
         from qaconv_lib.training_commands import memory_table
-        from qaconv_lib.variants import check_variants
 
         check_variants(options.name, get_profile(_profile(options)))
         trials = list_trials(options.name, _profile(options), seeds=1)
@@ -132,8 +132,8 @@ def add_tables(subparsers: Subparsers) -> None:
 
 def run_tables(options: argparse.Namespace) -> None:
     """Print the tables."""
-    from qaconv_lib.profiles import get_profile
-    from qaconv_lib.tables import all_tables
+    from qaconv_lib.config import get_profile
+    from qaconv_lib.experiments.tables import all_tables
 
     print(all_tables(get_profile(_profile(options)).name, options.names))
 
@@ -151,8 +151,8 @@ def add_claims(subparsers: Subparsers) -> None:
 
 def run_claims(options: argparse.Namespace) -> None:
     """Print the ledger."""
-    from qaconv_lib.claims import ledger
-    from qaconv_lib.profiles import get_profile
+    from qaconv_lib.config import get_profile
+    from qaconv_lib.experiments.claims import ledger
 
     print(ledger(get_profile(_profile(options)).name))
 
@@ -172,7 +172,7 @@ def add_bench(subparsers: Subparsers) -> None:
 
 def run_bench(options: argparse.Namespace) -> None:
     """Measure, and print every row."""
-    from qaconv_lib.bench import run_bench
+    from qaconv_lib.experiments.bench import run_bench
 
     run_bench(options.names, report=lambda line: print(line, flush=True))
 

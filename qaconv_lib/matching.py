@@ -8,16 +8,17 @@ for the number of gallery images and `s` for the kernel size. Locations are numb
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import numbers
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from qaconv_lib._map_checks import check_finite, check_kernel_size, check_maps
-from qaconv_lib._streaming import BestMatches, weigh_matches
-from qaconv_lib.arrays import is_number
-from qaconv_lib.shortage import naming_shortage
+from qaconv_lib._checks import is_number, naming_shortage
 
 
 def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
@@ -289,3 +290,323 @@ def _scale_and_shift(bn: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     assert bn.running_mean is not None and bn.running_var is not None  # as it keeps statistics
     scale = bn.weight.double()[0] / (bn.running_var.double()[0] + bn.eps).sqrt()
     return scale, bn.bias.double()[0] - bn.running_mean.double()[0] * scale
+
+
+# _streaming ------------------------------------------------------------
+
+# Similarities held at once while streaming; 1M float32 values (4 MB) stay in a core's cache.
+_BLOCK_ELEMENTS = 1 << 20
+_COLUMNS = 256  # images whose best matches are held before the head takes them
+
+
+def weigh_matches(
+    logits: Tensor,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    weights: Tensor,
+    kernel_size: int,
+    dtype: torch.dtype,
+    progress: bool = False,
+) -> None:
+    """Write the dot products of best matches and weights to `logits`, block by block.
+
+    Where both maps are one tensor, each pair is correlated once.
+
+    Args:
+        logits: shape (q, g), on the device that does the work.
+        query_maps: shape (q, d, h, w).
+        gallery_maps: shape (g, d, h, w).
+        weights: shape (2*h*w,).
+        kernel_size: odd side of the kernels.
+        dtype: type for the correlation.
+        progress: show a progress bar.
+    """
+    mirrored = weights.roll(len(weights) // 2)  # from the other side the directions change places
+    same = query_maps is gallery_maps
+    row_maps, column_maps = query_maps, gallery_maps
+    if len(query_maps) < len(gallery_maps):  # the longer side gives the rows: their blocks are full
+        row_maps, column_maps, logits = gallery_maps, query_maps, logits.T
+        weights, mirrored = mirrored, weights
+    size = max(1, _BLOCK_ELEMENTS // (query_maps.shape[-2] * query_maps.shape[-1]) ** 2)
+    with tqdm(total=logits.numel(), disable=not progress) as bar:
+        for row in range(0, len(row_maps), size):
+            rows = slice(row, min(row + size, len(row_maps)))
+            block = row_maps[rows].to(logits.device, dtype)
+            for column in range(row if same else 0, len(column_maps), _COLUMNS):
+                columns = slice(column, min(column + _COLUMNS, len(column_maps)))
+                others = column_maps[columns].to(logits.device, dtype)
+                matches = _pool(block, others, kernel_size).float()
+                logits[rows, columns] = _weigh(matches, weights).T
+                if same:
+                    logits[columns, rows] = _weigh(matches, mirrored)
+            bar.update((rows.stop - row) * len(column_maps))
+
+
+def _weigh(matches: Tensor, weights: Tensor) -> Tensor:
+    """Dot products (columns, rows) of matches (columns, 2, rows, h*w) and weights (2*h*w,)."""
+    first, second = weights.view(2, -1)
+    return matches[:, 0] @ first + matches[:, 1] @ second
+
+
+def pool_blocks(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+    """Best matches without a backward pass.
+
+    Args:
+        query_maps: shape (q, d, h, w).
+        gallery_maps: shape (g, d, h, w).
+        kernel_size: odd side of the kernels.
+
+    Returns:
+        Shape (q, g, 2*h*w), in the order of `matching.best_matches`.
+    """
+    matches = _pool(query_maps, gallery_maps, kernel_size)
+    return matches.permute(2, 0, 1, 3).flatten(2)
+
+
+def _pool(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+    """Best matches (g, 2, q, h*w): values only, each maximum written to memory in one piece."""
+    locations = query_maps.shape[-2] * query_maps.shape[-1]
+    matches = query_maps.new_empty(len(gallery_maps), 2, len(query_maps), locations)
+    for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
+        torch.amax(block, dim=1, out=matches[index, 0])
+        torch.amax(block, dim=2, out=matches[index, 1])
+    return matches
+
+
+def _score_blocks(
+    query_maps: Tensor, gallery_maps: Tensor, kernel_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (index, similarities of all queries with that gallery image), (q, h*w, h*w) each."""
+    queries, channels, height, width = query_maps.shape
+    locations = height * width
+    rows = query_maps.flatten(2).transpose(1, 2).reshape(queries * locations, channels)
+    columns = gallery_maps.flatten(2)  # (g, d, h*w)
+    for index in range(len(columns)):
+        block = (rows @ columns[index]).view(queries, locations, locations)
+        yield index, _sum_under_kernel(block, height, width, kernel_size)
+
+
+def _sum_under_kernel(block: Tensor, height: int, width: int, kernel_size: int) -> Tensor:
+    """Add up what a kernel of side s sees, given the similarities of single locations.
+
+    Moving both images by the same step (u, v) pairs the next cell of the kernel with the cell it
+    lies on, so the correlation with s x s kernels is the sum of s*s shifted copies of the
+    correlation with single cells. Its adjoint is itself, since the steps come in pairs +-(u, v).
+    """
+    if kernel_size == 1:
+        return block
+    pairs = block.view(-1, height, width, height, width)
+    total = torch.zeros_like(pairs)
+    reach = kernel_size // 2
+    for u in range(-reach, reach + 1):
+        for v in range(-reach, reach + 1):
+            here, there = _overlap(u, height), _overlap(-u, height)
+            left, right = _overlap(v, width), _overlap(-v, width)
+            total[:, here, left, here, left] += pairs[:, there, right, there, right]
+    return total.view_as(block)
+
+
+def _overlap(step: int, length: int) -> slice:
+    """Cells i of an axis for which i + step lies on the axis too."""
+    return slice(max(0, -step), max(0, length - max(0, step)))
+
+
+class BestMatches(torch.autograd.Function):
+    """Both-sided maximum that keeps the places of the maxima, never the similarities."""
+
+    @staticmethod
+    def forward(ctx: Any, query_maps: Tensor, gallery_maps: Tensor, kernel_size: int) -> Tensor:
+        if not any(ctx.needs_input_grad):
+            return pool_blocks(query_maps, gallery_maps, kernel_size)
+        locations = query_maps.shape[-2] * query_maps.shape[-1]
+        matches = query_maps.new_empty(len(gallery_maps), 2, len(query_maps), locations)
+        places = torch.empty(matches.shape, dtype=torch.long, device=query_maps.device)
+        for index, block in _score_blocks(query_maps, gallery_maps, kernel_size):
+            for side in (0, 1):
+                torch.max(block, side + 1, out=(matches[index, side], places[index, side]))
+        ctx.save_for_backward(query_maps, gallery_maps, places)
+        ctx.kernel_size = kernel_size
+        return matches.permute(2, 0, 1, 3).flatten(2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query_maps, gallery_maps, places = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1]
+        found = _gradients(gradient, query_maps, gallery_maps, places, ctx.kernel_size, wanted)
+        return *found, None
+
+
+def _gradients(
+    gradient: Tensor,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    places: Tensor,
+    kernel_size: int,
+    gallery_wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of both sets of maps from that of the matches (q, g, 2*h*w)."""
+    queries, channels, height, width = query_maps.shape
+    locations = height * width
+    gradient = gradient.unflatten(2, (2, locations)).permute(1, 2, 0, 3).contiguous()
+    rows = query_maps.flatten(2).transpose(1, 2).reshape(-1, channels)  # (q*h*w, d)
+    columns = gallery_maps.flatten(2)  # (g, d, h*w)
+    # Sums over the gallery are not taken in half precision.
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    query_gradient = torch.zeros_like(rows, dtype=wide)
+    gallery_gradient = torch.zeros_like(columns) if gallery_wanted else None
+    block = gradient.new_empty(queries, locations, locations)
+    for index in range(len(columns)):
+        # Each maximum passes its gradient to the one similarity it was taken from.
+        block.zero_()
+        (at_gallery, at_query), (to_gallery, to_query) = places[index], gradient[index]
+        block.scatter_(1, at_gallery[:, None, :], to_gallery[:, None, :])
+        block.scatter_add_(2, at_query[:, :, None], to_query[:, :, None])
+        flat = _sum_under_kernel(block, height, width, kernel_size).view(-1, locations)
+        if wide == rows.dtype:
+            query_gradient.addmm_(flat, columns[index].T)
+        else:
+            query_gradient += flat @ columns[index].T
+        if gallery_gradient is not None:
+            gallery_gradient[index] = rows.T @ flat
+    query_gradient = query_gradient.to(rows.dtype)
+    query_gradient = query_gradient.view(queries, locations, channels).transpose(1, 2)
+    return (
+        query_gradient.reshape(query_maps.shape),
+        None if gallery_gradient is None else gallery_gradient.view(gallery_maps.shape),
+    )
+
+
+# _map_checks ------------------------------------------------------------
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """Raise ValueError unless a kernel has an odd side."""
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size!r}")
+
+
+def check_tensor(name: str, values: Any, axes: str) -> None:
+    """Raise unless the values are floating-point numbers with axes such as "n, d, h, w".
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: other axes, an axis of length 0 beside the first, or no floating-point numbers.
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if values.dim() != len(axes.split(", ")) or 0 in values.shape[1:]:
+        raise ValueError(f"{name} must have shape ({axes}), got {tuple(values.shape)}")
+    if not values.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point numbers, got {values.dtype}")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise ValueError unless all numbers are finite."""
+    if values.numel():
+        low, high = torch.aminmax(values.detach())  # both propagate NaN, and need no extra memory
+        if not (low.isfinite() and high.isfinite()):
+            raise ValueError(f"{name} must be finite, but has NaN or infinite values")
+
+
+def check_maps(query_maps: Tensor, gallery_maps: Tensor, same_place: bool = True) -> None:
+    """Raise unless two sets of maps can be compared; TypeError where one is no tensor."""
+    for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
+        check_tensor(name, maps, "n, d, h, w")
+    if query_maps.shape[1:] != gallery_maps.shape[1:]:
+        raise ValueError(
+            "query_maps and gallery_maps must agree in channels, height and width: "
+            f"{tuple(query_maps.shape[1:])} against {tuple(gallery_maps.shape[1:])}"
+        )
+    query, gallery = ((maps.dtype, maps.device) for maps in (query_maps, gallery_maps))
+    if same_place and query != gallery:
+        raise ValueError(
+            "query_maps and gallery_maps must agree in type and device: "
+            f"{query[0]} on {query[1]} against {gallery[0]} on {gallery[1]}"
+        )
+
+
+def check_unit_channels(maps: Tensor, tolerance: float = 1e-2) -> None:
+    """Raise ValueError unless channels have length 1 everywhere, or 0 where there is nothing."""
+    lengths = torch.linalg.vector_norm(maps, dim=1, dtype=torch.float32).flatten(1)
+    wrong = ((lengths - 1).abs() > tolerance) & (lengths != 0)
+    if wrong.any():
+        row, location = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"the map of row {row} must have channels of unit length; their length is "
+            f"{lengths[row, location]:.4g} at location {location}"
+        )
+
+
+def check_rows(rows: Tensor | np.ndarray | list, size: int) -> Tensor:
+    """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape.
+
+    Raises:
+        TypeError: rows that are not whole numbers.
+        ValueError: lists of different lengths.
+        IndexError: a row that the gallery does not have, such as -1.
+    """
+    if not isinstance(rows, Tensor):
+        try:
+            rows = np.asarray(rows)
+        except ValueError as error:
+            raise ValueError("rows must be an array; its lists differ in length") from error
+    if 0 in rows.shape:
+        return torch.empty(tuple(rows.shape), dtype=torch.long)
+    if isinstance(rows, Tensor):
+        other = rows.dtype == torch.bool or rows.is_floating_point() or rows.is_complex()
+    else:
+        other = rows.dtype.kind not in "iu"
+    if other:
+        raise TypeError(f"rows must be whole numbers, got {rows.dtype}")
+    low, high = int(rows.min()), int(rows.max())
+    if not size:
+        raise IndexError(f"the gallery is empty, so it has no row {low}")
+    if not 0 <= low <= high < size:
+        raise IndexError(f"rows must lie in 0..{size - 1}, got {low} to {high}")
+    if isinstance(rows, Tensor):
+        return rows.cpu().long()
+    return torch.from_numpy(rows.astype(np.int64))
+
+
+def check_length(length: int, size: int, name: str = "length") -> int:
+    """A number from 1 to the gallery's size as an int; ValueError names it."""
+    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
+    if not size:
+        raise ValueError(f"the gallery is empty, so no {name} fits it")
+    if not whole or not 1 <= length <= size:
+        raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
+    return int(length)
+
+
+def check_vectors(query_vectors: Any, gallery: Any) -> bool:
+    """Check both arguments of `shortlist`; whether the gallery is a faiss index.
+
+    Raises:
+        TypeError: query vectors that are no tensor, or a gallery that is neither that nor an index.
+        ValueError: vectors that do not fit or are not finite, or an index over another metric.
+    """
+    is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
+    if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
+        raise TypeError(
+            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
+            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
+        )
+    check_tensor("query_vectors", query_vectors, "q, d")
+    if is_index:
+        if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
+            raise ValueError(
+                "the index must be over the inner product, as `build_index` makes it; its "
+                f"metric_type is {gallery.metric_type}"
+            )
+        width = gallery.d
+    else:
+        check_tensor("gallery", gallery, "g, d")
+        check_finite("gallery", gallery)
+        width = gallery.shape[1]
+    if query_vectors.shape[1] != width:
+        raise ValueError(
+            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
+        )
+    check_finite("query_vectors", query_vectors)
+    return is_index

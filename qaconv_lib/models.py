@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.backbones import Backbone, make_backbone
-from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
-from qaconv_lib.distillation import check_distillation
-from qaconv_lib.graph_sampling import check_sampling
+from qaconv_lib._checks import naming_shortage
+from qaconv_lib._files import read_checkpoint, write_checkpoint
+from qaconv_lib.backbones import Backbone, check_fit, make_backbone
+from qaconv_lib.beyond.distillation import check_distillation
+from qaconv_lib.beyond.graph_sampling import check_sampling
+from qaconv_lib.beyond.pairs import MatchingLoss, check_margin
 from qaconv_lib.losses import LOSSES, PooledLoss, compares_maps
-from qaconv_lib.pairs import MatchingLoss, check_margin
-from qaconv_lib.shortage import naming_shortage
 from qaconv_lib.transforms import ReidImages
-from qaconv_lib.weights import check_fit
 
 #: What `TrainingConfig.precision` may be.
 PRECISIONS = ("float32", "bfloat16", "float16")

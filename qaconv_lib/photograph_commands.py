@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaconv_lib._written import check_folder, check_output, save_figure, write_lists
+from qaconv_lib.photographs._written import check_folder, check_output, save_figure, write_lists
 
 if TYPE_CHECKING:
     from qaconv_lib.models import ReidModel
-    from qaconv_lib.photographs import Knowledge
+    from qaconv_lib.photographs.matching import Knowledge
 
 Subparsers = argparse._SubParsersAction
 _FEW = 100  # images; re-ranking takes 20 neighbours of each
@@ -47,8 +47,8 @@ def add_match(subparsers: Subparsers) -> None:
 
 def run_match(options: argparse.Namespace) -> None:
     """Compare, print the numbers, write the picture."""
-    from qaconv_lib.photograph_words import describe_match
-    from qaconv_lib.photographs import match_photographs, open_model
+    from qaconv_lib.photographs.matching import match_photographs, open_model
+    from qaconv_lib.photographs.words import describe_match
 
     pictures = [options.query, options.gallery]
     check_output(options.output, pictures)
@@ -109,10 +109,10 @@ def add_search(subparsers: Subparsers) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     """Search, write the lists, and print the first of each."""
-    from qaconv_lib.own_gallery import DEPTH, gallery_prior, search_gallery
-    from qaconv_lib.photograph_words import describe_prior
-    from qaconv_lib.photographs import open_model
-    from qaconv_lib.picture_files import list_photographs, other_files, read_times
+    from qaconv_lib.photographs.files import list_photographs, other_files, read_times
+    from qaconv_lib.photographs.matching import open_model
+    from qaconv_lib.photographs.own_gallery import DEPTH, gallery_prior, search_gallery
+    from qaconv_lib.photographs.words import describe_prior
 
     queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
     gallery = list_photographs(options.gallery)
@@ -167,7 +167,7 @@ def run_search(options: argparse.Namespace) -> None:
 
 
 def _without_bad(paths: list[Path]) -> list[Path]:
-    from qaconv_lib.picture_files import find_damaged_photographs
+    from qaconv_lib.photographs.files import find_damaged_photographs
 
     bad = find_damaged_photographs(paths)
     for reason in bad.values():
@@ -201,7 +201,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def known_for(model: ReidModel, options: argparse.Namespace) -> Knowledge:
     """What is on record; a wrong prior is refused here, before the work."""
-    from qaconv_lib.photographs import known_about
+    from qaconv_lib.photographs.matching import known_about
 
     if options.prior is not None and not 0 < options.prior < 1:
         raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
@@ -210,7 +210,7 @@ def known_for(model: ReidModel, options: argparse.Namespace) -> Knowledge:
 
 def _remark(options: argparse.Namespace, known: Knowledge, pictures: list[Path]) -> None:
     """What the reader of the numbers must know."""
-    from qaconv_lib.photograph_words import remarks
+    from qaconv_lib.photographs.words import remarks
 
     for sentence in remarks(known, pictures, shipped=options.model is None):
         print(f"Note: {printable(sentence)}")

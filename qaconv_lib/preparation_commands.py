@@ -52,7 +52,7 @@ def run_crop(options: argparse.Namespace) -> None:
         read_boxes,
     )
     from qaconv_lib.models import default_device
-    from qaconv_lib.picture_files import ENDINGS, list_photographs
+    from qaconv_lib.photographs.files import ENDINGS, list_photographs
 
     if options.boxes is not None and (options.detector or options.weights):
         raise ValueError("give boxes or a detector, not both")
@@ -108,9 +108,9 @@ def add_calibrate(subparsers: Subparsers) -> None:
 
 def run_calibrate(options: argparse.Namespace) -> None:
     """Say on stderr what is done, calibrate, and print the drop from dataset to dataset."""
-    from qaconv_lib.calibration_records import calibration_record, transfer_table
-    from qaconv_lib.profiles import get_profile
-    from qaconv_lib.runs import Run
+    from qaconv_lib.config import get_profile
+    from qaconv_lib.experiments.calibration_records import calibration_record, transfer_table
+    from qaconv_lib.experiments.runs import Run
 
     if options.model is not None and not options.model.exists():
         raise FileNotFoundError(

@@ -2,7 +2,7 @@
 
 TLift asks who else walked by: people seen shortly before or after the query in its camera are
 looked up in another camera, and gallery images near those finds gain. TFusion, which learns
-transition times instead, is in :mod:`qaconv_lib.transitions` and importable from here too.
+transition times instead, is in :mod:`qaconv_lib.beyond.tfusion` and importable from here too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse
 
-from qaconv_lib.arrays import (
+from qaconv_lib._checks import (
     TimedScores,
     check_above_zero,
     check_timed_scores,
@@ -24,7 +24,7 @@ from qaconv_lib.arrays import (
     kth_highest,
     restore_kind,
 )
-from qaconv_lib.transitions import TransitionTimes, tfusion
+from qaconv_lib.beyond.tfusion import TransitionTimes, tfusion
 
 __all__ = ["Pivots", "TransitionTimes", "tfusion", "tlift", "tlift_pivots"]
 

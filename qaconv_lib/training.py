@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import io
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib.checkpoints import make_folder
-from qaconv_lib.distributed import add_up, process_count, process_rank, share
-from qaconv_lib.graph_sampling import class_similarities, make_sampler
-from qaconv_lib.models import ReidModel, TrainingConfig, choose_device
-from qaconv_lib.run_folder import STATE, Board, Stopwatch, write_log
-from qaconv_lib.run_state import read_state, write_state
-from qaconv_lib.shortage import naming_shortage
-from qaconv_lib.steps import TrainingStep, shortage_in_training
+from qaconv_lib._checks import naming_shortage
+from qaconv_lib._files import (
+    make_folder,
+    read_checkpoint,
+    write_checkpoint,
+    write_json,
+    write_whole,
+)
+from qaconv_lib._processes import (
+    add_up,
+    data_parallel,
+    naming_lost_processes,
+    process_count,
+    process_rank,
+    share,
+)
+from qaconv_lib.beyond.distillation import Distillation, make_distillation
+from qaconv_lib.beyond.graph_sampling import class_similarities, make_sampler
+from qaconv_lib.beyond.pairs import MatchingLoss
+from qaconv_lib.experiments.measure import peak_megabytes
+from qaconv_lib.losses import compares_maps
+from qaconv_lib.models import (
+    ReidModel,
+    TrainingConfig,
+    choose_device,
+    differing_settings,
+    load_weights,
+)
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
 
@@ -272,3 +299,400 @@ def _fingerprint(table: pd.DataFrame) -> str:
     rows = zip(table["path"], table["identity"], strict=True)
     lines = "\n".join(f"{identity} {Path(path).name}" for path, identity in rows)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+# steps ------------------------------------------------------------
+
+
+class TrainingStep:
+    """What happens to a batch: maps, loss, gradients, new parameters, new memory (section 5.1).
+
+    `TrainingConfig` has three settings for it.
+
+    - **precision**: with "bfloat16" or "float16" the backbone runs under `torch.autocast`, and
+      QAConv compares maps of that type. Parameters, gradients, BN statistics, channel lengths, the
+      head after the best matches, the loss and the class memory stay float32. float16 ends at
+      65,504, so the loss is scaled before gradients are taken (`GradScaler`); a step whose
+      gradients overflow is left out and the scale halved.
+    - **accumulate**: the batch is taken in so many micro-batches, and their gradients are added up.
+      The parameters are stepped, and memory and centres refreshed, once, after the last: all
+      micro-batches meet the memory that the batch before left. Without BN in training mode the
+      gradient is that of the whole batch but for rounding. BN takes its statistics over a
+      micro-batch, the two layers of QAConv's head too, and moves its running statistics once for
+      each: with BN in training mode `accumulate` changes what is learnt. The loss pairwise, whose
+      pairs lie within a batch, takes none.
+    - **clip_norm**: the gradient of all parameters, taken as one vector, is made no longer than
+      this, once a step, after the scaling is undone.
+
+    Args:
+        model: the model, on the device where it is trained.
+        optimizer: of its parameters.
+        teacher: the trained model that the configuration's `teacher` wants.
+
+    Raises:
+        ValueError: "float16" on a device that is no GPU.
+    """
+
+    def __init__(
+        self,
+        model: ReidModel,
+        optimizer: torch.optim.Optimizer,
+        teacher: ReidModel | None = None,
+    ):
+        device, config = next(model.parameters()).device, model.config
+        check_precision(config.precision, device)
+        self.model, self.optimizer = model, optimizer
+        self._loss = data_parallel(_Loss(model, make_distillation(config, teacher, device)))
+        self._scaler = _scaler(device, config.precision == "float16")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        """Step on images (b, 3, H, W) and labels (b,): the loss, and how many were right."""
+        config, criterion = self.model.config, self.model.criterion
+        remembered, losses, right = [], [], []
+        self.optimizer.zero_grad()
+        parts = list(zip(*(t.chunk(config.accumulate) for t in (images, labels)), strict=True))
+        with naming_shortage(*shortage_in_training(self.model, len(images))):
+            for number, (some, their_labels) in enumerate(parts, start=1):
+                with naming_lost_processes(), self._waiting(number < len(parts)):
+                    maps, loss, hits = self._loss(some, their_labels)
+                    loss = loss * (len(some) / len(images))  # losses are means over the images
+                    self._scaler.scale(loss).backward()
+                remembered.append((maps.detach(), getattr(criterion, "last_vectors", None)))
+                losses.append(loss.detach())
+                right.append(hits)
+            if config.clip_norm is not None:
+                self._scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+            maps, vectors = zip(*remembered, strict=True)
+            if vectors[0] is not None:
+                criterion.last_vectors = torch.cat(vectors)
+            criterion.after_step(torch.cat(maps), labels)  # only now: section 5.1
+        return float(torch.stack(losses).sum()), int(torch.cat(right).sum())
+
+    def state(self) -> dict:
+        """What the next step depends on beside model and optimiser, as JSON holds it."""
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ValueError: it is of a step with another precision, or damaged.
+        """
+        wanted = self.state()
+        if not isinstance(state, dict) or set(state) != set(wanted):
+            raise ValueError("the state of the loss scaling is not one")
+        if wanted:
+            self._scaler.load_state_dict(state)
+
+    def _waiting(self, waiting: bool) -> AbstractContextManager[None]:
+        """Where several processes train, they exchange gradients after the last micro-batch."""
+        if waiting and isinstance(self._loss, DistributedDataParallel):
+            return self._loss.no_sync()
+        return nullcontext()
+
+
+class _Loss(nn.Module):
+    """From images and labels to maps, loss and right answers: what is differentiated."""
+
+    def __init__(self, model: ReidModel, distillation: Distillation | None):
+        super().__init__()
+        self.model, self.distillation = model, distillation
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        config, criterion = self.model.config, self.model.criterion
+        dtype, low = getattr(torch, config.precision), config.precision != "float32"
+        with torch.autocast(images.device.type, dtype) if low else nullcontext():
+            maps = self.model.backbone(images)
+        compared = maps.to(dtype) if low and compares_maps(config.loss) else maps
+        loss, hits = criterion(compared, labels)
+        if self.distillation is not None and isinstance(criterion, MatchingLoss):
+            loss = loss + self.distillation(criterion.matcher, images, maps)
+        return maps, loss, hits
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ValueError if a device does not train at this precision."""
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError('precision "float16" wants a GPU; on a CPU take "bfloat16"')
+
+
+def _scaler(device: torch.device, enabled: bool) -> torch.amp.GradScaler:
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # before PyTorch 2.3
+
+
+def shortage_in_training(model: ReidModel, images: int) -> tuple[str, str]:
+    """What was being done when memory ran out, and what to lower."""
+    config = model.config
+    parts = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
+    precision = "" if config.precision != "float32" else ", set precision to bfloat16"
+    return (
+        f"training on {images} images of {config.height} x {config.width} pixels{parts} "
+        f"({model.num_classes:,} identities)",
+        f"raise accumulate ({config.accumulate}){precision}, or lower batch_size, height or width; "
+        "`train ... --predict-memory` says what a step takes",
+    )
+
+
+# run_state ------------------------------------------------------------
+
+
+def write_state(path: Path, trainer: Trainer) -> None:
+    """Write everything the next epoch depends on: weights, memory, momentum, loss scaling."""
+    tensors = {f"model.{key}": value for key, value in trainer.model.state_dict().items()}
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum.{index}"] = state["momentum_buffer"]
+    details = {
+        "config": dataclasses.asdict(trainer.config),
+        "num_classes": trainer.model.num_classes,
+        "images": trainer.images_hash,
+        "epoch": trainer.epoch,
+        "history": trainer.history,
+        "timings": trainer.timings,
+    }
+    if scaling := trainer.step.state():
+        details["scaling"] = scaling
+    write_checkpoint(path, tensors, details)
+
+
+def read_state(path: Path, trainer: Trainer) -> None:
+    """Put a trainer where the run in the file was.
+
+    Raises:
+        ValueError: the file is damaged, or of a run with other settings or on other images.
+    """
+    tensors, details = read_checkpoint(path)
+    if not isinstance(details.get("config"), dict):
+        raise ValueError(f"{path} is damaged: it does not say its settings")
+    if other := differing_settings(details.get("config"), trainer.config):
+        raise ValueError(
+            f"{path} belongs to a run with other settings ({', '.join(other)}); "
+            "give another run folder, or remove this one"
+        )
+    if details.get("images") != trainer.images_hash:
+        raise ValueError(
+            f"{path} belongs to a run on other images; give another run folder, or remove this one"
+        )
+    epoch: Any = details.get("epoch")
+    history: Any = details.get("history")
+    if not _rows(history, epoch) or epoch > trainer.config.epochs:
+        raise ValueError(f"{path} is damaged: it does not say which epochs are done")
+    load_weights(trainer.model, _part(tensors, "model."), str(path))
+    state, buffers = trainer.optimizer.state_dict(), _part(tensors, "momentum.")
+    wanted = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    shapes = {str(index): parameter.shape for index, parameter in enumerate(wanted)}
+    if any(shapes.get(index) != buffer.shape for index, buffer in buffers.items()):
+        raise ValueError(f"{path} is damaged: its momentum is of another model")
+    state["state"] = {int(i): {"momentum_buffer": buffer} for i, buffer in buffers.items()}
+    trainer.optimizer.load_state_dict(state)
+    try:
+        trainer.step.restore(details.get("scaling", {}))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    timings: Any = details.get("timings")  # which older files lack
+    trainer.timings = timings if _rows(timings, epoch) else [{} for _ in history]
+    trainer.epoch, trainer.history = epoch, history
+
+
+def _rows(values: object, count: object) -> bool:
+    """Whether values are a list of so many dictionaries."""
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(isinstance(row, dict) for row in values)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+# run_folder ------------------------------------------------------------
+
+STATE, LOG, BOARD = "last.safetensors", "log.csv", "tensorboard"
+ABOUT, README = "run.json", "README.md"
+#: Columns of `log.csv`; the last three are empty where an epoch was not timed.
+LOG_COLUMNS = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+    "peak_megabytes",
+)
+#: Settings that `train` and `evaluate` have a flag for, with its type and help; see `flag_of`.
+SETTING_FLAGS: dict[str, tuple[type, str]] = {
+    "backbone": (str, "network, e.g. resnet152"),
+    "weights": (str, "file with the weights to start from"),
+    "height": (int, "of an image, in pixels"),
+    "width": (int, "of an image, in pixels"),
+    "batch_size": (int, "images a step"),
+    "accumulate": (int, "micro-batches that a batch is taken in, to save memory"),
+    "precision": (str, "float32, bfloat16, or on a GPU float16"),
+    "clip_norm": (float, "longest gradient, all parameters together"),
+    "epochs": (int, "how many"),
+    "decay_epochs": (int, "epochs after which the rates fall to a tenth"),
+    "workers": (int, "processes that load images"),
+}
+
+
+class Stopwatch:
+    """Takes the time of an epoch from the moment it is made.
+
+    Args:
+        device: where is trained: its memory is looked at.
+    """
+
+    def __init__(self, device: object):
+        self.device, self.start = str(device), time.perf_counter()
+
+    def timing(self, images: int) -> dict:
+        """Seconds, images a second, and the most memory held so far (see `peak_megabytes`)."""
+        seconds = time.perf_counter() - self.start
+        return {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images / max(seconds, 1e-9), 1),
+            "peak_megabytes": peak_megabytes(self.device),
+        }
+
+
+def write_log(folder: Path, history: Sequence[dict], timings: Sequence[dict]) -> None:
+    """Write `log.csv`, a row an epoch, whole or not at all; nothing is done if it is right already.
+
+    All of it is written from the state of the run, so no row is there twice, and one of an epoch
+    whose state was lost goes.
+
+    Args:
+        folder: the run folder.
+        history: what the trainer keeps of every epoch.
+        timings: what `Stopwatch.timing` gave for it; empty for epochs that nobody timed.
+    """
+    text = io.StringIO()
+    rows = csv.DictWriter(text, LOG_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    for row, timing in zip(history, timings, strict=True):
+        rows.writerow(row | timing)
+    content, path = text.getvalue().encode(), folder / LOG
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
+
+
+class Board:
+    """The log for TensorBoard, in the run folder's `tensorboard`.
+
+    Args:
+        folder: the run folder.
+        epoch: epochs done; what an interrupted run wrote of later ones is hidden.
+
+    Raises:
+        ImportError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, epoch: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "a log for TensorBoard needs its package: pip install tensorboard"
+            ) from error
+        self._writer = SummaryWriter(str(folder / BOARD), purge_step=epoch + 1)
+
+    def write(self, row: dict) -> None:
+        """Add the numbers of an epoch."""
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+
+def describe_run(folder: Path, about: dict) -> None:
+    """Write `run.json` and `README.md` beside the state of a run.
+
+    Args:
+        folder: the run folder; it exists.
+        about: what `run.json` holds: "command", "evaluate", "model" (where the model will lie),
+            "run", "config", "images", "identities", "cameras" and the entries of `provenance`. A
+            list "starts" is added: device, versions and commit of each start, and the epoch it
+            began after.
+    """
+    start = {key: about.pop(key) for key in ("epoch", "device", "threads", "versions", "commit")}
+    about = {"what": "A training run of qaconv_lib; README.md says more", **about}
+    about["starts"] = [*_starts(folder / ABOUT), start]
+    write_json(folder / ABOUT, about)
+    write_whole(folder / README, _readme(about).encode())
+
+
+def _starts(path: Path) -> list:
+    """Earlier starts of the run; none of a file that is not there or damaged."""
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+    return starts if isinstance(starts, list) else []
+
+
+def _readme(about: dict) -> str:
+    run, start = about["run"], about["starts"][-1]
+    versions = ", ".join(f"{name} {number}" for name, number in start["versions"].items())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in about["config"].items())
+    unreadable = about.get("unreadable_images", 0)
+    left_out = f" ({unreadable:,} that cannot be read were left out)" if unreadable else ""
+    return f"""# {run["loss"]} on {run["source"]}, {run["profile"]} profile, seed {run["seed"]}
+
+This folder belongs to a training run of `qaconv_lib`, the library of the QAConv book. This starts
+it, and takes it up again after an interruption:
+
+    {about["command"]}
+
+It was started last on {start["device"]}, with {versions}; commit {start["commit"] or "unknown"}.
+It trains on {about["images"]:,} images{left_out} of {about["identities"]:,} identities by \
+{about["cameras"]:,} cameras.
+
+| file | what it is |
+|---|---|
+| `{STATE}` | the state after the last epoch that was done: weights, momentum, memory, history |
+| `{LOG}` | a row an epoch: loss, accuracy, rate, seconds, images a second, peak memory in MB |
+| `{ABOUT}` | the settings, the versions and the device of every start |
+| `{BOARD}` | the log for TensorBoard, if it was asked for |
+
+**To go on** after an interruption, give the command again. It takes up `{STATE}` and, on the same
+device with the same versions, ends with the weights of a run that was not interrupted. Other
+settings or other images are refused. To start anew, remove `{STATE}`.
+
+**To evaluate**, once the run is through and its model lies at
+`{about["model"]}`:
+
+    {about["evaluate"]}
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+def flag_of(setting: str) -> str:
+    """The flag of a setting: "--batch-size" of "batch_size"."""
+    return "--" + setting.replace("_", "-")
+
+
+def command_line(command: str, run: dict, *words: str) -> str | None:
+    """What to type to have a command on a run; None where a setting has no flag.
+
+    Args:
+        command: "train" or "evaluate".
+        run: loss, source, profile, seed and settings.
+        *words: what follows the source, and further flags.
+    """
+    if set(run["settings"]) - set(SETTING_FLAGS) or None in run["settings"].values():
+        return None
+    parts = ["python", "-m", "qaconv_lib", command, run["loss"], run["source"], *words]
+    parts += ["--profile", run["profile"], "--seed", str(run["seed"])]
+    for name, value in run["settings"].items():
+        parts += [flag_of(name), str(value)]
+    return shlex.join(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qaconv_lib.data_commands import add_skip_option
 
 if TYPE_CHECKING:
-    from qaconv_lib.runs import Run
+    from qaconv_lib.experiments.runs import Run
 
 Subparsers = argparse._SubParsersAction
 
@@ -41,8 +41,8 @@ def add_train(subparsers: Subparsers) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, and say where the checkpoint is."""
-    from qaconv_lib.distributed import process_rank
-    from qaconv_lib.runs import checkpoint_path, train_run
+    from qaconv_lib._processes import process_rank
+    from qaconv_lib.experiments.runs import checkpoint_path, train_run
 
     run = _run(options)
     if options.predict_memory:
@@ -84,10 +84,10 @@ def add_evaluate(subparsers: Subparsers) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate on every target and print rank-1 and mAP of each stage."""
+    from qaconv_lib._processes import process_rank
     from qaconv_lib.datasets import load_test
-    from qaconv_lib.distributed import process_rank
-    from qaconv_lib.experiments import Trial, evaluate_trial
-    from qaconv_lib.runs import pair_similarities
+    from qaconv_lib.experiments.runs import pair_similarities
+    from qaconv_lib.experiments.suite import Trial, evaluate_trial
 
     run = _run(options)
     for target in options.targets:
@@ -118,7 +118,7 @@ def add_tune(subparsers: Subparsers) -> None:
 
 def run_tune(options: argparse.Namespace) -> None:
     """Try, and print every candidate with its validation scores."""
-    from qaconv_lib.search import search
+    from qaconv_lib.experiments.search import search
 
     found = search(
         options.loss,
@@ -136,9 +136,9 @@ def memory_table(run: Run, device: str | None) -> str:
     """What a training step of a run will hold, in MB, one part a line."""
     import torch
 
-    from qaconv_lib.distributed import process_count
+    from qaconv_lib._processes import process_count
+    from qaconv_lib.experiments.step_memory import loader_bytes, predict_step_memory
     from qaconv_lib.models import choose_device
-    from qaconv_lib.step_memory import loader_bytes, predict_step_memory
 
     table, config = run.table(), run.config()
     identities = table["identity"].nunique()
@@ -156,8 +156,8 @@ def memory_table(run: Run, device: str | None) -> str:
 
 
 def _run(options: argparse.Namespace) -> Run:
-    from qaconv_lib.run_folder import SETTING_FLAGS
-    from qaconv_lib.runs import Run
+    from qaconv_lib.experiments.runs import Run
+    from qaconv_lib.training import SETTING_FLAGS
 
     given = {name: getattr(options, name) for name in SETTING_FLAGS}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -166,7 +166,7 @@ def _run(options: argparse.Namespace) -> Run:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Flags for settings of the training; without them the profile's hold."""
-    from qaconv_lib.run_folder import SETTING_FLAGS, flag_of
+    from qaconv_lib.training import SETTING_FLAGS, flag_of
 
     group = parser.add_argument_group("settings of the training (default: the profile's)")
     for name, (kind, about) in SETTING_FLAGS.items():

@@ -14,8 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from qaconv_lib.config import get_profile
 from qaconv_lib.models import ReidModel
-from qaconv_lib.profiles import get_profile
 
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from qaconv_lib import bench, bench_retrieval, measure, plain
 from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.experiments import bench, bench_retrieval, measure, plain
+from qaconv_lib.experiments.records import read_records
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, best_matches, match_gallery
-from qaconv_lib.records import read_records
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 

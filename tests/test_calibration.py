@@ -9,8 +9,19 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from qaconv_lib import calibration_records
-from qaconv_lib.calibration import (
+from qaconv_lib.config import get_profile
+from qaconv_lib.datasets import ReidDataset
+from qaconv_lib.experiments import calibration_records
+from qaconv_lib.experiments.calibration_records import (
+    Pairs,
+    calibration_record,
+    cross_camera_pairs,
+    find_calibrations,
+    halves,
+    transfer_table,
+)
+from qaconv_lib.models import ReidModel, save_model
+from qaconv_lib.photographs.calibration import (
     Calibration,
     calibration_cost,
     fit_calibration,
@@ -19,17 +30,6 @@ from qaconv_lib.calibration import (
     reliability,
     roc_curve,
 )
-from qaconv_lib.calibration_records import (
-    Pairs,
-    calibration_record,
-    cross_camera_pairs,
-    find_calibrations,
-    halves,
-    transfer_table,
-)
-from qaconv_lib.datasets import ReidDataset
-from qaconv_lib.models import ReidModel, save_model
-from qaconv_lib.profiles import get_profile
 
 
 @pytest.fixture(scope="module")

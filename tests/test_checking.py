@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from qaconv_lib import checking
 from qaconv_lib.__main__ import main
-from qaconv_lib.checking import PUBLISHED, Counts, check_dataset
+from qaconv_lib.experiments import checking
+from qaconv_lib.experiments.checking import PUBLISHED, Counts, check_dataset
 
 FILES = {
     "bounding_box_train": ["0002_c1s1_000451_03", "0002_c2s1_000776_01", "0007_c1s2_001000_01"],

@@ -2,8 +2,9 @@
 
 import pytest
 
-from qaconv_lib import claims, comparisons, records
-from qaconv_lib.claims import (
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments import claims, comparisons, records
+from qaconv_lib.experiments.claims import (
     CLAIMS,
     FAILS,
     HOLDS,
@@ -15,9 +16,8 @@ from qaconv_lib.claims import (
     Claim,
     verdict,
 )
-from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import EXPERIMENTS
-from qaconv_lib.statistics import Difference
+from qaconv_lib.experiments.statistics import Difference
+from qaconv_lib.experiments.suite import EXPERIMENTS
 
 
 def found(*intervals):

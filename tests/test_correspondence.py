@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib.correspondence import (
+from qaconv_lib.datasets import ReidDataset
+from qaconv_lib.experiments.records import read_records
+from qaconv_lib.matches.correspondence import (
     BODY_PARTS,
     SHOWN,
     cell_parts,
@@ -15,13 +17,11 @@ from qaconv_lib.correspondence import (
     match_table,
     right_links,
 )
-from qaconv_lib.correspondence_pairs import choose_pairs
-from qaconv_lib.datasets import ReidDataset
+from qaconv_lib.matches.marked_pairs import choose_pairs
 from qaconv_lib.matching import find_correspondences
-from qaconv_lib.records import read_records
-from qaconv_lib.synthetic.changes import CHANGES
-from qaconv_lib.synthetic.domains import PART, PART_NAMES
-from qaconv_lib.synthetic.miniatures import draw_image, plan
+from qaconv_lib.miniatures.changes import CHANGES
+from qaconv_lib.miniatures.domains import PART, PART_NAMES
+from qaconv_lib.miniatures.drawing import draw_image, plan
 
 
 def shown(name):

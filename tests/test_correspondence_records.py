@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from qaconv_lib import correspondence_records
 from qaconv_lib.__main__ import main
-from qaconv_lib.correspondence import BODY_PARTS, SHOWN, cell_parts
-from qaconv_lib.correspondence_pairs import feature_maps, maps_of
-from qaconv_lib.correspondence_records import (
+from qaconv_lib.datasets import load_dataset, load_part_map
+from qaconv_lib.experiments import correspondence_records
+from qaconv_lib.experiments.correspondence_records import (
     correspondence_record,
     find_correspondence,
     hits_over_chance,
     run_correspondence,
     share_differences,
 )
-from qaconv_lib.datasets import load_dataset, load_part_map
+from qaconv_lib.experiments.records import read_records, results_folder
+from qaconv_lib.experiments.runs import Run
+from qaconv_lib.matches.correspondence import BODY_PARTS, SHOWN, cell_parts
+from qaconv_lib.matches.marked_pairs import feature_maps, maps_of
 from qaconv_lib.matching import find_correspondences
+from qaconv_lib.miniatures.changes import CHANGES
 from qaconv_lib.models import load_model
-from qaconv_lib.records import read_records, results_folder
-from qaconv_lib.runs import Run
-from qaconv_lib.synthetic.changes import CHANGES
 
 BACKGROUND, BODY = SHOWN.index("background"), [SHOWN.index(part) for part in BODY_PARTS]
 FEATURES = ("QAConv", "ImageNet", "softmax, same layer", "softmax, last layer", "colour")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from qaconv_lib import cost
 from qaconv_lib.__main__ import main
+from qaconv_lib.config import get_profile
+from qaconv_lib.experiments import cost
+from qaconv_lib.experiments.records import read_record
 from qaconv_lib.models import ReidModel
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.records import read_record
 
 
 @pytest.mark.parametrize("step", cost.STEPS)

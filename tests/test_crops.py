@@ -13,8 +13,8 @@ from torchvision.models import detection
 from qaconv_lib import crops
 from qaconv_lib.__main__ import main
 from qaconv_lib.crops import Box, crop_frames, cut_boxes, make_detector, read_boxes
-from qaconv_lib.images import load_image
-from qaconv_lib.picture_files import add_times, list_photographs, photograph_table, read_times
+from qaconv_lib.datasets import load_image
+from qaconv_lib.photographs.files import add_times, list_photographs, photograph_table, read_times
 
 SMALL = "ssdlite320_mobilenet_v3_large"
 

@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qaconv_lib.calibration import reliability, roc_curve
-from qaconv_lib.curves import (
+from qaconv_lib.photographs.calibration import reliability, roc_curve
+from qaconv_lib.temporal import tlift_pivots
+from qaconv_lib.visualize import (
     show_reliability,
     show_roc,
     show_share_curves,
     show_shares,
     show_time_line,
 )
-from qaconv_lib.temporal import tlift_pivots
 
 # The example that chapter 10 works out by hand.
 SIMILARITY = np.array(

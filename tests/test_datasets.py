@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib import archives
-from qaconv_lib.archives import cache_folder, data_folders, unpack_archive, write_whole
+from qaconv_lib._files import cache_folder, data_folders, write_whole
 from qaconv_lib.datasets import (
     DATASETS,
     all_images,
@@ -24,7 +23,8 @@ from qaconv_lib.datasets import (
     load_part_map,
     validation_split,
 )
-from qaconv_lib.layouts import COLUMNS, DUKE_OFFSETS
+from qaconv_lib.layouts import COLUMNS, DUKE_OFFSETS, archives
+from qaconv_lib.layouts.archives import unpack_archive
 
 BOXES = ("bounding_box_train", "query", "bounding_box_test")
 
@@ -427,7 +427,7 @@ def test_another_process_may_be_first_to_unpack(
             raise OSError("the folder is there")
         rename(source, target)
 
-    monkeypatch.setattr("qaconv_lib.archives.os.replace", late)
+    monkeypatch.setattr("qaconv_lib.layouts.archives.os.replace", late)
     if there:
         assert (
             len(load_dataset("mini-market", unpack_archive(mini, tmp_path / "cache")).gallery) == 5

@@ -20,16 +20,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib import demo, demo_uploads, photographs
 from qaconv_lib.__main__ import main, make_parser
-from qaconv_lib.calibration import Calibration
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.demo_answers import Answers
-from qaconv_lib.demo_uploads import MAX_BYTES, MAX_FILES, Upload, example_pictures
 from qaconv_lib.models import save_model
-from qaconv_lib.own_gallery import search_gallery
-from qaconv_lib.photographs import Knowledge, known_about, match_photographs, open_model
-from qaconv_lib.picture_files import read_times
+from qaconv_lib.photographs import demo, demo_uploads
+from qaconv_lib.photographs import matching as photographs
+from qaconv_lib.photographs.calibration import Calibration
+from qaconv_lib.photographs.demo_answers import Answers
+from qaconv_lib.photographs.demo_uploads import MAX_BYTES, MAX_FILES, Upload, example_pictures
+from qaconv_lib.photographs.files import read_times
+from qaconv_lib.photographs.matching import Knowledge, known_about, match_photographs, open_model
+from qaconv_lib.photographs.own_gallery import search_gallery
 from qaconv_lib.visualize import finish
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -428,7 +429,7 @@ def test_uploads_are_bounded_and_kept_for_a_while(served):
 
 
 def test_only_uploads_are_read(served, people, monkeypatch):
-    page = pytest.importorskip("qaconv_lib.demo_page")
+    page = pytest.importorskip("qaconv_lib.photographs.demo_page")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(served[1]))
     with pytest.raises(ValueError, match="only files that were uploaded"):
         page._upload({"path": str(people / "query.jpg")})

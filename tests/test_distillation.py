@@ -7,12 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib import experiments, runs
-from qaconv_lib.distillation import Distillation, distillation_loss, on_the_scale_of, settled_logits
+from qaconv_lib.beyond.distillation import (
+    Distillation,
+    distillation_loss,
+    on_the_scale_of,
+    settled_logits,
+)
+from qaconv_lib.config import get_profile
+from qaconv_lib.experiments import runs
+from qaconv_lib.experiments import suite as experiments
+from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matching import QAConv
 from qaconv_lib.models import ReidModel
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.runs import Run
 from qaconv_lib.training import Trainer
 
 TAUGHT = {"teacher": "efficientnet_lite0", "identities": 8}

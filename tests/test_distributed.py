@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from qaconv_lib import distributed
+from qaconv_lib import _processes as distributed
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import ReidModel, TrainingConfig
-from qaconv_lib.retrieval import best_of_shares, extract_in_shares, similarity_in_shares
+from qaconv_lib.scale.retrieval import best_of_shares, extract_in_shares, similarity_in_shares
 from qaconv_lib.training import Trainer
 
 TINY = TrainingConfig(

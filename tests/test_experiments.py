@@ -8,20 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaconv_lib import experiments, postprocessing, records, runs, search
 from qaconv_lib.__main__ import main
-from qaconv_lib.archives import cache_folder
-from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
-from qaconv_lib.images import UnreadableImageError
+from qaconv_lib._checks import ShortOfMemoryError
+from qaconv_lib._files import cache_folder
+from qaconv_lib.beyond.tfusion import tfusion
+from qaconv_lib.config import PROFILES, get_profile, profile_with
+from qaconv_lib.datasets import UnreadableImageError, load_dataset
+from qaconv_lib.experiments import postprocessing, records, runs, search
+from qaconv_lib.experiments import suite as experiments
+from qaconv_lib.experiments.runs import (
+    STAGES,
+    Run,
+    pair_similarities,
+    probabilities,
+    similarity_stages,
+)
+from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
+from qaconv_lib.experiments.variants import graph_sampling_settings
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.profiles import PROFILES, get_profile, profile_with
 from qaconv_lib.reranking import k_reciprocal_rerank
-from qaconv_lib.runs import STAGES, Run, pair_similarities, probabilities, similarity_stages
-from qaconv_lib.shortage import ShortOfMemoryError
 from qaconv_lib.temporal import tlift
-from qaconv_lib.transitions import tfusion
-from qaconv_lib.variants import graph_sampling_settings
 
 SMOKE = ["--profile", "smoke"]
 CACHE = cache_folder()

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.patches import ConnectionPatch
 
-from qaconv_lib import explorer_page
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import find_record
-from qaconv_lib.explorer import matcher_of, score_parts, show_explorer
-from qaconv_lib.explorer_page import (
+from qaconv_lib.experiments.runs import checkpoint_path
+from qaconv_lib.experiments.suite import find_record
+from qaconv_lib.matches import explorer_page
+from qaconv_lib.matches.explorer import matcher_of, score_parts, show_explorer
+from qaconv_lib.matches.explorer_page import (
     EACH,
     QUERIES,
     TRIAL,
@@ -31,7 +32,6 @@ from qaconv_lib.explorer_page import (
 )
 from qaconv_lib.matching import QAConv, correlate, find_correspondences, match_gallery
 from qaconv_lib.models import load_model
-from qaconv_lib.runs import checkpoint_path
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"

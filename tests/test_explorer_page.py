@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qaconv_lib.explorer import matcher_of, score_parts
-from qaconv_lib.explorer_page import TRIAL, read_explorer
+from qaconv_lib.matches.explorer import matcher_of, score_parts
+from qaconv_lib.matches.explorer_page import TRIAL, read_explorer
 from qaconv_lib.matching import correlate, find_correspondences
 from qaconv_lib.models import load_model
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qaconv_lib import plain
-from qaconv_lib.graph_sampling import (
+from qaconv_lib.beyond.graph_sampling import (
     GraphBatches,
     IdentityBatches,
     check_sampling,
@@ -15,8 +14,9 @@ from qaconv_lib.graph_sampling import (
     make_sampler,
     nearest_classes,
 )
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.runs import Run
+from qaconv_lib.config import get_profile
+from qaconv_lib.experiments import plain
+from qaconv_lib.experiments.runs import Run
 from qaconv_lib.training import Trainer
 
 SIZES = [3, 1, 5, 4, 4, 8, 2, 6]

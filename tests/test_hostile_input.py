@@ -30,10 +30,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from qaconv_lib import _store_files, records
 from qaconv_lib.__main__ import main, make_parser
-from qaconv_lib.archives import unpack_archive
-from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib._files import read_checkpoint, write_checkpoint
 from qaconv_lib.datasets import (
     dataset_from_table,
     load_dataset,
@@ -42,12 +40,15 @@ from qaconv_lib.datasets import (
     validation_split,
 )
 from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.experiments import records
 from qaconv_lib.layouts import LAYOUTS
+from qaconv_lib.layouts.archives import unpack_archive
 from qaconv_lib.layouts.names import FORMATS, passing_over
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
-from qaconv_lib.store import MapStore
+from qaconv_lib.scale import _store_files
+from qaconv_lib.scale.store import MapStore
 from qaconv_lib.temporal import tfusion, tlift
 from qaconv_lib.training import Trainer
 
@@ -756,10 +757,12 @@ def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("qaconv_lib.data_commands._CHECKOUT", here)
     for costly in ("synthetic.miniatures._drawn", "cost.cost_record", "crops._fetch"):
         monkeypatch.setattr(f"qaconv_lib.{costly}", refuse)
-    monkeypatch.setattr("qaconv_lib.experiments._execute_all", lambda *_: iter(()))
-    monkeypatch.setattr("qaconv_lib.bench.CASES", {"matching": [refuse], "memory": [refuse]})
-    monkeypatch.setattr("qaconv_lib.demo.load_gradio", lambda _: None)
-    monkeypatch.setattr("qaconv_lib.demo.make_server", lambda *_, **__: NoServer())
+    monkeypatch.setattr("qaconv_lib.experiments.suite._execute_all", lambda *_: iter(()))
+    monkeypatch.setattr(
+        "qaconv_lib.experiments.bench.CASES", {"matching": [refuse], "memory": [refuse]}
+    )
+    monkeypatch.setattr("qaconv_lib.photographs.demo.load_gradio", lambda _: None)
+    monkeypatch.setattr("qaconv_lib.photographs.demo.make_server", lambda *_, **__: NoServer())
     look_up = socket.getaddrinfo
     monkeypatch.setattr(
         "socket.getaddrinfo",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from qaconv_lib.backbones import make_backbone
-from qaconv_lib.ibn import IBN_WEIGHTS
+from qaconv_lib.beyond.ibn import IBN_WEIGHTS
 
 
 def batch_norm(name, channels):

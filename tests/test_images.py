@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qaconv_lib.images import image_size, load_image
+from qaconv_lib.datasets import image_size, load_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 3), dtype=np.uint8)
 

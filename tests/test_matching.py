@@ -7,17 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib import _streaming
-from qaconv_lib._map_checks import check_length, check_rows, check_unit_channels
+from qaconv_lib import matching as _streaming
+from qaconv_lib._checks import ShortOfMemoryError
 from qaconv_lib.matching import (
     QAConv,
     best_matches,
+    check_length,
+    check_rows,
+    check_unit_channels,
     correlate,
     find_correspondences,
     match_gallery,
     query_kernels,
 )
-from qaconv_lib.shortage import ShortOfMemoryError
 
 SIZES = [(5, 3), (4, 4), (1, 6), (2, 1)]
 

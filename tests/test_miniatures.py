@@ -17,9 +17,9 @@ from PIL import Image
 from qaconv_lib.__main__ import main
 from qaconv_lib.data_commands import replace_counts
 from qaconv_lib.datasets import load_dataset, load_image, load_part_map
-from qaconv_lib.synthetic import miniatures
-from qaconv_lib.synthetic.domains import PART_NAMES
-from qaconv_lib.synthetic.miniatures import (
+from qaconv_lib.miniatures import drawing as miniatures
+from qaconv_lib.miniatures.domains import PART_NAMES
+from qaconv_lib.miniatures.drawing import (
     MINIATURES,
     contact_sheet,
     counts_markdown,
@@ -28,9 +28,9 @@ from qaconv_lib.synthetic.miniatures import (
     plan,
     write_archive,
 )
-from qaconv_lib.synthetic.network import Habits
-from qaconv_lib.synthetic.plans import make_plan
-from qaconv_lib.synthetic.render import Drawing
+from qaconv_lib.miniatures.network import Habits
+from qaconv_lib.miniatures.plans import make_plan
+from qaconv_lib.miniatures.render import Drawing
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATA = CHECKOUT / "data"

@@ -19,8 +19,8 @@ def test_outcomes_are_counted_and_survivors_named_by_function() -> None:
         "qaconv_lib.matching.x_correlate__mutmut_2": 0,
         "qaconv_lib.matching.x_correlate__mutmut_10": 0,
         "qaconv_lib.matching.xǁQAConvǁ__init____mutmut_1": 33,
-        "qaconv_lib._streaming.x__pool__mutmut_1": -24,
-        "qaconv_lib._streaming.x__pool__mutmut_2": -11,
+        "qaconv_lib.matching.x__pool__mutmut_1": -24,
+        "qaconv_lib.matching.x__pool__mutmut_2": -11,
     }
     assert mutation.summary(codes) == {
         "mutants": 6,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from qaconv_lib.datasets import choose_queries
-from qaconv_lib.synthetic.network import SIGHTINGS, Habits, build_network, simulate
+from qaconv_lib.miniatures.network import SIGHTINGS, Habits, build_network, simulate
 
 SECONDS = 1500.0
 

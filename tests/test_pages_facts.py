@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from qaconv_lib.published import TABLES34
+from qaconv_lib.experiments.published import TABLES34
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

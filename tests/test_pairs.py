@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib import plain
+from qaconv_lib.beyond.pairs import PairwiseLoss, hard_triplet_loss, pairwise_loss
+from qaconv_lib.experiments import plain
 from qaconv_lib.matching import match_gallery
-from qaconv_lib.pairs import PairwiseLoss, hard_triplet_loss, pairwise_loss
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
 

@@ -15,15 +15,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.special import expit, logit
 
-from qaconv_lib import own_gallery, photographs
 from qaconv_lib.__main__ import main
+from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments.runs import rerank
 from qaconv_lib.models import ReidModel, save_model
-from qaconv_lib.own_gallery import gallery_prior, search_gallery
 from qaconv_lib.photograph_commands import printable
-from qaconv_lib.photograph_words import percent
-from qaconv_lib.photographs import known_about, match_photographs, open_model
-from qaconv_lib.picture_files import (
+from qaconv_lib.photographs import matching as photographs
+from qaconv_lib.photographs import own_gallery
+from qaconv_lib.photographs.files import (
     add_times,
     check_photographs,
     list_photographs,
@@ -31,8 +31,9 @@ from qaconv_lib.picture_files import (
     read_times,
     wide_photographs,
 )
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.runs import rerank
+from qaconv_lib.photographs.matching import known_about, match_photographs, open_model
+from qaconv_lib.photographs.own_gallery import gallery_prior, search_gallery
+from qaconv_lib.photographs.words import percent
 from qaconv_lib.temporal import tlift
 
 

@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qaconv_lib import _distance_rows, _streaming, plain, temporal
+from qaconv_lib import matching as _streaming
+from qaconv_lib import reranking as _distance_rows
+from qaconv_lib import temporal
 from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.experiments import plain
 from qaconv_lib.matching import QAConv, best_matches, correlate, find_correspondences, match_gallery
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 from qaconv_lib.temporal import tfusion, tlift, tlift_pivots

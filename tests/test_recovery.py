@@ -25,11 +25,11 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib.archives import unpack_archive, write_whole
-from qaconv_lib.checkpoints import read_checkpoint
+from qaconv_lib._files import read_checkpoint, write_whole
+from qaconv_lib.experiments.records import read_records, write_record
+from qaconv_lib.layouts.archives import unpack_archive
 from qaconv_lib.models import TrainingConfig
-from qaconv_lib.records import read_records, write_record
-from qaconv_lib.store import MapStore
+from qaconv_lib.scale.store import MapStore
 from qaconv_lib.training import Trainer
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
@@ -59,7 +59,7 @@ def children() -> multiprocessing.context.ForkServerContext:
     if not hasattr(signal, "SIGKILL"):
         pytest.skip("Windows has no SIGKILL and no server of forks")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "qaconv_lib.store", "qaconv_lib.training"])
+    context.set_forkserver_preload(["pytest", "qaconv_lib.scale.store", "qaconv_lib.training"])
     return context
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from test_ibn import batch_norm, published, run_published
 
+from qaconv_lib.beyond.released import load_released
 from qaconv_lib.models import load_model, save_model
-from qaconv_lib.released import load_released
 
 HEIGHT, WIDTH, CHANNELS = 64, 32, 16
 SIZE = {"height": HEIGHT, "width": WIDTH}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaconv_lib import _distance_rows
+from qaconv_lib import reranking as _distance_rows
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 

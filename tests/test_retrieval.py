@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from qaconv_lib.matching import QAConv, match_gallery
-from qaconv_lib.retrieval import build_index, match_shortlist, match_store, shortlist
-from qaconv_lib.store import MapStore, pool_maps
+from qaconv_lib.scale.retrieval import build_index, match_shortlist, match_store, shortlist
+from qaconv_lib.scale.store import MapStore, pool_maps
 
 SHAPE = (6, 4, 2)
 MODEL = "0" * 16

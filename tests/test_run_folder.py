@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib import run_folder, runs
+from qaconv_lib import training as run_folder
 from qaconv_lib.__main__ import main, make_parser
-from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib._files import read_checkpoint, write_checkpoint
+from qaconv_lib.experiments import runs
+from qaconv_lib.experiments.runs import Run, train_run
 from qaconv_lib.models import TrainingConfig
-from qaconv_lib.run_folder import LOG_COLUMNS, SETTING_FLAGS, command_line, write_log
-from qaconv_lib.runs import Run, train_run
-from qaconv_lib.training import Trainer
+from qaconv_lib.training import LOG_COLUMNS, SETTING_FLAGS, Trainer, command_line, write_log
 from qaconv_lib.training_commands import _run
 
 TINY = TrainingConfig(
@@ -197,7 +197,7 @@ def small(place, table, monkeypatch):
     profile = runs.get_profile("smoke")
     base = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
     changed = dataclasses.replace(profile, base=base, identities=None)
-    monkeypatch.setitem(sys.modules["qaconv_lib.profiles"].PROFILES, "smoke", changed)
+    monkeypatch.setitem(sys.modules["qaconv_lib.config"].PROFILES, "smoke", changed)
     return place
 
 

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from qaconv_lib.calibration_records import find_calibrations, transfer_table
-from qaconv_lib.experiments import Trial, find_record
+from qaconv_lib.config import PROFILES
+from qaconv_lib.experiments.calibration_records import find_calibrations, transfer_table
+from qaconv_lib.experiments.records import read_records
+from qaconv_lib.experiments.runs import Run, checkpoint_path, settings_name
+from qaconv_lib.experiments.search import best_settings
+from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import load_model
-from qaconv_lib.profiles import PROFILES
-from qaconv_lib.records import read_records
-from qaconv_lib.runs import Run, checkpoint_path, settings_name
-from qaconv_lib.search import best_settings
 
 SOURCES = ("mini-market", "mini-duke")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qaconv_lib.statistics import mean_and_deviation, paired_bootstrap
+from qaconv_lib.experiments.statistics import mean_and_deviation, paired_bootstrap
 
 
 def bootstrap_by_definition(difference, groups, repeats, seed):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from qaconv_lib.experiments.measure import measure, peak_megabytes
+from qaconv_lib.experiments.step_memory import loader_bytes, predict_step_memory
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.measure import measure, peak_megabytes
 from qaconv_lib.models import TrainingConfig
-from qaconv_lib.step_memory import loader_bytes, predict_step_memory
 from qaconv_lib.training import Trainer
 
 SMALL = TrainingConfig(

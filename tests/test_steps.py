@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib import steps
+from qaconv_lib import training as steps
+from qaconv_lib._checks import ShortOfMemoryError, is_shortage, naming_shortage
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import ReidModel, TrainingConfig
-from qaconv_lib.shortage import ShortOfMemoryError, is_shortage, naming_shortage
-from qaconv_lib.steps import TrainingStep
-from qaconv_lib.training import Trainer
+from qaconv_lib.training import Trainer, TrainingStep
 
 TINY = TrainingConfig(
     backbone="resnet18",

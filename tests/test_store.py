@@ -14,9 +14,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib import store as store_module
 from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
-from qaconv_lib.store import MapStore, model_fingerprint, pool_maps
+from qaconv_lib.scale import store as store_module
+from qaconv_lib.scale.store import MapStore, model_fingerprint, pool_maps
 
 SHAPE = (6, 4, 2)
 MODEL = "0" * 16

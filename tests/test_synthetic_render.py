@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qaconv_lib.synthetic import (
+from qaconv_lib.miniatures import (
     DOMAINS,
     PART_NAMES,
     Drawing,
@@ -19,9 +19,9 @@ from qaconv_lib.synthetic import (
     sample_family,
     sample_person,
 )
-from qaconv_lib.synthetic.domains import PART
-from qaconv_lib.synthetic.geometry import FAR, Primitive, Raster
-from qaconv_lib.synthetic.textures import plain
+from qaconv_lib.miniatures.domains import PART
+from qaconv_lib.miniatures.geometry import FAR, Primitive, Raster
+from qaconv_lib.miniatures.textures import plain
 
 CALM = replace(DOMAINS["market"], occlusion=0.0, company=0.0, cut_feet=0.0, standing=0.0)
 

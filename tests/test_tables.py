@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qaconv_lib import tables
 from qaconv_lib.__main__ import main
-from qaconv_lib.experiments import ABLATIONS, EXPERIMENTS
-from qaconv_lib.profiles import get_profile
-from qaconv_lib.published import TABLE1, TABLE2, TABLES34
-from qaconv_lib.records import write_record
-from qaconv_lib.runs import STAGES, Run
-from qaconv_lib.statistics import paired_bootstrap
-from qaconv_lib.variants import GRAPH_SAMPLING, graph_sampling_settings
+from qaconv_lib.config import get_profile
+from qaconv_lib.experiments import tables
+from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
+from qaconv_lib.experiments.records import write_record
+from qaconv_lib.experiments.runs import STAGES, Run
+from qaconv_lib.experiments.statistics import paired_bootstrap
+from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS
+from qaconv_lib.experiments.variants import GRAPH_SAMPLING, graph_sampling_settings
 
 
 def scores(precision, first):

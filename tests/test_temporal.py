@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaconv_lib import temporal
+from qaconv_lib.beyond.tfusion import labelled_transitions
 from qaconv_lib.temporal import TransitionTimes, tfusion, tlift, tlift_pivots
-from qaconv_lib.transitions import labelled_transitions
 
 
 def pivots_by_definition(scene, query, camera, tau, k):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib.checkpoints import read_checkpoint, write_checkpoint
+from qaconv_lib._files import read_checkpoint, write_checkpoint
+from qaconv_lib.config import get_profile
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import (
     TrainingConfig,
@@ -17,7 +18,6 @@ from qaconv_lib.models import (
     load_weights,
     save_model,
 )
-from qaconv_lib.profiles import get_profile
 from qaconv_lib.training import Trainer
 
 TINY = TrainingConfig(

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from qaconv_lib.__main__ import _format_warning
-from qaconv_lib.images import UnreadableImageError, load_image
-from qaconv_lib.unreadable import (
+from qaconv_lib.datasets import (
+    UnreadableImageError,
     content_digests,
     counting_unreadable,
+    load_image,
     readable_rows,
     unreadable_images,
 )
@@ -68,7 +69,7 @@ def test_digests_tell_contents(table, tmp_path):
 
 
 def test_own_warnings_are_one_sentence():
-    import qaconv_lib.images as images
+    import qaconv_lib.datasets as images
 
     assert _format_warning("lost", UserWarning, images.__file__, 3) == "qaconv_lib: lost\n"
     assert _format_warning("old", UserWarning, "/x/y.py", 3) == "/x/y.py: UserWarning: old\n"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import qaconv_lib
 from qaconv_lib.__main__ import make_parser
-from qaconv_lib.experiments import EXPERIMENTS
+from qaconv_lib.experiments.suite import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

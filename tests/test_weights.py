@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qaconv_lib import weights
-from qaconv_lib.weights import check_fit, fetch_weights, read_weights
+from qaconv_lib import backbones as weights
+from qaconv_lib.backbones import check_fit, fetch_weights, read_weights
 
 TENSORS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
 

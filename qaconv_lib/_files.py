@@ -1,0 +1,131 @@
+"""Where data is looked for and kept, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DETAILS = "qaconv_lib"  # the metadata entry that holds everything but the tensors
+_NUMBERS = re.compile(r"\[\n\s*(-?\d[^\[\]{}\"]*?)\n\s*\]")  # a list of numbers, as json indents it
+
+
+def data_folders() -> list[Path]:
+    """Folders in which datasets are looked for, in this order.
+
+    The folders named by the environment variable ``QACONV_DATA`` (several are separated as in
+    ``PATH``), then ``data/`` beside the package (a checkout), then ``data/`` of the working
+    directory and of each folder above it. Folders that do not exist are left out.
+    """
+    named = [Path(part) for part in os.environ.get("QACONV_DATA", "").split(os.pathsep) if part]
+    checkout = [Path(__file__).resolve().parent.parent / "data"]
+    here = Path.cwd()
+    around = [folder / "data" for folder in (here, *here.parents)]
+    found = (folder for folder in named + checkout + around if folder.is_dir())
+    return list(dict.fromkeys(found))
+
+
+def cache_folder() -> Path:
+    """Folder for unpacked archives: ``QACONV_CACHE``, else the platform's cache folder."""
+    if named := os.environ.get("QACONV_CACHE"):
+        return Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "qaconv_lib"
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it."""
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}-", dir=path.parent)
+    except OSError as error:
+        raise _meaning(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _meaning(path, error) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _meaning(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was meant instead of a temporary one."""
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write a record as readable JSON, a list of numbers on one line, whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    _write(path, (text + "\n").encode())
+
+
+def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict) -> None:
+    """Write tensors and JSON-able details as one safetensors file."""
+    from safetensors.torch import save  # imports torch, which the command line does without
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    _write(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `write_checkpoint` wrote. No code in the file is ever run.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        ValueError: the file is damaged, or was written by something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder, not a checkpoint," if path.is_dir() else "no checkpoint"
+        raise FileNotFoundError(f"{found} at {path}")
+    path.open("rb").close()  # safetensors takes a file that may not be read for one that is missing
+    try:
+        with safe_open(path, framework="pt") as stream:
+            details = json.loads((stream.metadata() or {})[_DETAILS])
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    except (KeyError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} was not written by qaconv_lib: its details are missing"
+        ) from error
+    if not isinstance(details, dict):
+        raise ValueError(f"{path} was not written by qaconv_lib: its details are {details!r}")
+    return tensors, details
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder that files will be written to.
+
+    Raises:
+        ValueError: something that is no folder is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} should be a folder, but a file is in the way") from error
+
+
+def _write(path: str | Path, content: bytes) -> None:
+    make_folder(Path(path).parent)
+    write_whole(path, content)

@@ -1,0 +1,1 @@
+"""Extensions of the paper: pair losses, graph sampling, distillation, TFusion, IBN, ONNX."""

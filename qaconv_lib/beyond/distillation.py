@@ -1,0 +1,146 @@
+"""A small model taught by a larger one (chapter 17).
+
+The paper recommends distillation (sections 5.3 and 6) and does not try it. Here the student learns
+from the teacher's similarities, after Hinton, Vinyals and Dean, "Distilling the Knowledge in a
+Neural Network" (2015).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qaconv_lib.backbones import BACKBONES
+from qaconv_lib.beyond.pairs import MatchingLoss
+from qaconv_lib.losses import compares_maps
+from qaconv_lib.matching import QAConv
+
+if TYPE_CHECKING:
+    from qaconv_lib.models import ReidModel, TrainingConfig
+
+_SMALLEST_SPREAD = 1e-6
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    """Binary cross-entropy of the student's similarities against the teacher's.
+
+    With logits z of the student and t of the teacher, s = sigmoid(z / T) and u = sigmoid(t / T), a
+    pair costs -T**2 * (u * log(s) + (1 - u) * log(1 - s)), averaged over all ordered pairs of two
+    different images. The gradient is zero where the logits agree. T**2 keeps its size when T
+    changes.
+
+    Args:
+        student: logits of the pairs of a batch, shape (b, b) with b > 1.
+        teacher: those of the teacher; no gradient reaches them.
+        temperature: `T`; the larger, the more pairs that are surely different count.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, or a temperature that is not positive.
+    """
+    size = len(student)
+    if student.shape != (size, size) or size < 2 or teacher.shape != student.shape:
+        raise ValueError(
+            "student and teacher must have one shape (b, b) with b > 1, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    target = torch.sigmoid(teacher.detach() / temperature)
+    cost = F.binary_cross_entropy_with_logits(student / temperature, target, reduction="none")
+    others = ~torch.eye(size, dtype=torch.bool, device=student.device)
+    return temperature**2 * cost[others].mean()
+
+
+class Distillation(nn.Module):
+    """What a teacher adds to the loss of a training step.
+
+    Both models see the same augmented images. The student's logits are those that evaluation would
+    give, brought to the scale of the teacher's (`on_the_scale_of`). Its own loss goes on as without
+    a teacher.
+
+    Args:
+        teacher: a trained model that compares maps by QAConv.
+        config: the student's settings.
+
+    Raises:
+        ValueError: a teacher that compares vectors, or images of another size.
+    """
+
+    def __init__(self, teacher: ReidModel, config: TrainingConfig):
+        super().__init__()
+        if not isinstance(teacher.criterion, MatchingLoss):
+            raise ValueError(f"a model with the loss {teacher.config.loss} gives no probabilities")
+        sizes = [(c.height, c.width) for c in (teacher.config, config)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                "the teacher takes images of {} x {}, the student of {} x {}".format(
+                    *sizes[0], *sizes[1]
+                )
+            )
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher_matcher = teacher.criterion.matcher
+        self.teacher.backbone.to(memory_format=torch.channels_last)
+        self.temperature, self.weight = config.distill_temperature, config.distill_weight
+
+    def forward(self, matcher: QAConv, images: Tensor, maps: Tensor) -> Tensor:
+        """The weighted loss of images (b, 3, H, W) and the student's maps of them."""
+        with torch.no_grad():
+            their_maps = self.teacher.backbone(images)
+            wanted = self.teacher_matcher(their_maps, their_maps)
+        found = on_the_scale_of(settled_logits(matcher, maps), wanted)
+        return self.weight * distillation_loss(found, wanted, self.temperature)
+
+
+def make_distillation(
+    config: TrainingConfig, teacher: ReidModel | None, device: torch.device
+) -> Distillation | None:
+    """The teaching that a training run wants; None if it wants none.
+
+    Raises:
+        ValueError: a teacher that the settings do not ask for, or none where they do; and as for
+            `Distillation`.
+    """
+    if (config.teacher is None) != (teacher is None):
+        raise ValueError("a teacher's model and the setting `teacher` go together")
+    return None if teacher is None else Distillation(teacher, config).to(device)
+
+
+def settled_logits(matcher: QAConv, maps: Tensor) -> Tensor:
+    """Logits (b, b) of a batch with itself, BN at its running statistics; gradients pass."""
+    was_training = matcher.training
+    logits = matcher.eval()(maps, maps)
+    matcher.train(was_training)
+    return logits
+
+
+def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's logits (b, b), shifted and scaled to the mean and spread of the teacher's.
+
+    Both are taken over the pairs of two different images. What is left to learn is which pairs are
+    more alike than others (Sun et al., "Logit Standardization in Knowledge Distillation", 2024).
+    How certain the student is stays with its own loss. Without this, the weights of its matcher
+    can grow without end: heavier ones make the logits larger, and BN takes that back in the next
+    steps, when its running statistics have followed.
+    """
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    own, wanted = student[others], teacher[others]
+    spread = own.std(correction=0).clamp(min=_SMALLEST_SPREAD)
+    return (student - own.mean()) / spread * wanted.std(correction=0) + wanted.mean()
+
+
+def check_distillation(config: TrainingConfig) -> None:
+    """Raise ValueError unless a model with these settings can be taught."""
+    if config.teacher not in BACKBONES:
+        raise ValueError(f"teacher must be one of {', '.join(BACKBONES)}, got {config.teacher!r}")
+    if not compares_maps(config.loss):
+        raise ValueError(f"a model with the loss {config.loss} cannot be taught similarities")
+    for name in ("distill_temperature", "distill_weight"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {getattr(config, name)}")

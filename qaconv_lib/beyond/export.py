@@ -1,0 +1,159 @@
+"""The feature extractor as an ONNX file, for programs that do without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import io
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qaconv_lib._files import make_folder, write_whole
+from qaconv_lib.losses import PooledLoss
+from qaconv_lib.models import ReidModel, load_model
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_TOLERANCE = 1e-3  # of the largest value; both sides compute in single precision
+
+
+def export_onnx(model: ReidModel, path: str | Path) -> float:
+    """Write the feature extractor of a model as one ONNX file, whole or not at all.
+
+    The graph takes "images", float32 of shape (b, 3, height, width), RGB in [0, 1], of the size the
+    model was trained with; any number of images at once. Everything after that is in the graph: the
+    statistics of the pixels, the neck, and the unit channels of QAConv. It gives "maps" of shape
+    (b, d, h, w), as `match_gallery` takes them. Of a pooled model it gives "vectors" of unit
+    length, shape (b, d), whose products are the cosines that the model compares by.
+
+    Before it is written, the graph is run with two images in onnxruntime and held against PyTorch.
+
+    Args:
+        model: the model, on any device; it is left as it is.
+        path: the file; its folder is made if need be.
+
+    Returns:
+        The largest difference found, as a share of the largest value.
+
+    Raises:
+        ImportError: the packages of the extra `onnx` are not installed.
+        ArithmeticError: onnxruntime computes something else than PyTorch.
+    """
+    onnx, _, onnxruntime = map(_package, _PACKAGES)
+    features = _Features(model)
+    config = model.config
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, config.height, config.width, generator=generator)
+    with torch.no_grad():
+        graph = onnx.load_from_string(_trace(features, images))
+        expected = features(images).numpy()
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")  # where in which file on this machine it comes from
+        node.ClearField("doc_string")
+    about = {
+        "backbone": config.backbone,
+        "loss": config.loss,
+        "input": f"RGB, values from 0 to 1, {config.height} x {config.width} pixels",
+    }
+    onnx.helper.set_model_props(graph, {"qaconv_lib": json.dumps(about)})
+    onnx.checker.check_model(graph)
+    content = graph.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not difference <= _TOLERANCE:
+        raise ArithmeticError(
+            f"{path} was not written: onnxruntime differs from PyTorch by {difference:.2g} of the "
+            "largest value"
+        )
+    make_folder(Path(path).parent)
+    write_whole(path, content)
+    return difference
+
+
+class _Features(nn.Module):
+    """A copy of what turns images into maps or vectors, on the CPU, ready for evaluation."""
+
+    def __init__(self, model: ReidModel):
+        super().__init__()
+        backbone = copy.deepcopy(model.backbone)
+        self.backbone = backbone.to("cpu").to(memory_format=torch.contiguous_format)
+        loss = model.criterion
+        self.bn = copy.deepcopy(loss.bn).cpu() if isinstance(loss, PooledLoss) else None
+        self.output = "maps" if self.bn is None else "vectors"
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.backbone(images)
+        if self.bn is None:
+            return maps
+        return F.normalize(self.bn(maps.mean(dim=(2, 3))), dim=1)
+
+
+def _trace(features: _Features, images: Tensor) -> bytes:
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
+        batch = torch.export.Dim("batch")
+        program = torch.onnx.export(
+            features,
+            (images,),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+            opset_version=18,
+            input_names=["images"],
+            output_names=[features.output],
+        )
+        assert program is not None  # as it was to write no file
+        return program.model_proto.SerializeToString()
+    # Before 2.6 the exporter above was a preview, and this one was not yet deprecated.
+    stream = io.BytesIO()
+    axes = {"images": {0: "batch"}, features.output: {0: "batch"}}
+    torch.onnx.export(
+        features,
+        (images,),
+        stream,  # type: ignore[arg-type]  # which it took then
+        dynamic_axes=axes,
+        opset_version=17,
+        input_names=["images"],
+        output_names=[features.output],
+    )
+    return stream.getvalue()
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"an export needs {', '.join(_PACKAGES)}: pip install {' '.join(_PACKAGES)}"
+        ) from error
+
+
+def add_export(subparsers: argparse._SubParsersAction) -> None:
+    """``export``: write a model's feature extractor as an ONNX file."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a model's feature extractor as an ONNX file",
+        description="Write what turns images into feature maps (of a pooled model: vectors) as an "
+        "ONNX file, and hold it against PyTorch.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file of `train`")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the .onnx file to write")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export, and say how well the file agrees with the model."""
+    try:
+        difference = export_onnx(load_model(options.model), options.out)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {size:.1f} MB; onnxruntime differs from PyTorch by at most")
+    print(f"{difference:.1g} of the largest value")

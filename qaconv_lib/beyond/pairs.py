@@ -1,0 +1,171 @@
+"""Losses on the pairs of images within a mini-batch (chapter 16).
+
+They take the place of the class memory in Liao and Shao, "Graph Sampling Based Deep Metric Learning
+for Generalizable Person Re-Identification" (CVPR 2022), and in versions 2.0 and 2.1 of the authors'
+code. They want batches with several images of each identity; `graph_sampling` draws such batches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qaconv_lib._processes import gather, gather_with_gradient, share
+from qaconv_lib.matching import QAConv, match_gallery
+
+
+def pairwise_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
+    """Binary cross-entropy of every pair of a mini-batch (version 2.0).
+
+    With p the sigmoid of a logit, a pair of one identity costs -log(p) and another -log(1 - p).
+    Costs are summed over the columns and averaged over the rows. An image's pair with itself counts
+    too, as in the authors' code.
+
+    Args:
+        logits: shape (b, n): each image of the batch, or of this process's share, against all.
+        labels: identities of all n images, shape (n,).
+        first: which of the n images the first row is; 0 where b = n.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, or an empty batch.
+    """
+    same, _ = _relations(logits, labels, first)
+    cost = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
+    return cost.sum(dim=1).mean()
+
+
+def hard_triplet_loss(
+    logits: Tensor, labels: Tensor, margin: float = 16.0, first: int = 0
+) -> Tensor:
+    """How far each image's worst match is from beating its best stranger by a margin (version 2.1).
+
+    For an image let s+ be the lowest logit with another image of its identity and s- the highest
+    with an image of another one. It costs max(0, margin - s+ + s-); an image without such a pair
+    costs nothing. Costs are averaged over the rows. Hermans et al. (2017) took distances of
+    vectors; here logits of the matcher stand in their place.
+
+    Args:
+        logits: shape (b, n), as for `pairwise_loss`.
+        labels: identities of all n images, shape (n,).
+        margin: in logits; 16 in the authors' code.
+        first: which of the n images the first row is; 0 where b = n.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, or a margin that is not positive.
+    """
+    check_margin(margin)
+    same, itself = _relations(logits, labels, first)
+    worst = logits.masked_fill(~same | itself, torch.inf).amin(dim=1)
+    stranger = logits.masked_fill(same, -torch.inf).amax(dim=1)
+    return (margin - worst + stranger).clamp(min=0).mean()
+
+
+def check_margin(margin: float) -> None:
+    """Raise ValueError unless a margin is positive and finite."""
+    if not 0 < margin < math.inf:
+        raise ValueError(f"the margin must be positive and finite, got {margin}")
+
+
+def _relations(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Which pairs show one identity, and which are an image with itself: bool, shape (b, n)."""
+    if logits.dim() != 2 or 0 in logits.shape:
+        raise ValueError(f"logits must have shape (b, n) with b > 0, got {tuple(logits.shape)}")
+    rows, columns = logits.shape
+    if labels.shape != (columns,):
+        raise ValueError(f"labels must have shape ({columns},), got {tuple(labels.shape)}")
+    if not 0 <= first <= columns - rows:
+        raise ValueError(f"first must lie in 0..{columns - rows}, got {first}")
+    places = torch.arange(columns, device=logits.device)
+    own = places[first : first + rows]
+    return labels[own, None] == labels, own[:, None] == places
+
+
+class MatchingLoss(nn.Module):
+    """What the losses share whose models compare maps by QAConv.
+
+    A subclass gives `forward`, which returns the loss and which images it got right.
+
+    Args:
+        height: rows `h` of the maps.
+        width: columns `w` of the maps.
+        kernel_size: side of the query-adaptive kernels.
+        tied: one FC layer for both directions.
+    """
+
+    def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
+        super().__init__()
+        self.matcher = QAConv(height, width, kernel_size=kernel_size, tied=tied)
+
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Nothing, unless a loss keeps a memory."""
+
+    def similarity(
+        self,
+        query_maps: Tensor,
+        gallery_maps: Tensor,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Tensor:
+        """Probabilities of "same person", shape (q, g); see `match_gallery`."""
+        return match_gallery(
+            self.matcher, query_maps, gallery_maps, temperature=temperature, progress=progress
+        )
+
+
+class PairwiseLoss(MatchingLoss):
+    """Loss of the pairs within a mini-batch, scored by QAConv; there is no memory.
+
+    Where several processes share a batch, each scores its images against those of all, and
+    gradients reach the images of all.
+
+    Args:
+        height: rows `h` of the maps.
+        width: columns `w` of the maps.
+        kernel_size: side of the query-adaptive kernels.
+        tied: one FC layer for both directions.
+        triplet_margin: None for `pairwise_loss`; a number for `hard_triplet_loss` with this margin.
+            Triplets compare logits of one row, so the probabilities of such a model mean nothing.
+
+    Raises:
+        ValueError: a margin that is not positive.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        kernel_size: int = 1,
+        tied: bool = False,
+        triplet_margin: float | None = None,
+    ):
+        super().__init__(height, width, kernel_size=kernel_size, tied=tied)
+        if triplet_margin is not None:
+            check_margin(triplet_margin)
+        self.triplet_margin = triplet_margin
+
+    def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (a scalar) and right answers (bool, shape (b,)).
+
+        An answer is right if the best-scored other image shows the same identity.
+        """
+        everyone, (all_labels,) = gather_with_gradient(maps), gather(labels)
+        first = share(len(everyone)).start
+        logits = self.matcher(maps, everyone)
+        if self.triplet_margin is None:
+            loss = pairwise_loss(logits, all_labels, first)
+        else:
+            loss = hard_triplet_loss(logits, all_labels, self.triplet_margin, first)
+        _, itself = _relations(logits, all_labels, first)
+        best = logits.detach().masked_fill(itself, -torch.inf).argmax(dim=1)
+        return loss, all_labels[best] == labels

@@ -1,0 +1,152 @@
+"""Models trained with the authors' released code (ShengcaiLiao/QAConv, v1.0 to v2.1).
+
+A checkpoint of that code is a file of `torch.save` with two state dicts: "model" has the whole
+classification network as `base`, and the neck; "criterion" has the matcher, and where there is one
+the class memory. From v1.1 on the matcher is a submodule of the loss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qaconv_lib.backbones import RESNETS, STRIDES, read_saved, state_dict_of
+from qaconv_lib.models import ReidModel, TrainingConfig, load_weights
+
+# Networks by the blocks of their first three layers, and whether a block has three convolutions.
+_NETWORKS = {
+    ((2, 2, 2), False): "resnet18",
+    ((3, 4, 6), False): "resnet34",
+    ((3, 4, 6), True): "resnet50",
+    ((3, 4, 23), True): "resnet101",
+    ((3, 8, 36), True): "resnet152",
+}
+_NOT_MATCHED = ("class_memory", "valid_class")  # serve training only
+
+
+def load_released(
+    path: str | Path,
+    *,
+    height: int = 384,
+    width: int = 128,
+    final_layer: str | None = None,
+    device: str | torch.device = "cpu",
+) -> ReidModel:
+    """Read a checkpoint of the authors' code, ready for evaluation.
+
+    Network, neck and head are recognised by the names and shapes in the file: the ResNet or
+    IBN-Net; a 3x3 neck with BatchNorm (v1.0 to v2.0) or with a bias (v2.1); one weight for each of
+    the 2hw matches (v1.0) or for each of hw locations, used in both directions (v2.1). The input is
+    not normalised, as in that code, whose scores are those at `temperature=10`. No code in the file
+    is run.
+
+    Args:
+        path: the `checkpoint.pth.tar`.
+        height: pixels of the images the model was trained with.
+        width: pixels of the images the model was trained with.
+        final_layer: where the network was cut; None takes what the neck fits, or layer3 where
+            there is no neck.
+        device: where the model goes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of something else, or of another image size.
+    """
+    content = read_saved(path)
+    if not isinstance(content, Mapping) or not {"model", "criterion"} <= set(content):
+        entries = sorted(map(str, content)) if isinstance(content, Mapping) else []
+        raise ValueError(
+            f"{path} is no checkpoint of the released QAConv: it should have the entries model and "
+            f"criterion, and has {', '.join(entries[:5]) or 'none'}"
+        )
+    network = state_dict_of(content["model"], f"{path}, entry model,")
+    criterion = state_dict_of(content["criterion"], f"{path}, entry criterion,")
+    matcher = {
+        key.removeprefix("matcher."): value
+        for key, value in criterion.items()
+        if key not in _NOT_MATCHED
+    }
+    name = _network_name(network, str(path))
+    neck = network.get("neck_conv.weight")  # (d, trunk channels, size, size)
+    if neck is not None and neck.dim() != 4:
+        raise ValueError(f"{path} has a neck_conv.weight of shape {tuple(neck.shape)}, not of four")
+    final_layer = final_layer or _layer_of(neck, name)
+    if final_layer not in STRIDES:
+        raise ValueError(f"final_layer must be one of {', '.join(STRIDES)}, got {final_layer!r}")
+    config = TrainingConfig(
+        backbone=name,
+        pretrained=False,
+        final_layer=final_layer,
+        neck_channels=None if neck is None else len(neck),
+        neck_size=1 if neck is None else neck.shape[-1],
+        neck_norm="neck_bn.weight" in network,
+        pixels="none",
+        height=height,
+        width=width,
+        tied=_is_tied(matcher, height, width, final_layer, str(path)),
+    )
+    model = ReidModel(config, num_classes=1)  # the memory is left out
+    tensors = {f"criterion.matcher.{key}": value for key, value in matcher.items()}
+    for key, value in network.items():
+        if (renamed := _rename(key, final_layer)) is not None:
+            tensors[renamed] = value
+    load_weights(model, tensors, str(path))
+    return model.to(device).eval()
+
+
+def _network_name(keys: Iterable[str], source: str) -> str:
+    """Which network `base` is: its depth by counting blocks, its variant by where IN stands."""
+    keys = list(keys)
+    found = [re.match(r"base\.layer([123])\.(\d+)\.", key) for key in keys]
+    blocks = {match.groups() for match in found if match}
+    counts = tuple(sum(layer == number for layer, _ in blocks) for number in "123")
+    name = _NETWORKS.get((counts, any(key.endswith(".conv3.weight") for key in keys)))
+    if name is None:
+        raise ValueError(
+            f"{source} holds no ResNet of the released QAConv: base has {counts} blocks in layer1 "
+            f"to layer3; known are {', '.join(RESNETS)} and their IBN-Nets"
+        )
+    if any(key.endswith(".bn1.IN.weight") for key in keys):
+        return f"{name}_ibn_a"
+    return f"{name}_ibn_b" if any(key.endswith(".IN.weight") for key in keys) else name
+
+
+def _layer_of(neck: Tensor | None, name: str) -> str:
+    """The layer whose channels the neck takes."""
+    if neck is None:
+        return "layer3"
+    wide = name.partition("_")[0] not in ("resnet18", "resnet34")
+    layers = {(512 if wide else 128) << k: layer for k, layer in enumerate(STRIDES)}
+    return layers.get(neck.shape[1], "layer3")  # what fits none is named when it is loaded
+
+
+def _is_tied(
+    matcher: Mapping[str, Tensor], height: int, width: int, final_layer: str, source: str
+) -> bool:
+    """Whether the head has one weight a location, and not one a match."""
+    if "fc.weight" not in matcher:
+        raise ValueError(f"{source} holds no QAConv: its criterion lacks fc.weight")
+    stride, weights = STRIDES[final_layer], matcher["fc.weight"].numel()
+    rows, columns = -(-height // stride), -(-width // stride)
+    if weights not in (rows * columns, 2 * rows * columns):
+        raise ValueError(
+            f"{source} has a head of {weights} weights, but images of {height} x {width} give "
+            f"{rows} x {columns} locations at {final_layer} and so {rows * columns} or "
+            f"{2 * rows * columns}; give the height and width it was trained with"
+        )
+    return weights == rows * columns
+
+
+def _rename(key: str, final_layer: str) -> str | None:
+    """The name an entry of the released network has here; None for what lies beyond the cut."""
+    for theirs, ours in (("neck_conv.", "backbone.neck.0."), ("neck_bn.", "backbone.neck.1.")):
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    part = key.removeprefix("base.").partition(".")[0]
+    if part == "fc" or (part.startswith("layer") and part > final_layer):
+        return None
+    return f"backbone.trunk.{key.removeprefix('base.')}"

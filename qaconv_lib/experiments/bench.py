@@ -1,0 +1,290 @@
+"""The library beside the plain formulations: `python -m qaconv_lib bench` (chapter 13).
+
+Most cases run the plain form and the library's on the same random input, in one process, in turns;
+check that the results agree; and give rows for a record. Of several turns the fastest counts,
+because other work on the machine only ever makes a turn slower. Memory is what the process held at
+most beyond what it held before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.experiments import plain
+from qaconv_lib.experiments.bench_retrieval import bench_shortlist, bench_test
+from qaconv_lib.experiments.measure import (
+    compare_forms,
+    describe,
+    in_turns,
+    largest_gap,
+    measure,
+    rounded,
+)
+from qaconv_lib.experiments.records import provenance, write_record
+from qaconv_lib.losses import QAConvLoss
+from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
+from qaconv_lib.temporal import tlift
+
+SHAPE = (128, 24, 8)  # the paper's maps
+_CHANNELS, _LOCATIONS = SHAPE[0], SHAPE[1] * SHAPE[2]
+
+
+def unit_maps(count: int, seed: int) -> Tensor:
+    """Random maps of the paper's size, unit channels."""
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, *SHAPE, generator=generator), dim=1)
+
+
+def clustered_vectors(count: int) -> np.ndarray:
+    """Unit vectors (count, 64) of people with about fifteen images each."""
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(max(1, count // 15), 64))
+    vectors = people[rng.integers(len(people), size=count)] + 1.2 * rng.normal(size=(count, 64))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def bench_matching(num_query: int, num_gallery: int, turns: int = 3) -> dict:
+    """`match_gallery` against the plain form, in bfloat16, and against bare matrix products."""
+    matcher = QAConv(*SHAPE[1:]).eval()
+    queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    found = in_turns(
+        turns,
+        library=partial(match_gallery, matcher, queries, gallery),
+        product=partial(_bare_products, queries, gallery),
+        bfloat16=partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
+        plain=partial(_plain_in_pieces, matcher, queries, gallery),
+    )
+    row = compare_forms("matching", f"{num_query:,} x {num_gallery:,}", found, 1e-4)
+    seconds = found["library"].seconds
+    flop = 2 * num_query * num_gallery * _LOCATIONS**2 * _CHANNELS
+    half, full = found["bfloat16"], found["library"]
+    return row | {
+        "gflop_per_second": rounded(flop / seconds / 1e9),
+        "share_of_product_rate": rounded(found["product"].seconds / seconds),
+        "bfloat16_ratio": rounded(seconds / half.seconds),
+        "bfloat16_difference": rounded(largest_gap(half.result, full.result)),
+    }
+
+
+def _plain_in_pieces(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
+    """The plain form of as many pairs at once as 10 GB hold: 64,000."""
+    pieces = gallery.split(max(1, 64_000 // len(queries)))
+    return torch.cat([plain.match_gallery(matcher, queries, piece) for piece in pieces], dim=1)
+
+
+def _bare_products(queries: Tensor, gallery: Tensor) -> None:
+    """The matrix products behind the similarities, and nothing of what follows them."""
+    rows = queries.flatten(2).transpose(1, 2).reshape(-1, _CHANNELS)
+    columns = gallery.flatten(2).transpose(0, 1).reshape(_CHANNELS, -1)
+    found = torch.empty(len(rows), 10 * _LOCATIONS)  # written again and again
+    for part in columns.split(10 * _LOCATIONS, dim=1):
+        torch.mm(rows, part, out=found[:, : part.shape[1]])
+
+
+def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
+    """From the plain form to `match_gallery`, one change at a time; a row each."""
+    matcher = QAConv(*SHAPE[1:]).eval()
+    queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    acts: dict[str, Callable[[], Any]] = {
+        "all pairs at once": partial(_plain_in_pieces, matcher, queries, gallery),
+        "one gallery image at a time": partial(_one_by_one, matcher, queries, gallery),
+        "head folded into a dot product": partial(_folded, matcher, queries, gallery),
+        "full blocks, maxima in one piece": partial(match_gallery, matcher, queries, gallery),
+        "bfloat16": partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
+        "the products alone": partial(_bare_products, queries, gallery),
+    }
+    found = in_turns(turns, **acts)
+    size = f"{num_query:,} x {num_gallery:,}"
+    return [describe(name, size, measured) for name, measured in found.items()]
+
+
+def _one_by_one(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
+    found = torch.empty(len(queries), len(gallery))  # first: a list of columns scatters the memory
+    for number, piece in enumerate(gallery.split(1)):
+        found[:, number : number + 1] = plain.match_gallery(matcher, queries, piece)
+    return found
+
+
+@torch.no_grad()
+def _folded(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
+    weights, number = matcher.fold()
+    logits = torch.empty(len(queries), len(gallery))
+    for column, piece in enumerate(gallery.split(1)):
+        logits[:, column : column + 1] = plain.best_matches(queries, piece) @ weights
+    return torch.sigmoid(logits.add_(number))
+
+
+def bench_machine(turns: int = 5, size: int = 4096) -> dict:
+    """What the machine can do at most: a copy of 400 MB, and a product of large matrices."""
+    source, target = torch.ones(10**8), torch.empty(10**8)
+    left, right, out = (torch.ones(size, size) for _ in range(3))
+    found = in_turns(
+        turns, copy=partial(target.copy_, source), product=partial(torch.mm, left, right, out=out)
+    )
+    return {
+        "step": "machine",
+        "size": f"copy of 400 MB, product of {size} x {size}",
+        "gigabytes_per_second": rounded(0.8 / found["copy"].seconds),  # read and written
+        "gflop_per_second": rounded(2 * size**3 / found["product"].seconds / 1e9),
+    }
+
+
+def bench_itself(size: int, tied: bool, turns: int = 3) -> dict:
+    """A set against itself: half of the pairs are enough, with either head."""
+    matcher, maps = QAConv(*SHAPE[1:], tied=tied).eval(), unit_maps(size, 0)
+    found = in_turns(
+        turns,
+        library=partial(match_gallery, matcher, maps, maps),
+        plain=partial(match_gallery, matcher, maps, maps.clone()),
+    )
+    label = f"{size:,}, {'tied' if tied else 'untied'}"
+    row = compare_forms("set against itself", label, found, 1e-4)
+    return row | {"share": rounded(found["library"].seconds / found["plain"].seconds)}
+
+
+def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
+    """Loss and gradient of a batch of 32 against a full class memory."""
+    torch.manual_seed(0)
+    criterion = QAConvLoss(classes, *SHAPE)
+    criterion.memory.features.copy_(unit_maps(classes, 1))
+    criterion.memory.valid.fill_(True)
+    maps, labels = unit_maps(32, 2), torch.arange(32)
+
+    def library_loss(own: Tensor) -> Tensor:
+        return criterion(own, labels)[0]
+
+    def plain_loss(own: Tensor) -> Tensor:
+        return plain.qaconv_loss(criterion.matcher, own, criterion.memory.features, labels)
+
+    acts = {"library": partial(_gradient, library_loss, maps, criterion)}
+    if beside_plain:
+        acts["plain"] = partial(_gradient, plain_loss, maps, criterion)
+    found, size = in_turns(turns, **acts), f"b=32, c={classes:,}"
+    if beside_plain:
+        return compare_forms("training step", size, found, 1e-5, relative=True)
+    return describe("training step", size, found["library"])
+
+
+def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: QAConvLoss) -> Tensor:
+    """Gradients of the maps and of the FC weights, each divided by its largest entry."""
+    own = maps.clone().requires_grad_()
+    criterion.zero_grad()
+    loss(own).backward()
+    found = cast(tuple[Tensor, Tensor], (own.grad, criterion.matcher.fc.weight.grad))
+    return torch.cat([(gradient / gradient.abs().max()).flatten() for gradient in found])
+
+
+def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
+    """TLift with 8 cameras and 85 minutes, as in DukeMTMC-reID; every fiftieth score is a tie."""
+    rng = np.random.default_rng(0)
+    similarity = rng.random((num_query, num_gallery), dtype=np.float32) ** 4
+    similarity[rng.random(similarity.shape) < 0.02] = 0.5
+    scene: list[Any] = [similarity]
+    for count in (num_query, num_gallery):
+        scene += [rng.integers(0, 8, count), rng.random(count) * 5100]
+    found = in_turns(turns, library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
+    return compare_forms("TLift", f"{num_query:,} x {num_gallery:,}", found, 1e-6)
+
+
+def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
+    """CMC, mAP and mINP of 750 people and 6 cameras."""
+    rng = np.random.default_rng(0)
+    arguments: list[Any] = [rng.random((num_query, num_gallery), dtype=np.float32)]
+    for first, count in ((1, 750), (0, 6)):
+        sizes = (num_query, num_gallery)
+        arguments += [rng.integers(first, first + count, size) for size in sizes]
+    found = in_turns(
+        turns,
+        library=lambda: _numbers(vars(evaluate_ranking(*arguments))),
+        plain=lambda: _numbers(plain.evaluate_ranking(*arguments)),
+    )
+    return compare_forms("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found, 1e-6)
+
+
+def _numbers(scores: dict) -> np.ndarray:
+    return np.append(scores["cmc"], [scores["mean_ap"], scores["mean_inp"]])
+
+
+def bench_reranking(images: int, beside_plain: bool) -> dict:
+    """k-reciprocal re-ranking, a ninth of the images queries."""
+    q, whole = images // 9, vector_distances(clustered_vectors(images))
+    square = np.empty((images - q, images - q), dtype=np.float32)
+    for start in range(q, images, 1000):
+        stop = min(start + 1000, images)
+        square[start - q : stop - q] = whole(start, stop)[:, q:]
+    parts = whole(0, q)[:, q:].copy(), whole(0, q)[:, :q].copy(), square
+    acts = {"library": partial(k_reciprocal_rerank, *parts)}
+    if beside_plain:
+        acts["plain"] = partial(plain.k_reciprocal_rerank, *parts)
+    found, size = in_turns(1, **acts), f"N={images:,}"
+    if beside_plain:
+        return compare_forms("re-ranking", size, found, 1e-4) | {"images": images}
+    return describe("re-ranking", size, found["library"]) | {"images": images}
+
+
+def bench_streaming(images: int) -> dict:
+    """Re-ranking of vectors whose distances are never all there; an eighth are queries."""
+    vectors, q = clustered_vectors(images), images // 8
+    found = measure(
+        lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape  # not the result
+    )
+    row = describe("re-ranking, streaming", f"N={images:,}", found)
+    return row | {"images": images, "matrix_megabytes": rounded(4 * images**2 / 1e6)}
+
+
+#: Cases by name, in the order they are run, and what gives their rows.
+CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
+    "machine": [bench_machine],
+    "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
+    "optimisations": [partial(bench_optimisations, 64, 1000)],
+    "itself": [partial(bench_itself, 600, tied) for tied in (True, False)],
+    "training": [partial(bench_training, 751, True), partial(bench_training, 1502, False)],
+    "tlift": [partial(bench_tlift, 2228, 17_661)],
+    "evaluation": [partial(bench_evaluation, 3368, 15_913)],
+    "reranking": [partial(bench_reranking, n, True) for n in (5000, 10_000, 20_000)]
+    + [partial(bench_reranking, 40_000, False)],
+    # The last is the size of MSMT17's test set.
+    "streaming": [partial(bench_streaming, n) for n in (10_000, 20_000, 40_000, 93_820)],
+    "test": [partial(bench_test, "mini-market", "mini-duke")],
+    "shortlist": [
+        partial(bench_shortlist, "mini-market", "mini-duke"),
+        partial(bench_shortlist, "mini-duke", "mini-market"),
+        partial(bench_shortlist, "mini-market", "mini-duke", 100_000),
+    ],
+}
+
+
+def run_bench(
+    names: list[str] | None = None, report: Callable[[str], None] = lambda line: None
+) -> list[dict]:
+    """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`.
+
+    Raises:
+        ValueError: an unknown name.
+        ArithmeticError: a library form and its plain form do not agree.
+    """
+    unknown = sorted(set(names or []) - set(CASES))
+    if unknown:
+        raise ValueError(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
+    records = []
+    for name in names or CASES:
+        rows = []
+        for case in CASES[name]:
+            found = case()
+            new = found if isinstance(found, list) else [found]
+            for row in new:
+                report(", ".join(f"{key} {value}" for key, value in row.items()))
+            rows += new
+        about = {"experiment": "bench", "loss": "any", "source": "any", "profile": "any"}
+        records.append({**about, "seed": 0, "case": name, "rows": rows, **provenance("cpu")})
+        write_record("bench", name, records[-1])
+    return records

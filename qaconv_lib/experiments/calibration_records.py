@@ -1,0 +1,269 @@
+"""Thresholds and probabilities on one domain, and what is left of them on another (chapter 14).
+
+The people of a dataset's test set are put in two halves. Thresholds and calibration are fitted on
+the pairs within the first half and tried on those within the second, of the same dataset and of the
+others. So also the figures for an unchanged domain are for people who had no part in the fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.evaluation import BAD_DETECTION, DISTRACTOR
+from qaconv_lib.experiments.records import provenance, read_records, write_record
+from qaconv_lib.experiments.runs import Run
+from qaconv_lib.experiments.statistics import paired_bootstrap
+from qaconv_lib.models import ReidModel, default_device, load_model
+from qaconv_lib.photographs.calibration import (
+    Calibration,
+    OperatingPoint,
+    Roc,
+    calibration_cost,
+    fit_calibration,
+    operating_point,
+    rates_at,
+    reliability,
+    roc_curve,
+)
+from qaconv_lib.scale.store import model_fingerprint
+
+#: Shares of the pairs of different people that a threshold may accept.
+FALSE_POSITIVE_RATES = (1e-2, 1e-3)
+_FOLDER = "calibration"
+_ROC_POINTS = 200  # kept in a record
+_REPEATS = 1000  # of the bootstrap
+
+
+class Pairs(NamedTuple):
+    """Pairs of a query and a gallery image that two cameras took.
+
+    Attributes:
+        scores: see `ReidModel.scores` (n).
+        same: whether both show one person (n).
+        identities: the query's (n).
+        others: the gallery image's identity (n).
+    """
+
+    scores: np.ndarray
+    same: np.ndarray
+    identities: np.ndarray
+    others: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(*(values[chosen] for values in self))
+
+
+def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool = False) -> Pairs:
+    """Score every query with every gallery image of another camera, bad detections left out.
+
+    Args:
+        model: a trained model.
+        dataset: its query and gallery are used; a distractor makes a pair of different people.
+        progress: show progress bars.
+    """
+    query, gallery = dataset.query, dataset.gallery
+    scores = model.scores(
+        model.extract(query, progress=progress),
+        model.extract(gallery, progress=progress),
+        progress=progress,
+    ).numpy(force=True)
+    people, others = np.broadcast_arrays(
+        query["identity"].to_numpy()[:, None], gallery["identity"].to_numpy()
+    )
+    kept = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
+    kept &= others != BAD_DETECTION
+    same = (people == others) & (people != DISTRACTOR)
+    return Pairs(scores[kept], same[kept], people[kept], others[kept])
+
+
+def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """The pairs within every second person, and those within the other people.
+
+    A pair of a person of each half belongs to neither, nor does one with a distractor: nobody knows
+    which of them show one person.
+    """
+    people = np.setdiff1d(np.concatenate([pairs.identities, pairs.others]), [DISTRACTOR])
+    query, gallery = (
+        [np.isin(who, half) for half in (people[::2], people[1::2])]
+        for who in (pairs.identities, pairs.others)
+    )
+    return pairs.of(query[0] & gallery[0]), pairs.of(query[1] & gallery[1])
+
+
+def calibration_record(
+    checkpoint: str | Path,
+    targets: Sequence[str],
+    run: Run | None = None,
+    *,
+    device: str | None = None,
+    progress: bool = False,
+) -> dict:
+    """Fit on each dataset, try on all of them, and write the record.
+
+    Args:
+        checkpoint: a model that `save_model` wrote.
+        targets: names of datasets.
+        run: the training run that made it, for the record; None where it is not known.
+        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+        progress: show progress bars.
+
+    Returns:
+        The record. `fitted` has for each dataset what was fitted on its first half, `tried` what
+        the second half would have allowed, and `transfer` for each ordered pair of datasets what
+        became of the first one's fit on the second half of the second.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model` and `load_dataset`; or a dataset has too few
+            pairs for the rates of `FALSE_POSITIVE_RATES`.
+    """
+    model = load_model(checkpoint, device or default_device())
+    config = model.config
+    unknown = {"loss": config.loss, "source": "unknown", "profile": "own", "seed": config.seed}
+    start = time.perf_counter()
+    fitted, tried = {}, {}
+    for name in targets:
+        pairs = cross_camera_pairs(model, load_dataset(name), progress=progress)
+        fitted[name], tried[name] = halves(pairs)
+    fits = {name: _named(name, _fit, pairs) for name, pairs in fitted.items()}
+    record = {
+        "experiment": "calibration",
+        **(run.about if run else unknown),
+        "config": dataclasses.asdict(config),
+        "checkpoint": Path(checkpoint).name,
+        "model": model_fingerprint(model),
+        "fitted": fits,
+        "tried": {name: _named(name, _best, pairs) for name, pairs in tried.items()},
+        "transfer": [
+            {"from": old, "to": new, **_transfer(fits[old], tried[new])}
+            for old, new in itertools.product(targets, targets)
+        ],
+        "seconds": round(time.perf_counter() - start, 1),
+        **provenance(device or default_device()),
+    }
+    name = Path(checkpoint).stem  # of a model of one's own others may have the name, too
+    write_record(_FOLDER, name if run else f"{name}-{record['model']}", record)
+    return record
+
+
+def _named(name: str, measure: Callable[[Pairs], dict], pairs: Pairs) -> dict:
+    """What is measured on a dataset's pairs; an error says which dataset it was."""
+    try:
+        return measure(pairs)
+    except ValueError as error:
+        raise ValueError(f"one half of the people of {name}: {error}") from error
+
+
+def _fit(pairs: Pairs) -> dict:
+    """What is fitted on the pairs of one half of a dataset."""
+    found = fit_calibration(*pairs[:2])
+    calibration = {name: _round(value) for name, value in dataclasses.asdict(found).items()}
+    return {**_counts(pairs), "calibration": calibration, "thresholds": _points(pairs)}
+
+
+def _best(pairs: Pairs) -> dict:
+    """What the other half would have allowed, had it been fitted on itself."""
+    own = fit_calibration(*pairs[:2])
+    return {
+        **_counts(pairs),
+        "thresholds": _points(pairs),
+        "cost": _round(calibration_cost(own.log_ratio(pairs.scores), pairs.same)),
+        "roc": _thin(roc_curve(*pairs[:2])),
+    }
+
+
+def _transfer(fit: dict, pairs: Pairs) -> dict:
+    """What a fit is worth on other pairs, with intervals over their people."""
+    calibration = Calibration(**fit["calibration"])
+    at = []
+    for point in fit["thresholds"]:
+        found: dict[str, Any] = _rounded(rates_at(*pairs[:2], point["threshold"]))
+        accepted = (pairs.scores >= point["threshold"]).astype(np.float64)
+        for kind, these in (("true", pairs.same), ("false", ~pairs.same)):
+            interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
+            found[f"{kind}_interval"] = [_round(value) for value in interval[1:]]
+        at.append({"wanted": point["wanted"], **found})
+    table = reliability(calibration.probability(pairs.scores), pairs.same)
+    return {
+        "thresholds": at,
+        "cost": _round(calibration_cost(calibration.log_ratio(pairs.scores), pairs.same)),
+        "reliability": {name: [_round(v) for v in values] for name, values in table.items()},
+    }
+
+
+def _counts(pairs: Pairs) -> dict[str, int]:
+    return {
+        "pairs": len(pairs.scores),
+        "pairs_of_one_person": int(pairs.same.sum()),
+        "people": len(np.unique(pairs.identities)),
+    }
+
+
+def _points(pairs: Pairs) -> list[dict[str, float]]:
+    """The thresholds that keep each of the false positive rates on these pairs."""
+    roc = roc_curve(*pairs[:2])
+    return [
+        {"wanted": rate, **_rounded(operating_point(roc, rate))} for rate in FALSE_POSITIVE_RATES
+    ]
+
+
+def _rounded(point: OperatingPoint) -> dict[str, float]:
+    return {name: _round(value) for name, value in point._asdict().items()}
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _thin(roc: Roc) -> dict:
+    """A ROC with few points, evenly spread over the logarithm of the false positive rate."""
+    rates = roc.false_positive_rate
+    wanted = np.geomspace(rates[rates > 0].min(), 1, _ROC_POINTS)
+    places = np.unique(np.searchsorted(rates, wanted, side="right") - 1)
+    return {
+        "false_positive_rate": [_round(value) for value in rates[places]],
+        "true_positive_rate": [_round(value) for value in roc.true_positive_rate[places]],
+    }
+
+
+def find_calibrations(model: ReidModel) -> dict | None:
+    """The record of `calibration_record` for these very weights, if there is one."""
+    fingerprint = model_fingerprint(model)
+    try:
+        records = read_records(_FOLDER)
+    except FileNotFoundError:  # no data folder
+        return None
+    return next((record for record in records if record.get("model") == fingerprint), None)
+
+
+def transfer_table(record: dict) -> pd.DataFrame:
+    """The drop when the domain changes: one row for each pair of datasets and rate wanted.
+
+    Args:
+        record: from `calibration_record`.
+
+    Returns:
+        Columns `fitted on`, `tried on`, `wanted` (the false positive rate that the threshold was
+        set for), `false positive rate` and `true positive rate` as found, and `cost` (C_llr).
+    """
+    return pd.DataFrame(
+        {
+            "fitted on": row["from"],
+            "tried on": row["to"],
+            "wanted": found["wanted"],
+            "false positive rate": found["false_positive_rate"],
+            "true positive rate": found["true_positive_rate"],
+            "cost": row["cost"],
+        }
+        for row in record["transfer"]
+        for found in row["thresholds"]
+    )

@@ -1,0 +1,425 @@
+"""Training runs and what they are tested on: the unit of every experiment (chapters 7 to 10)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_whole
+from qaconv_lib._processes import add_up, barrier, process_count, process_rank
+from qaconv_lib.config import get_profile
+from qaconv_lib.datasets import (
+    ReidDataset,
+    all_images,
+    counting_unreadable,
+    load_dataset,
+    load_image,
+    load_test,
+    readable_rows,
+    unreadable_images,
+)
+from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.experiments.records import provenance, results_folder, write_record
+from qaconv_lib.losses import compares_maps
+from qaconv_lib.models import (
+    TrainingConfig,
+    default_device,
+    differing_settings,
+    load_model,
+    save_model,
+)
+from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
+from qaconv_lib.temporal import tlift
+from qaconv_lib.training import Trainer, command_line, describe_run
+
+#: Post-processing in the order of the paper's Table 2.
+STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, described completely.
+
+    Attributes:
+        loss: what is trained with, one of `LOSSES`.
+        source: dataset whose training images are used; "msmt17-all" and "mini-msmt17-all" mean all
+            images of the dataset, as in the paper's Table 3.
+        profile: smoke, laptop or paper.
+        seed: decides initial weights, shuffling and augmentation.
+        settings: training settings that differ from the profile's, and `identities`, how many
+            training identities are used.
+    """
+
+    loss: str
+    source: str
+    profile: str = "laptop"
+    seed: int = 0
+    settings: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        base = dataclasses.asdict(get_profile(self.profile).config(self.loss, self.seed))
+        settings = {  # as JSON holds them
+            key: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for key, value in self.settings.items()
+        }
+        changed = {key: value for key, value in settings.items() if base.get(key) != value}
+        object.__setattr__(self, "settings", changed)
+        self.config()  # refuses what does not exist
+
+    @property
+    def name(self) -> str:
+        """Name of the run's files."""
+        parts = [self.loss, self.source, self.profile, settings_name(self.settings)]
+        return "-".join([part for part in parts if part] + [f"seed{self.seed}"])
+
+    @property
+    def about(self) -> dict:
+        """What records say of the run."""
+        return dataclasses.asdict(self)
+
+    def config(self) -> TrainingConfig:
+        """The training settings."""
+        own = {key: value for key, value in self.settings.items() if key != "identities"}
+        return get_profile(self.profile).config(self.loss, self.seed, **own)
+
+    def teacher(self) -> Run | None:
+        """The run whose model teaches this one's: QAConv with the backbone that `teacher` names.
+
+        Source, profile, seed, identities and image size are this run's.
+        """
+        backbone = self.config().teacher
+        if backbone is None:
+            return None
+        shared = {k: v for k, v in self.settings.items() if k in ("identities", "height", "width")}
+        return Run("qaconv", self.source, self.profile, self.seed, shared | {"backbone": backbone})
+
+    def table(self) -> pd.DataFrame:
+        """The training images."""
+        count = self.settings.get("identities", get_profile(self.profile).identities)
+        table = training_images(self.source)
+        if count is None:
+            return table
+        kept = np.sort(table["identity"].unique())[:count]
+        return table[table["identity"].isin(kept)].reset_index(drop=True)
+
+    def checkpoint(self) -> Path:
+        """The trained model: the one in the data folder, or else in the cache folder's `runs`."""
+        shipped = checkpoint_path(self.loss, self.source, self.profile, self.seed)
+        if not self.settings and self.trained(shipped):
+            return shipped
+        return self.folder() / "model.safetensors"
+
+    def trained(self, path: Path) -> bool:
+        """Whether a file is a model that was trained with the settings the run has now."""
+        try:
+            _, details = read_checkpoint(path)
+        except (FileNotFoundError, ValueError):
+            return False
+        return not differing_settings(details.get("config"), self.config())
+
+    def made(self, record: dict) -> bool:
+        """Whether a record is of this run, with the settings it has now."""
+        about = json.loads(json.dumps(self.about))
+        same = all(record.get(key) == value for key, value in about.items())
+        return same and not differing_settings(record.get("config"), self.config())
+
+    def folder(self) -> Path:
+        """Where the run keeps its state while it trains, and its model; other settings, another."""
+        return cache_folder() / "runs" / f"{self.name}-{self.config().digest()}"
+
+
+def settings_name(settings: dict) -> str:
+    """Settings as part of a file name; a path among them loses its separators."""
+    name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
+    return re.sub(r"[\\/:]+", "_", name)
+
+
+def training_images(source: str) -> pd.DataFrame:
+    """Training images of a dataset; with "-all" after its name, all its images."""
+    if source.endswith("-all"):
+        return all_images(load_dataset(source.removesuffix("-all")))
+    return load_dataset(source).train
+
+
+def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
+    """Open every image of sources and targets, before a training would meet a bad one.
+
+    Args:
+        pairs: names of a dataset that is trained on and of one that is tested on.
+
+    Raises:
+        UnreadableImageError: images cannot be read; it says which and how many.
+        FileNotFoundError, ValueError: as `load_test`.
+    """
+    tables = {}
+    for source, target in dict.fromkeys(pairs):
+        dataset = load_test(target)
+        tables[f"{source}, training"] = training_images(source)
+        tables[f"{target}, query and gallery"] = pd.concat([dataset.query, dataset.gallery])
+    for what, table in tables.items():
+        with counting_unreadable(table, what):
+            for path in unreadable_images(table["path"])[:1]:
+                load_image(path)  # raises, and the error that leaves here counts them all
+
+
+def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
+    """Where a model that comes with the book lies: `data/checkpoints/<run>.safetensors`."""
+    name = f"{loss}-{source}-{profile}-seed{seed}"
+    return results_folder().parent / "checkpoints" / f"{name}.safetensors"
+
+
+def train_run(
+    run: Run,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    run_folder: str | Path | None = None,
+    progress: bool = False,
+    skip_unreadable: bool = False,
+    tensorboard: bool = False,
+) -> Path:
+    """Train; write the model and the record of the run.
+
+    Args:
+        run: what to train.
+        checkpoint: where to write the model; None means the run's folder in the cache.
+        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+        run_folder: where to keep the state after every epoch, to go on from after an interruption,
+            a log, and a description of the run.
+        progress: show progress bars.
+        skip_unreadable: open every image first, and leave out those that cannot be read.
+        tensorboard: write a log for TensorBoard into the run folder too.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UnreadableImageError: images cannot be read; it says which and how many.
+        FileNotFoundError: the run wants a teacher that is not trained yet.
+    """
+    path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
+    whole = table = run.table()
+    if skip_unreadable:
+        table = readable_rows(whole, f"{run.source}, training", progress)
+    make_folder(path.parent)  # now, and not after the training
+    taught_by = run.teacher()
+    teacher = None if taught_by is None else load_model(taught_by.checkpoint())
+    trainer = Trainer(
+        run.config(),
+        table,
+        device=device,
+        run_folder=run_folder,
+        tensorboard=tensorboard,
+        teacher=teacher,
+    )
+    if run_folder is not None and process_rank() == 0:
+        words = [f"--device={device}"] if device is not None else []
+        words += ["--skip-unreadable"] if skip_unreadable else []
+        words += ["--tensorboard"] if tensorboard else []
+        lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
+        _describe(run, trainer, Path(run_folder), path, words, lost)
+    start, done_before = time.perf_counter(), trainer.epoch
+    with counting_unreadable(table, f"{run.source}, training"):
+        model = trainer.train(progress=progress)
+    seconds = time.perf_counter() - start
+    record = {
+        "experiment": "train",
+        **run.about,
+        "config": dataclasses.asdict(trainer.config),
+        "images": len(table),
+        **({"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}),
+        "num_identities": model.num_classes,
+        "history": trainer.history,
+        "seconds": round(seconds, 1),
+        "epochs_timed": trainer.epoch - done_before,
+        **provenance(trainer.device),
+    }
+    if process_rank() == 0:
+        save_model(path, model)
+    write_record("train", run.name, record)
+    barrier()  # now every process may read them
+    return path
+
+
+def _describe(
+    run: Run, trainer: Trainer, folder: Path, model: Path, words: list[str], more: dict
+) -> None:
+    """Say in the run folder what it is; settings without a flag are given in Python."""
+    name = f"Run({run.loss!r}, {run.source!r}, {run.profile!r}, {run.seed}, {run.settings!r})"
+    trains = command_line("train", run.about, "--run-folder", str(folder), *words)
+    tests = command_line("evaluate", run.about, "TARGET")
+    about = {
+        "command": trains or f"train_run({name}, run_folder={str(folder)!r})",
+        "evaluate": tests or f"evaluate_trial(Trial({name}, 'TARGET', post=True))",
+        "model": str(model),
+        "run": run.about,
+        "config": dataclasses.asdict(trainer.config),
+        "images": len(trainer.table),
+        **more,
+        "identities": trainer.model.num_classes,
+        "cameras": int(trainer.table["camera"].nunique()),
+        "epoch": trainer.epoch,
+        **provenance(trainer.device),
+    }
+    describe_run(folder, about)
+
+
+def pair_similarities(
+    run: Run, target: str | ReidDataset, *, device: str | None = None, keep: bool = True
+) -> dict[str, np.ndarray]:
+    """Similarities of a trained model on a dataset's query and gallery images, all pairs.
+
+    Those of QAConv's matcher are at temperature 10, as the released code hands them to re-ranking;
+    `probabilities` takes them back to temperature 1.
+
+    Args:
+        run: a run whose model is there.
+        target: the dataset, or its name.
+        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+        keep: keep them in the cache folder, under the contents of checkpoint and dataset, and take
+            them from there at the next call.
+
+    Returns:
+        "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
+
+    Raises:
+        ValueError: the dataset has no query and gallery images.
+        UnreadableImageError: images cannot be read; it says which and how many.
+    """
+    path = run.checkpoint()
+    dataset = load_test(target) if isinstance(target, str) else target
+    tested = pd.concat([dataset.query, dataset.gallery])
+    images = tested["path"]
+    key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
+    key.update(
+        "\n".join(map(str, images)).encode(errors="surrogateescape")
+    )  # the folder's name holds the archive's hash
+    kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
+    if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
+        try:
+            with np.load(kept) as stored:
+                return dict(stored)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            pass  # damaged: compute it again
+    model = load_model(path, device or default_device())
+    with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
+        queries = extract_in_shares(model, dataset.query)
+        gallery = extract_in_shares(model, dataset.gallery)
+    temperature = 10.0 if compares_maps(run.loss) else 1.0
+    found = {
+        name: similarity_in_shares(model, a, b, temperature=temperature).numpy(force=True)
+        for name, a, b in (
+            ("query_gallery", queries, gallery),
+            ("query_query", queries, queries),
+            ("gallery_gallery", gallery, gallery),
+        )
+    }
+    if keep and process_rank() == 0:
+        content = io.BytesIO()
+        np.savez(content, **found)  # type: ignore[arg-type]  # none is called allow_pickle
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, content.getvalue())
+    return found
+
+
+def probabilities(
+    similarity: np.ndarray, loss: str, calibration: list[float] | None = None
+) -> np.ndarray:
+    """What TLift wants: probabilities of "same person" from `pair_similarities`.
+
+    Args:
+        similarity: any shape.
+        loss: where it compares maps the logits are taken from temperature 10 to 1.
+        calibration: for a pooled model, slope and offset that make a logit of its similarity.
+    """
+    if compares_maps(loss):
+        clipped = np.clip(similarity.astype(np.float64), 1e-12, 1 - 1e-12)
+        return expit(10 * logit(clipped)).astype(np.float32)
+    slope, offset = calibration or (1.0, 0.0)
+    return expit(slope * similarity + offset).astype(np.float32)
+
+
+def rerank(pairs: dict[str, np.ndarray]) -> np.ndarray:
+    """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance."""
+    return 1 - k_reciprocal_rerank(
+        1 - pairs["query_gallery"], 1 - pairs["query_query"], 1 - pairs["gallery_gallery"]
+    )
+
+
+def times(dataset: ReidDataset) -> tuple[pd.Series, pd.Series, pd.Series, pd.Series]:
+    """Cameras and seconds of query and gallery, as `tlift` and `tfusion` take them."""
+    query, gallery = dataset.query, dataset.gallery
+    return query["camera"], query["seconds"], gallery["camera"], gallery["seconds"]
+
+
+def similarity_stages(
+    pairs: dict[str, np.ndarray],
+    dataset: ReidDataset,
+    loss: str,
+    calibration: list[float] | None = None,
+) -> dict[str, np.ndarray]:
+    """Similarities of the query with the gallery after each stage of post-processing (Table 2).
+
+    Re-ranking takes one minus the similarity; TLift takes probabilities, and after re-ranking one
+    minus the distance.
+
+    Args:
+        pairs: what `pair_similarities` returns.
+        dataset: the dataset they belong to.
+        loss: what the model was trained with.
+        calibration: see `probabilities`.
+
+    Returns:
+        By name of the stage; those with TLift only where the dataset has times.
+    """
+    stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs)}
+    if dataset.has_time:
+        calibrated = probabilities(pairs["query_gallery"], loss, calibration)
+        stages["+TLift"] = tlift(calibrated, *times(dataset))
+        stages["+RR+TLift"] = tlift(stages["+RR"], *times(dataset))
+    return stages
+
+
+def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) -> RankingScores:
+    """Evaluate similarities (q, g) of the images of two tables."""
+    return evaluate_ranking(
+        similarity, query["identity"], gallery["identity"], query["camera"], gallery["camera"]
+    )
+
+
+def summary(scores: RankingScores, per_query: bool = True) -> dict:
+    """What records keep of the scores: shares from 0 to 1, and three lists with one number a query.
+
+    The lists hold the identity, the average precision (step sum) and the rank of the first match
+    of every query that has a match.
+    """
+    found = {
+        "rank1": scores.rank(1),
+        "rank5": scores.rank(5),
+        "rank10": scores.rank(10),
+        "mean_ap": scores.mean_ap,
+        "mean_ap_trapezoid": scores.mean_ap_trapezoid,
+        "mean_inp": scores.mean_inp,
+    }
+    kept: dict[str, Any] = {key: round(float(value), 5) for key, value in found.items()}
+    if per_query:
+        valid = scores.per_query[scores.per_query["valid"]]
+        kept["identity"] = [int(v) for v in valid["identity"]]
+        kept["average_precision"] = [round(float(v), 4) for v in valid["average_precision"]]
+        kept["first_match_rank"] = [int(v) for v in valid["first_match_rank"]]
+    return kept

@@ -1,0 +1,77 @@
+"""Where a dataset lies, and what to say when it does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qaconv_lib.layouts import LAYOUTS, Layout
+from qaconv_lib.layouts.archives import unpack_archive
+
+
+def find_csv(name: str, places: list[Path]) -> Path:
+    """The CSV file of that name in the first place that has it, or that is it."""
+    if Path(name).name != name:
+        raise ValueError(
+            f"{name!r} must be a file name without its folder; name the folder with root= (--root) "
+            "or QACONV_DATA"
+        )
+    for place in places:
+        path = place if place.name == name and place.is_file() else place / name
+        if path.is_file():
+            return path
+    looked = ", ".join(map(str, places)) or "no folder at all"
+    raise FileNotFoundError(f"{name} not found in {looked}; name its folder with QACONV_DATA")
+
+
+def find_folder(
+    layout: Layout, archive: str | None, places: list[Path], given: bool
+) -> Path | None:
+    """First folder of the dataset in ``places``; ``given`` says that the caller named the place."""
+    for place in places:
+        if archive is not None:
+            bundle = place / f"{archive}.zip" if place.is_dir() else place
+            if bundle.is_file():
+                return unpack_archive(bundle)
+            if (folder := layout.find(place / archive)) is not None:
+                return folder
+        if (given or archive is None) and (folder := layout.find(place)) is not None:
+            return folder
+    return None
+
+
+def not_found(
+    name: str,
+    layout: Layout,
+    archive: str | None,
+    places: list[Path],
+    root: str | os.PathLike[str] | None,
+) -> str:
+    """Why there is no such dataset: a sentence for the error."""
+    looked = ", ".join(str(place) for place in places) or "no folder at all"
+    if root is not None and not Path(root).exists():
+        return f"{name}: there is no folder {root}"
+    wanted = f"a folder {layout.folders[0]} with {layout.describe()}"
+    hint = _what_is_there(layout, places, given=root is not None)
+    if archive is not None:
+        return (
+            f"{name}: neither {archive}.zip nor {wanted} found in {looked}; {hint}"
+            f"draw it with `python -m qaconv_lib synthesize {archive}`, "
+            "or name its place with root= or QACONV_DATA"
+        )
+    return f"{name}: {wanted} not found in {looked}; {hint}name its place with root= or QACONV_DATA"
+
+
+def _what_is_there(layout: Layout, places: list[Path], given: bool) -> str:
+    """Why a place may not do: part of the dataset, another one, or something else lies there."""
+    for place in places:
+        if lacking := layout.lacking(place):
+            return f"{lacking}, so part of it was not unpacked; "
+    if not given:
+        return ""
+    for name, other in LAYOUTS.items():
+        if (folder := other.find(places[0])) is not None:
+            return f"{folder} looks like {other.title} ({name}); "
+    entries = sorted(path.name for path in places[0].iterdir()) if places[0].is_dir() else []
+    shown = ", ".join(entries[:5]) + " ..." * (len(entries) > 5)
+    return f"{places[0]} holds {shown or 'nothing'}; "

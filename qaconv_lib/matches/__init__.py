@@ -1,0 +1,1 @@
+"""Measured correspondences, and the data of the explorer."""

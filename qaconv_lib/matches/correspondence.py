@@ -1,0 +1,181 @@
+"""Do best matches link the same part of the body? (chapter 11)
+
+The miniatures say for each pixel of a test image what it shows (`load_part_map`). So a match can be
+right or wrong: it is right if the two locations that it links show the same part. Left and right
+are one part here, for a network that was trained with mirrored images cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qaconv_lib.miniatures.domains import PART_NAMES
+
+_NO_SIDES = [name.removeprefix("left ").removeprefix("right ") for name in PART_NAMES]
+#: What a location can show: the parts of `PART_NAMES`, left and right together.
+SHOWN = tuple(dict.fromkeys(_NO_SIDES))
+#: Those of the person the image is about.
+BODY_PARTS = tuple(n for n in SHOWN if n not in ("background", "other person", "occluder"))
+_SHOWN_BY = np.array([SHOWN.index(name) for name in _NO_SIDES])  # of each label of a part map
+_BODY = np.array([name in BODY_PARTS for name in SHOWN])
+#: Share of a location's pixels that must show the person, unless said otherwise.
+LEAST = 0.25
+_NOISE = 8  # of 255, a difference of colour that does not count
+_HIDING = [PART_NAMES.index(name) for name in ("other person", "occluder")]
+
+
+def cell_parts(part_map: Any, height: int, width: int, least: float = LEAST) -> np.ndarray:
+    """What each location of a feature map shows.
+
+    A location shows the person if at least the share `least` of its pixels does, and of the person
+    the part that has the most of them. Otherwise it shows what most of its other pixels show.
+
+    Args:
+        part_map: (H, W) indices into `PART_NAMES`, as `load_part_map` gives them.
+        height: rows of the feature map, at most H.
+        width: columns of the feature map, at most W.
+        least: above 0, at most 1.
+
+    Returns:
+        (height*width,) indices into `SHOWN`, row by row; of equals the first.
+
+    Raises:
+        ValueError: a part map that is not two-dimensional or is smaller than the feature map,
+            labels that are none, or another `least`.
+    """
+    part_map = np.asarray(part_map)
+    if part_map.ndim != 2:
+        raise ValueError(f"part_map must have shape (H, W), got {part_map.shape}")
+    cell = _cell_of_pixels(part_map.shape, height, width)
+    if part_map.min() < 0 or part_map.max() >= len(_SHOWN_BY):
+        raise ValueError(
+            f"labels must lie in 0..{len(_SHOWN_BY) - 1}, got {part_map.min()} to {part_map.max()}"
+        )
+    if not 0 < least <= 1:
+        raise ValueError(f"least must lie above 0 and be at most 1, got {least}")
+    counts = np.bincount(
+        (cell * len(SHOWN) + _SHOWN_BY[part_map]).ravel(), minlength=height * width * len(SHOWN)
+    ).reshape(height * width, len(SHOWN))
+    person = counts[:, _BODY].sum(axis=1) >= least * counts.sum(axis=1)
+    return np.where(_BODY == person[:, None], counts, -1).argmax(axis=1)
+
+
+def hidden_share(part_map: Any) -> float:
+    """Share of the pixels that show something in front of or beside the person."""
+    return float(np.isin(part_map, _HIDING).mean())
+
+
+def _cell_of_pixels(size: tuple[int, int], height: int, width: int) -> np.ndarray:
+    """The location that each pixel of an image lies under, (H, W)."""
+    if not (1 <= height <= size[0] and 1 <= width <= size[1]):
+        raise ValueError(f"an image of {size} pixels has no map of {height} x {width} locations")
+    rows, columns = (
+        np.arange(pixels) * cells // pixels
+        for pixels, cells in zip(size, (height, width), strict=True)
+    )
+    return rows[:, None] * width + columns
+
+
+def changed_cells(first: Any, second: Any, height: int, width: int) -> np.ndarray:
+    """Locations of a feature map under which two images differ in at least `LEAST` of the pixels.
+
+    Args:
+        first: (H, W, 3) uint8.
+        second: (H, W, 3) uint8.
+        height: rows of the feature map.
+        width: columns of the feature map.
+
+    Returns:
+        (height*width,) bool. A pixel differs if one of its colours does by more than 8 of 255.
+
+    Raises:
+        ValueError: images of different shapes, or as `cell_parts`.
+    """
+    first, second = np.asarray(first, dtype=np.int16), np.asarray(second, dtype=np.int16)
+    if first.ndim != 3 or first.shape != second.shape:
+        raise ValueError(
+            f"the images must have one shape (H, W, 3), got {first.shape} and {second.shape}"
+        )
+    differs = (np.abs(first - second) > _NOISE).any(axis=2)
+    cell = _cell_of_pixels(differs.shape, height, width).ravel()
+    return np.bincount(cell, differs.ravel()) >= LEAST * np.bincount(cell)
+
+
+def right_links(query_parts: Any, gallery_parts: Any) -> np.ndarray:
+    """Which pairs of locations show the same part of the body.
+
+    Args:
+        query_parts: (k,) as `cell_parts` gives them.
+        gallery_parts: (l,) likewise.
+
+    Returns:
+        (k, l) bool; pairs that show no body are False.
+    """
+    query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
+    return (query_parts[:, None] == gallery_parts) & _BODY[query_parts][:, None]
+
+
+def match_table(
+    query_maps: Tensor, gallery_maps: Tensor, query_parts: Any, gallery_parts: Any
+) -> pd.DataFrame:
+    """The best match of every query location of pairs of images, and what it links.
+
+    Args:
+        query_maps: shape (n, d, h, w), unit channels; pair `i` is `query_maps[i]` and
+            `gallery_maps[i]`.
+        gallery_maps: shape (n, d, h, w), unit channels.
+        query_parts: (n, h*w) as `cell_parts` gives them.
+        gallery_parts: (n, h*w) likewise.
+
+    Returns:
+        n * h*w rows, those of a pair one after the other. Columns: `pair`, `location`, `part`
+        (what the query location shows, a word of `SHOWN`), `place` (location of the best match),
+        `found` (what that shows), `similarity` (its cosine), `mutual` (whether each is the
+        other's best), `on_body` (the query location shows the person), `visible` (the gallery
+        image shows that part of the person somewhere), `right` (the match links the same part of
+        the body), `same_place` (the gallery location at the same place would be right) and
+        `chance` (how often a location drawn from those of the gallery image that show the person
+        would be right).
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
+    if query_maps.dim() != 4 or query_maps.shape != gallery_maps.shape:
+        raise ValueError(
+            f"query_maps and gallery_maps must have one shape (n, d, h, w), got "
+            f"{tuple(query_maps.shape)} and {tuple(gallery_maps.shape)}"
+        )
+    pairs, locations = len(query_maps), query_maps.shape[2] * query_maps.shape[3]
+    for name, parts in (("query_parts", query_parts), ("gallery_parts", gallery_parts)):
+        if parts.shape != (pairs, locations):
+            raise ValueError(f"{name} must have shape {(pairs, locations)}, got {parts.shape}")
+    with torch.no_grad():
+        table = query_maps.flatten(2).transpose(1, 2) @ gallery_maps.flatten(2)  # (n, h*w, h*w)
+        similarity, place = (part.numpy(force=True) for part in table.max(dim=2))
+        back = table.argmax(dim=1).numpy(force=True)  # (n, h*w) best query location of each
+    every = np.broadcast_to(np.arange(locations), (pairs, locations))
+    found = np.take_along_axis(gallery_parts, place, axis=1)
+    alike = query_parts[:, :, None] == gallery_parts[:, None, :]  # (n, h*w, h*w)
+    on_body, body = _BODY[query_parts], _BODY[gallery_parts]
+    names = np.array(SHOWN, dtype=object)
+    columns = {
+        "pair": np.arange(pairs).repeat(locations).reshape(pairs, locations),
+        "location": every,
+        "part": names[query_parts],
+        "place": place,
+        "found": names[found],
+        "similarity": similarity.astype(np.float64),
+        "mutual": np.take_along_axis(back, place, axis=1) == every,
+        "on_body": on_body,
+        "visible": on_body & alike.any(axis=2),
+        "right": on_body & (found == query_parts),
+        "same_place": on_body & (query_parts == gallery_parts),
+        "chance": on_body * alike.sum(axis=2) / np.maximum(body.sum(axis=1), 1)[:, None],
+    }
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})

@@ -1,0 +1,290 @@
+"""Pictures of persons, with a label for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .domains import PART, Domain, check_domain
+from .figure import build_figure
+from .geometry import FAR, Primitive, Raster, rotation_y
+from .obstacles import sample_obstacle
+from .people import Person
+from .pose import sample_pose
+from .scenery import scene_picture
+from .scenes import FRAME, Camera
+from .shading import develop, ground_shadow, shade
+
+_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
+OVERSAMPLE = 1.5  # rendered rows and columns for each of the picture's
+Window = tuple[float, float, float, float]
+
+
+class Drawing(NamedTuple):
+    """A picture and its part labels.
+
+    Attributes:
+        image: (H, W, 3) uint8, before JPEG compression.
+        parts: (H, W) uint8, indices into :data:`~qaconv_lib.miniatures.domains.PART_NAMES`.
+    """
+
+    image: np.ndarray
+    parts: np.ndarray
+
+
+class _Placed(NamedTuple):
+    """Primitives with their place in the world and a label that overrides their own."""
+
+    shapes: list[Primitive]
+    turn: np.ndarray
+    position: np.ndarray
+    label: int | None
+
+    def world(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points (N, 3) along the axes, and their radii (N,)."""
+        points, radii = [], []
+        for shape in self.shapes:
+            reach = max(shape.scale) if not shape.box else 0.8 * max(shape.scale)
+            for share in (0.0, 0.5, 1.0):
+                points.append(shape.start + share * (shape.end - shape.start))
+                radius = shape.radii[0] + share * (shape.radii[1] - shape.radii[0])
+                radii.append(reach if shape.box else radius * reach)
+        return np.array(points) @ self.turn.T + self.position, np.array(radii)
+
+
+def _check(camera: object, domain: object, size: tuple[int, int], bystanders: Sequence) -> None:
+    check_domain(domain)
+    if not isinstance(camera, Camera):
+        raise TypeError(f"camera must be a Camera, got {type(camera).__name__}")
+    if len(size) != 2 or min(size) < 16:
+        raise ValueError(f"size must be (rows, columns), both at least 16, got {size}")
+    for person in bystanders:
+        if not isinstance(person, Person):
+            raise TypeError(f"bystanders must be Persons, got {type(person).__name__}")
+
+
+def _generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Independent generators for the parts of one picture, so that they do not disturb others."""
+    return [np.random.default_rng(int(seed)) for seed in rng.integers(1 << 62, size=count)]
+
+
+def _place(
+    person: Person,
+    domain: Domain,
+    position: np.ndarray,
+    heading: float,
+    label: int | None,
+    rng: np.random.Generator,
+) -> _Placed:
+    azimuth = np.arctan2(-position[0], -position[2])
+    shapes = build_figure(person, sample_pose(person, rng, domain.standing))
+    return _Placed(shapes, rotation_y(heading + azimuth), position, label)
+
+
+def _spot(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """A place on the ground within the frame (3,)."""
+    distance = rng.uniform(*camera.distance)
+    half = 0.5 * FRAME[1] / camera.focal * distance
+    return np.array([rng.uniform(-0.72, 0.72) * half, 0.0, -distance])
+
+
+def _tight_window(placed: _Placed, camera: Camera) -> Window:
+    """Smallest window around a figure, a little wider than long limbs need."""
+    points, radii = placed.world()
+    depth = -camera.to_camera(points)[:, 2]
+    pixels, reach = camera.project(points), camera.focal * np.minimum(radii, 0.16) / depth
+    left, right = np.min(pixels[:, 0] - reach), np.max(pixels[:, 0] + reach)
+    top, bottom = np.min(pixels[:, 1] - reach), np.max(pixels[:, 1] + reach)
+    height = 1.03 * (bottom - top)
+    width = np.clip(1.06 * (right - left), 0.40 * height, 0.56 * height)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _detect(window: Window, domain: Domain, rng: np.random.Generator) -> Window:
+    """The box a detector would give: shifted, scaled, perhaps without the feet."""
+    left, top, right, bottom = window
+    width, height = right - left, bottom - top
+    amount = domain.box_jitter
+    scale = rng.uniform(*domain.box_bias) * np.exp(amount * 0.7 * rng.normal())
+    aspect = np.exp(amount * 0.6 * rng.normal())
+    x = (left + right) / 2 + 0.8 * amount * width * rng.normal()
+    y = (top + bottom) / 2 + 0.45 * amount * height * rng.normal()
+    height, width = height * scale, width * scale * aspect
+    top, bottom = y - height / 2, y + height / 2
+    if rng.random() < domain.cut_feet:
+        bottom -= rng.uniform(0.08, 0.28) * height
+    return (x - width / 2, top, x + width / 2, bottom)
+
+
+def _inside_frame(window: Window) -> Window:
+    """The window moved (and, if it must, shrunk) so that it lies in the frame."""
+    half_h, half_w = FRAME[0] / 2 - 1, FRAME[1] / 2 - 1
+    left, top, right, bottom = window
+    shift_x = max(0.0, -half_w - left) - max(0.0, right - half_w)
+    shift_y = max(0.0, -half_h - top) - max(0.0, bottom - half_h)
+    return (
+        max(left + shift_x, -half_w),
+        max(top + shift_y, -half_h),
+        min(right + shift_x, half_w),
+        min(bottom + shift_y, half_h),
+    )
+
+
+def _expose(
+    camera: Camera,
+    window: Window,
+    placed: Sequence[_Placed],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+) -> Drawing:
+    """Draw everything in a window of the frame and develop it."""
+    rows, columns = round(OVERSAMPLE * size[0]), round(OVERSAMPLE * size[1])
+    raster = Raster((rows, columns), window, camera.focal)
+    rotation = camera.rotation
+    for group in placed:
+        offset = camera.to_camera(group.position)
+        turn = rotation @ group.turn
+        for shape in group.shapes:
+            raster.draw(shape, turn, offset, group.label)
+    left, top, right, bottom = _inside_frame(window)
+    half_h, half_w = FRAME[0] / 2, FRAME[1] / 2
+    crop = scene_picture(camera).resize(
+        (columns, rows),
+        Image.Resampling.BILINEAR,
+        box=(left + half_w, top + half_h, right + half_w, bottom + half_h),
+    )
+    radiance = _LINEAR[np.asarray(crop)]
+    if placed:
+        bodies = [group.world() for group in placed]
+        factor = ground_shadow(
+            camera,
+            window,
+            np.concatenate([points for points, _ in bodies]),
+            np.concatenate([radii for _, radii in bodies]),
+        )
+        enlarged = Image.fromarray(factor).resize((columns, rows), Image.Resampling.BICUBIC)
+        radiance = radiance * np.asarray(enlarged)[..., None]
+    drawn = raster.depth < FAR
+    radiance = np.where(drawn[..., None], shade(raster, camera, rng), radiance)
+    r = ((np.arange(size[0]) + 0.5) * OVERSAMPLE).astype(int)
+    c = ((np.arange(size[1]) + 0.5) * OVERSAMPLE).astype(int)
+    return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
+
+
+def _companion(
+    domain: Domain,
+    position: np.ndarray,
+    people: Sequence[Person],
+    in_front: bool,
+    rng: np.random.Generator,
+) -> _Placed:
+    """Another person beside, behind or in front of somebody at ``position``."""
+    person = people[int(rng.integers(len(people)))]
+    side = rng.choice([-1, 1]) * (rng.uniform(0.25, 0.5) if in_front else rng.uniform(0.35, 0.75))
+    ahead = rng.uniform(0.5, 1.1) if in_front else -rng.uniform(0.0, 2.5)
+    spot = position + np.array([side, 0.0, ahead])
+    return _place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
+
+
+def render_person(
+    person: Person,
+    camera: Camera,
+    domain: Domain,
+    rng: np.random.Generator,
+    *,
+    heading: float | None = None,
+    bystanders: Sequence[Person] = (),
+    labelled_box: bool = False,
+    size: tuple[int, int] = (128, 64),
+) -> Drawing:
+    """Draw one person as one camera sees them.
+
+    Two calls with generators in the same state and different ``labelled_box`` show the same
+    person, pose, company and scene; only the box differs.
+
+    Args:
+        person: whom to draw.
+        camera: the camera.
+        domain: its probabilities of occlusion, company and box errors are used.
+        rng: source of randomness; equal states give equal drawings.
+        heading: walking direction in radians relative to the camera; 0 faces it, pi turns the
+            back to it, pi / 2 walks towards the picture's right. None: drawn from the camera's
+            habit.
+        bystanders: persons who may walk beside, behind or in front.
+        labelled_box: tight box, as a person would mark it, instead of a detector's.
+        size: rows and columns of the picture.
+
+    Returns:
+        The picture and its part labels.
+    """
+    _check(camera, domain, size, bystanders)
+    if not isinstance(person, Person):
+        raise TypeError(f"person must be a Person, got {type(person).__name__}")
+    place_rng, pose_rng, company_rng, box_rng, light_rng = _generators(rng, 5)
+    position = _spot(camera, place_rng)
+    habit = camera.headings[int(place_rng.integers(len(camera.headings)))]
+    habit += camera.heading_spread * place_rng.normal()
+    placed = [
+        _place(person, domain, position, habit if heading is None else heading, None, pose_rng)
+    ]
+    window = _tight_window(placed[0], camera)
+    if company_rng.random() < domain.occlusion:
+        if bystanders and company_rng.random() < 0.35:
+            placed.append(_companion(domain, position, bystanders, True, company_rng))
+        else:
+            placed.append(
+                _Placed(sample_obstacle(company_rng), np.eye(3), position, PART["occluder"])
+            )
+    if bystanders and company_rng.random() < domain.company:
+        placed.append(_companion(domain, position, bystanders, False, company_rng))
+    if not labelled_box:
+        window = _detect(window, domain, box_rng)
+    return _expose(camera, window, placed, size, light_rng)
+
+
+def render_background(
+    camera: Camera,
+    domain: Domain,
+    rng: np.random.Generator,
+    *,
+    size: tuple[int, int] = (128, 64),
+    bystanders: Sequence[Person] = (),
+) -> Drawing:
+    """Draw a false detection: a piece of the scene, perhaps with a sliver of somebody.
+
+    Args:
+        camera: the camera.
+        domain: the camera's domain.
+        rng: source of randomness.
+        size: rows and columns of the picture.
+        bystanders: persons of whom a part may show at the edge.
+    """
+    _check(camera, domain, size, bystanders)
+    place_rng, company_rng, light_rng = _generators(rng, 3)
+    position = _spot(camera, place_rng)
+    head = camera.project(position + np.array([0, place_rng.uniform(1.3, 2.1), 0]))
+    foot = camera.project(position)
+    height = foot[1] - head[1]
+    width = height * place_rng.uniform(0.42, 0.56)
+    y = foot[1] - height + height * place_rng.uniform(-0.6, 0.35)
+    window = (foot[0] - width / 2, y, foot[0] + width / 2, y + height)
+    placed = []
+    if bystanders and company_rng.random() < 0.35:
+        person = bystanders[int(company_rng.integers(len(bystanders)))]
+        aside = company_rng.choice([-1, 1]) * company_rng.uniform(0.45, 0.65)
+        spot = position + np.array([aside, 0.0, 0.0])
+        placed.append(
+            _place(
+                person,
+                domain,
+                spot,
+                company_rng.uniform(-np.pi, np.pi),
+                PART["other person"],
+                company_rng,
+            )
+        )
+    return _expose(camera, _inside_frame(window), placed, size, light_rng)

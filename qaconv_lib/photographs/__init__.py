@@ -1,0 +1,1 @@
+"""Matching and searching images of your own."""

@@ -1,0 +1,1 @@
+"""Galleries that do not fit into memory: the feature store and the shortlist search."""

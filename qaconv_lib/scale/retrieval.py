@@ -1,0 +1,291 @@
+"""Searching large galleries: on disk, in two stages, on several processes (chapter 13).
+
+In two stages: the first compares pooled vectors, which is fast and forgets where things were. The
+second scores the images that came first by QAConv, exactly as `match_gallery` does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from qaconv_lib._processes import gather, process_count, process_rank, share
+from qaconv_lib.matching import (
+    QAConv,
+    check_length,
+    check_rows,
+    check_tensor,
+    check_vectors,
+    match_gallery,
+)
+from qaconv_lib.models import ReidModel
+from qaconv_lib.scale.store import MapStore
+
+# Numbers of a shortlist's maps gathered at once: 8 MB, so that no large memory comes and goes.
+_GATHERED_ELEMENTS = 1 << 21
+
+
+def match_store(
+    matcher: QAConv,
+    query_maps: Tensor,
+    store: MapStore,
+    *,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Tensor:
+    """Score a whole gallery on disk, block by block; `match_gallery` in all else.
+
+    Args:
+        matcher: a trained `QAConv`.
+        query_maps: shape (q, d, h, w), unit channels.
+        store: the gallery. Its maps are half-precision numbers, so scores differ from those of the
+            original maps in the third or fourth digit.
+        temperature: divides the logits.
+        dtype: type for the correlation.
+        progress: show a progress bar over the gallery.
+
+    Returns:
+        Similarities in [0, 1], shape (q, len(store)), float32.
+
+    Raises:
+        TypeError: `store` is not a MapStore; else as for `match_gallery`.
+        ValueError: as for `match_gallery`.
+    """
+    if not isinstance(store, MapStore):
+        raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
+    # Refuses what does not fit, also where the store is empty.
+    none = torch.empty(0, *store.shape)
+    similarity = match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
+    similarity = similarity.new_empty(len(query_maps), len(store))
+    with tqdm(total=len(store), unit="image", disable=not progress) as bar:
+        for place, maps in store.blocks():
+            similarity[:, place] = match_gallery(
+                matcher, query_maps, maps, temperature=temperature, dtype=dtype
+            )
+            bar.update(len(maps))
+    return similarity
+
+
+def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
+    """The first stage: the gallery images whose pooled vectors are nearest to each query's.
+
+    Args:
+        query_vectors: shape (q, d), from `pool_maps`.
+        gallery: vectors (g, d), all of which are compared; or a faiss index of them over the inner
+            product, approximate or not.
+        length: how many images to name.
+
+    Returns:
+        Rows of the gallery, int64 (q, length), nearest first.
+
+    Raises:
+        TypeError: vectors that are no tensors, or a gallery that is neither tensor nor index.
+        ValueError: a length below 1 or above the gallery's size, vectors that do not fit or are not
+            finite, or an index over another metric or that found fewer images than asked for.
+    """
+    is_index = check_vectors(query_vectors, gallery)
+    length = check_length(length, gallery.ntotal if is_index else len(gallery))
+    if not is_index:
+        gallery = gallery.to(query_vectors)
+        return torch.cat(
+            [(block @ gallery.T).topk(length).indices for block in query_vectors.split(256)]
+        )
+    queries = np.ascontiguousarray(query_vectors.numpy(force=True), dtype=np.float32)
+    rows = torch.from_numpy(gallery.search(queries, length)[1])
+    if (rows < 0).any():
+        short = int((rows < 0).any(dim=1).sum())
+        raise ValueError(
+            f"the index found fewer than {length} images for {short} of {len(rows)} queries; "
+            "let it visit more cells (nprobe, efSearch) or ask for fewer images"
+        )
+    return rows
+
+
+def match_shortlist(
+    matcher: QAConv,
+    query_maps: Tensor,
+    gallery: Tensor | MapStore,
+    rows: Tensor,
+    *,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Tensor:
+    """The second stage: exact similarities of each query with its own gallery images.
+
+    Args:
+        matcher: a trained `QAConv`.
+        query_maps: shape (q, d, h, w), unit channels.
+        gallery: maps (g, d, h, w), or a store of them.
+        rows: rows of the gallery for each query, (q, n), as `shortlist` gives them.
+        temperature: divides the logits.
+        dtype: type for the correlation.
+        progress: show a progress bar over the queries.
+
+    Returns:
+        Similarities in [0, 1], shape (q, n), in the order of `rows`.
+
+    Raises:
+        TypeError: rows that are not whole numbers, or a gallery that is neither tensor nor store.
+        ValueError: shapes that do not fit; else as for `match_gallery`.
+        IndexError: a row that the gallery does not have, such as the -1 of faiss.
+    """
+    from_disk = isinstance(gallery, MapStore)
+    if not from_disk and not isinstance(gallery, Tensor):
+        raise TypeError(
+            f"gallery must be a torch.Tensor or a MapStore, got {type(gallery).__name__}"
+        )
+    if not from_disk:
+        check_tensor("gallery", gallery, "g, d, h, w")
+    # Refuses what does not fit, also where there are no queries or rows.
+    none = torch.empty(0, *(gallery.shape if from_disk else gallery.shape[1:]))
+    match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
+    rows = check_rows(rows, len(gallery))
+    if rows.dim() != 2 or len(rows) != len(query_maps):
+        raise ValueError(
+            f"rows must have shape ({len(query_maps)}, n), one line a query, got "
+            f"{tuple(rows.shape)}"
+        )
+    device = next(matcher.parameters()).device
+    similarity = torch.empty(rows.shape, device=device)
+    size = max(1, _GATHERED_ELEMENTS // query_maps[0].numel()) if len(query_maps) else 1
+    for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
+        for start in range(0, len(own), size):
+            part = own[start : start + size]
+            if isinstance(gallery, MapStore):
+                maps = gallery.maps(part)
+            else:
+                maps = gallery[part.to(gallery.device)]
+            similarity[query, start : start + size] = match_gallery(
+                matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
+            )[0]
+    return similarity
+
+
+def build_index(vectors: Tensor, cells: int | None = None) -> Any:
+    """A faiss index of pooled vectors over the inner product.
+
+    Args:
+        vectors: shape (g, d), of unit length.
+        cells: None compares every vector, exactly. A number sorts them into that many cells, of
+            which a search visits `index.nprobe`: faster, and some images are missed.
+
+    Raises:
+        ImportError: faiss is not installed.
+        ValueError: vectors of another shape or not finite, or fewer vectors than cells.
+    """
+    if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
+        raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("an index needs faiss: pip install faiss-cpu") from error
+    points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
+    index: Any = faiss.IndexFlatIP(points.shape[1])
+    if cells is not None:
+        cells = check_length(cells, len(points), "cells")
+        index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+        index.train(points)
+        index.nprobe = max(1, math.isqrt(cells))
+    index.add(points)
+    return index
+
+
+def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
+    """`model.extract`, every process taking its share.
+
+    Args:
+        model: the same on every process.
+        table: images as `load_dataset` gives them, the same on every process.
+        progress: the first process shows a progress bar.
+
+    Returns:
+        Maps of all images on every process, in the order of the table: (n, d, h, w), on the CPU.
+
+    Raises:
+        ValueError: a table without images.
+        ChildProcessError: another process is gone.
+    """
+    if not len(table):
+        raise ValueError("the table has no images to extract features from")
+    own = share(len(table))
+    if own.start == own.stop:  # fewer images than processes
+        return gather(_no_maps(model))[0]
+    return gather(model.extract(table.iloc[own], progress=progress and not process_rank()))[0]
+
+
+def _no_maps(model: ReidModel) -> Tensor:
+    size = model.backbone.map_size(model.config.height, model.config.width)
+    return torch.empty(0, model.backbone.channels, *size)
+
+
+def similarity_in_shares(
+    model: ReidModel,
+    query_maps: Tensor,
+    gallery_maps: Tensor,
+    *,
+    temperature: float = 1.0,
+    progress: bool = False,
+) -> Tensor:
+    """`model.similarity`, every process taking its share of the gallery.
+
+    Shares are joined in the gallery's order, so the result is that of one process. Of a set against
+    itself one process computes half of the pairs; several compute all of them, each its own share.
+
+    Args:
+        model: the same on every process.
+        query_maps: shape (q, d, h, w), the same on every process.
+        gallery_maps: shape (g, d, h, w), the same on every process.
+        temperature: as for `model.similarity`.
+        progress: the first process shows a progress bar.
+
+    Returns:
+        Similarities in [0, 1], shape (q, g), on every process.
+
+    Raises:
+        ValueError: as for `model.similarity`.
+        ChildProcessError: another process is gone.
+    """
+    if process_count() == 1:
+        return model.similarity(
+            query_maps, gallery_maps, temperature=temperature, progress=progress
+        )
+    own = gallery_maps[share(len(gallery_maps))]
+    scores = model.similarity(
+        query_maps, own, temperature=temperature, progress=progress and not process_rank()
+    )
+    return gather(scores.T.contiguous())[0].T
+
+
+def best_of_shares(scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The best of a gallery of which every process has scored a part of its own.
+
+    Each process hands on only `length` images a query, so what travels does not grow with the
+    gallery.
+
+    Args:
+        scores: similarities of the queries with the images of this process, (q, own g).
+        length: images wanted.
+
+    Returns:
+        Scores and rows, both (q, length), best first; equal scores in the order of the gallery.
+        Rows count through the parts of all processes in rank order.
+
+    Raises:
+        ValueError: all parts together have fewer images.
+    """
+    sizes = gather(torch.tensor([scores.shape[1]], device=scores.device))[0]
+    length = check_length(length, int(sizes.sum()))
+    first = int(sizes[: process_rank()].sum())
+    order = scores.sort(dim=1, descending=True, stable=True)
+    values, rows = order.values[:, :length], order.indices[:, :length] + first
+    values, rows = (joined.T for joined in gather(values.T.contiguous(), rows.T.contiguous()))
+    order = values.sort(dim=1, descending=True, stable=True)
+    return order.values[:, :length], rows.gather(1, order.indices[:, :length])
