@@ -7,6 +7,7 @@ trainer treats all of them alike.
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import torch
@@ -14,8 +15,80 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaconv_lib._processes import gather
-from qaconv_lib.beyond.pairs import MatchingLoss, PairwiseLoss
+from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.memory import ClassMemory
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float = 2.0, valid: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of every pair, weighted by how wrong it is (Eq. 1 and 2, chapter 6).
+
+    For an image and a class let p be the sigmoid of their logit where they belong together, and one
+    minus it elsewhere. The pair costs -(1 - p)**gamma * log(p). Costs are summed over the classes
+    and averaged over the mini-batch; nothing else is rescaled.
+
+    Args:
+        logits: shape (b, c).
+        targets: class indices, shape (b,).
+        gamma: focusing parameter; 0 gives plain binary cross-entropy.
+        valid: bool, shape (c,); classes that are False are left out, e.g. those that a class memory
+            has not seen.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
+    """
+    if logits.dim() != 2 or 0 in logits.shape:
+        raise ValueError(
+            f"logits must have shape (b, c) with b > 0 and c > 0, got {tuple(logits.shape)}"
+        )
+    if targets.shape != logits.shape[:1]:
+        raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
+    if valid is not None and valid.shape != logits.shape[1:]:
+        raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
+    if valid is not None and valid.dtype != torch.bool:
+        raise ValueError(f"valid must be bool, got {valid.dtype}")
+    if targets.dtype.is_floating_point or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
+    if targets.min() < 0 or targets.max() >= logits.shape[1]:
+        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must not be negative, and finite, got {gamma}")
+    positive = F.one_hot(targets.long(), logits.shape[1]).bool()
+    if valid is not None:
+        logits, positive = logits[:, valid], positive[:, valid]
+    signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
+    weight = torch.exp(gamma * F.logsigmoid(-signed))  # (1 - p)**gamma
+    return -(weight * F.logsigmoid(signed)).sum() / len(logits)
+
+
+class MatchingLoss(nn.Module):
+    """What the losses share whose models compare maps by QAConv.
+
+    A subclass gives `forward`, which returns the loss and which images it got right.
+
+    Args:
+        height: rows `h` of the maps.
+        width: columns `w` of the maps.
+        kernel_size: side of the query-adaptive kernels.
+        tied: one FC layer for both directions.
+    """
+
+    def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
+        super().__init__()
+        self.matcher = QAConv(height, width, kernel_size=kernel_size, tied=tied)
+
+    def after_step(self, maps: Tensor, labels: Tensor) -> None:
+        """Nothing, unless a loss keeps a memory."""
+
+    def similarity(
+        self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
+    ) -> Tensor:
+        """Logits of "same person", shape (q, g); see `match_gallery`."""
+        return match_gallery(self.matcher, query_maps, gallery_maps, progress=progress)
 
 
 class QAConvLoss(MatchingLoss):
@@ -110,22 +183,15 @@ class PooledLoss(nn.Module):
 
     @torch.no_grad()
     def similarity(
-        self,
-        query_maps: Tensor,
-        gallery_maps: Tensor,
-        *,
-        temperature: float = 1.0,
-        progress: bool = False,
+        self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
     ) -> Tensor:
-        """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]; `temperature` divides the cosine."""
-        if not temperature >= 1:
-            raise ValueError(f"temperature must be at least 1 for cosines, got {temperature}")
+        """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]."""
         was_training, device = self.training, self.bn.weight.device
         self.eval()
         queries = F.normalize(self.embed(query_maps.to(device)), dim=1)
         gallery = F.normalize(self.embed(gallery_maps.to(device)), dim=1)
         self.train(was_training)
-        return (1 + queries @ gallery.T / temperature) / 2
+        return (1 + queries @ gallery.T) / 2
 
 
 class SoftmaxLoss(PooledLoss):
@@ -273,68 +339,25 @@ class ClassMemoryLoss(PooledLoss):
         self.memory.update(*gather(self._seen()[:, :, None, None], labels))
 
 
-#: Every loss that a model can be trained with.
-LOSSES: dict[str, type[MatchingLoss] | type[PooledLoss]] = {
-    "qaconv": QAConvLoss,
-    "softmax": SoftmaxLoss,
-    "arc": ArcLoss,
-    "center": CenterLoss,
-    "class-memory": ClassMemoryLoss,
-    "pairwise": PairwiseLoss,
-}
-#: Those that the paper compares (Table 1).
+#: The losses that the paper compares (Table 1).
 TABLE1_LOSSES = ("qaconv", "softmax", "arc", "center", "class-memory")
+#: Where each loss that a model can be trained with is defined.
+LOSSES = {
+    "qaconv": "qaconv_lib.losses:QAConvLoss",
+    "softmax": "qaconv_lib.losses:SoftmaxLoss",
+    "arc": "qaconv_lib.losses:ArcLoss",
+    "center": "qaconv_lib.losses:CenterLoss",
+    "class-memory": "qaconv_lib.losses:ClassMemoryLoss",
+    "pairwise": "qaconv_lib.beyond.pairs:PairwiseLoss",
+}
+
+
+def loss_class(name: str) -> type[MatchingLoss] | type[PooledLoss]:
+    """The class of a loss by its name in `LOSSES`."""
+    module, _, attribute = LOSSES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def compares_maps(loss: str) -> bool:
     """Whether a model trained with this loss compares maps by QAConv, and not pooled vectors."""
-    return issubclass(LOSSES[loss], MatchingLoss)
-
-
-# focal ------------------------------------------------------------
-
-
-def focal_loss(
-    logits: Tensor, targets: Tensor, gamma: float = 2.0, valid: Tensor | None = None
-) -> Tensor:
-    """Binary cross-entropy of every pair, weighted by how wrong it is (Eq. 1 and 2, chapter 6).
-
-    For an image and a class let p be the sigmoid of their logit where they belong together, and one
-    minus it elsewhere. The pair costs -(1 - p)**gamma * log(p). Costs are summed over the classes
-    and averaged over the mini-batch; nothing else is rescaled.
-
-    Args:
-        logits: shape (b, c).
-        targets: class indices, shape (b,).
-        gamma: focusing parameter; 0 gives plain binary cross-entropy.
-        valid: bool, shape (c,); classes that are False are left out, e.g. those that a class memory
-            has not seen.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
-    """
-    if logits.dim() != 2 or 0 in logits.shape:
-        raise ValueError(
-            f"logits must have shape (b, c) with b > 0 and c > 0, got {tuple(logits.shape)}"
-        )
-    if targets.shape != logits.shape[:1]:
-        raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
-    if valid is not None and valid.shape != logits.shape[1:]:
-        raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
-    if valid is not None and valid.dtype != torch.bool:
-        raise ValueError(f"valid must be bool, got {valid.dtype}")
-    if targets.dtype.is_floating_point or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
-    if targets.min() < 0 or targets.max() >= logits.shape[1]:
-        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must not be negative, and finite, got {gamma}")
-    positive = F.one_hot(targets.long(), logits.shape[1]).bool()
-    if valid is not None:
-        logits, positive = logits[:, valid], positive[:, valid]
-    signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
-    weight = torch.exp(gamma * F.logsigmoid(-signed))  # (1 - p)**gamma
-    return -(weight * F.logsigmoid(signed)).sum() / len(logits)
+    return loss in ("qaconv", "pairwise")

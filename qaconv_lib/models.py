@@ -22,8 +22,8 @@ from qaconv_lib._files import read_checkpoint, write_checkpoint
 from qaconv_lib.backbones import Backbone, check_fit, make_backbone
 from qaconv_lib.beyond.distillation import check_distillation
 from qaconv_lib.beyond.graph_sampling import check_sampling
-from qaconv_lib.beyond.pairs import MatchingLoss, check_margin
-from qaconv_lib.losses import LOSSES, PooledLoss, compares_maps
+from qaconv_lib.beyond.pairs import check_margin
+from qaconv_lib.losses import LOSSES, MatchingLoss, PooledLoss, compares_maps, loss_class
 from qaconv_lib.transforms import ReidImages
 
 #: What `TrainingConfig.precision` may be.
@@ -214,29 +214,14 @@ class ReidModel(nn.Module):
             return torch.cat(maps)
 
     def similarity(
-        self,
-        query_maps: Tensor,
-        gallery_maps: Tensor,
-        *,
-        temperature: float = 1.0,
-        progress: bool = False,
+        self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
     ) -> Tensor:
-        """Similarity of every query with every gallery image, shape (q, g), in [0, 1]."""
-        return self.criterion.similarity(
-            query_maps, gallery_maps, temperature=temperature, progress=progress
-        )
+        """Score every query against every gallery image: shape (q, g), float32.
 
-    def scores(self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False) -> Tensor:
-        """What a threshold or a calibration takes, shape (q, g), float64 (chapter 14).
-
-        The logit of a similarity, or of a pooled model, whose similarity is none of a probability,
-        the similarity as it is.
+        Models that compare maps give logits, whose sigmoid is a probability; pooled models give
+        (1 + cosine) / 2, which is not one.
         """
-        if not compares_maps(self.config.loss):
-            return self.similarity(query_maps, gallery_maps, progress=progress).double()
-        # At temperature 1 a similarity near 1 would have lost the logit's digits.
-        found = self.similarity(query_maps, gallery_maps, temperature=10.0, progress=progress)
-        return 10 * torch.logit(found.double())
+        return self.criterion.similarity(query_maps, gallery_maps, progress=progress)
 
 
 def make_criterion(
@@ -258,7 +243,7 @@ def make_criterion(
     own = options.get(config.loss, {})
     if config.loss in ("qaconv", "class-memory"):
         own |= {"gamma": config.gamma, "update": config.memory_update}
-    return LOSSES[config.loss](*sizes, **own)
+    return loss_class(config.loss)(*sizes, **own)
 
 
 def default_device() -> torch.device:

@@ -39,9 +39,8 @@ from qaconv_lib._processes import (
 )
 from qaconv_lib.beyond.distillation import Distillation, make_distillation
 from qaconv_lib.beyond.graph_sampling import class_similarities, make_sampler
-from qaconv_lib.beyond.pairs import MatchingLoss
 from qaconv_lib.experiments.measure import peak_megabytes
-from qaconv_lib.losses import compares_maps
+from qaconv_lib.losses import MatchingLoss, compares_maps
 from qaconv_lib.models import (
     ReidModel,
     TrainingConfig,

@@ -100,7 +100,7 @@ def test_it_is_the_record_that_is_found_again(record):
 
 def test_pairs_are_those_of_the_model(few, maps, record):
     model, *both = maps
-    scores = model.scores(*both).numpy(force=True)
+    scores = model.similarity(*both).numpy(force=True)
     for number, query in enumerate(few.query.itertuples()):
         true, hard, other = (few.gallery.iloc[rows[number]] for rows in record["partners"].values())
         assert true["identity"] == query.identity and true["camera"] != query.camera

@@ -240,7 +240,7 @@ def test_tfusion_is_chosen_on_the_source_and_tested_on_the_target(smoke, monkeyp
         assert variants["best" + suffix]["mean_ap"] == max(r["target_mean_ap"] for r in half)
         assert variants["labelled" + suffix]["window"] in (30.0, 300.0)
     duke = load_dataset("mini-duke")
-    reranked = runs.rerank(pair_similarities(run, "mini-duke"))
+    reranked = runs.rerank(pair_similarities(run, "mini-duke"), run.loss)
     fused = tfusion(
         np.clip(reranked, 0, 1),
         *runs.times(duke),

@@ -123,7 +123,7 @@ def test_ranks_go_with_similarities(page, model, maps):
     for query in page["queries"]:
         shown = sorted(query["gallery"], key=lambda one: one["rank"])
         gallery = torch.stack([maps[one["image"]] for one in shown])
-        scores = model.scores(maps[query["image"]][None], gallery)[0]
+        scores = model.similarity(maps[query["image"]][None], gallery)[0]
         assert bool((scores.diff() < 10 * TOLERANCE).all())
 
 
@@ -216,7 +216,7 @@ def test_data_are_those_of_the_record_and_the_model(model, monkeypatch):
     page, paths = explorer_page.explorer_data()
     assert [one["precision"] for one in page["queries"]] == [0.9, 0.4, 0.1]
     maps = model.extract(query), model.extract(gallery)
-    scores = model.scores(*maps).numpy(force=True)
+    scores = model.similarity(*maps).numpy(force=True)
     places = {Path(path).name: place for place, path in enumerate(gallery["path"])}
     for row, found in zip((1, 2, 3), page["queries"], strict=True):
         asked = query.iloc[row]

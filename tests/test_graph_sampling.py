@@ -190,7 +190,7 @@ class TestTraining:
         firsts = trainer.table.drop_duplicates("identity")
         found = class_similarities(trainer.model, firsts)
         maps = trainer.model.extract(firsts)
-        torch.testing.assert_close(found, trainer.model.scores(maps, maps))
+        torch.testing.assert_close(found, trainer.model.similarity(maps, maps))
         assert len(loader) == len(trainer.table) // run.config().batch_size
         for _, labels in loader:
             anchor, *others = labels.view(-1, run.config().images_per_identity)[:, 0].tolist()

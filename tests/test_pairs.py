@@ -105,8 +105,8 @@ class TestPairwiseLoss:
 
     def test_similarity_is_that_of_the_matcher(self):
         criterion, maps = PairwiseLoss(4, 2), F.normalize(torch.randn(3, 5, 4, 2), dim=1)
-        expected = match_gallery(criterion.matcher, maps, maps, temperature=10.0)
-        assert torch.equal(criterion.similarity(maps, maps, temperature=10.0), expected)
+        expected = match_gallery(criterion.matcher, maps, maps)
+        assert torch.equal(criterion.similarity(maps, maps), expected)
 
     def test_gradients_reach_both_images_of_a_pair(self):
         criterion = PairwiseLoss(4, 2)

@@ -44,8 +44,8 @@ def stored(tmp_path):
 def test_a_store_is_scored_as_its_maps_are(matcher, stored):
     store, maps = stored
     queries = unit_maps(3)
-    found = match_store(matcher, queries, store, temperature=2.0)
-    torch.testing.assert_close(found, match_gallery(matcher, queries, maps, temperature=2.0))
+    found = match_store(matcher, queries, store)
+    torch.testing.assert_close(found, match_gallery(matcher, queries, maps))
 
 
 class TestShortlist:
@@ -103,8 +103,6 @@ class TestShortlist:
             build_index(queries.numpy())
         with pytest.raises(TypeError, match="store must be a MapStore, got Tensor"):
             match_store(matcher, unit_maps(2), maps)
-        with pytest.raises(ValueError, match="temperature"):
-            match_store(matcher, unit_maps(2), store, temperature=-1.0)
 
     @pytest.mark.parametrize("cells", [0, 41])
     def test_cells_must_fit(self, cells):

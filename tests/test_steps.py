@@ -282,7 +282,7 @@ class TestShortage:
         def fail(*_, **__):
             raise MemoryError
 
-        monkeypatch.setattr("qaconv_lib.matching.weigh_matches", fail)
+        monkeypatch.setattr("qaconv_lib.matching._match_blocks", fail)
         with pytest.raises(ShortOfMemoryError, match="matching 16 x 16 images.*fewer queries"):
             model.similarity(maps, maps)
         monkeypatch.setattr(model.backbone, "forward", fail)

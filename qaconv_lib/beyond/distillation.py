@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qaconv_lib.backbones import BACKBONES
-from qaconv_lib.beyond.pairs import MatchingLoss
-from qaconv_lib.losses import compares_maps
+from qaconv_lib.losses import MatchingLoss, compares_maps
 from qaconv_lib.matching import QAConv
 
 if TYPE_CHECKING:

@@ -182,7 +182,7 @@ def class_similarities(model: ReidModel, table: pd.DataFrame) -> Tensor:
     Where several processes train, all get what the first has found.
     """
     maps = model.extract(table)
-    scores = model.scores(maps, maps)
+    scores = model.similarity(maps, maps)
     return gather(scores[None], same_length=True)[0][0]
 
 

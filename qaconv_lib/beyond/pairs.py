@@ -11,10 +11,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qaconv_lib._processes import gather, gather_with_gradient, share
-from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.losses import MatchingLoss
 
 
 def pairwise_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
@@ -87,39 +87,6 @@ def _relations(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tens
     places = torch.arange(columns, device=logits.device)
     own = places[first : first + rows]
     return labels[own, None] == labels, own[:, None] == places
-
-
-class MatchingLoss(nn.Module):
-    """What the losses share whose models compare maps by QAConv.
-
-    A subclass gives `forward`, which returns the loss and which images it got right.
-
-    Args:
-        height: rows `h` of the maps.
-        width: columns `w` of the maps.
-        kernel_size: side of the query-adaptive kernels.
-        tied: one FC layer for both directions.
-    """
-
-    def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
-        super().__init__()
-        self.matcher = QAConv(height, width, kernel_size=kernel_size, tied=tied)
-
-    def after_step(self, maps: Tensor, labels: Tensor) -> None:
-        """Nothing, unless a loss keeps a memory."""
-
-    def similarity(
-        self,
-        query_maps: Tensor,
-        gallery_maps: Tensor,
-        *,
-        temperature: float = 1.0,
-        progress: bool = False,
-    ) -> Tensor:
-        """Probabilities of "same person", shape (q, g); see `match_gallery`."""
-        return match_gallery(
-            self.matcher, query_maps, gallery_maps, temperature=temperature, progress=progress
-        )
 
 
 class PairwiseLoss(MatchingLoss):

@@ -56,7 +56,7 @@ def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
         return found.result
 
     def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-        found = match_gallery(matcher, first, second, temperature=10.0, dtype=dtype)
+        found = match_gallery(matcher, first, second, dtype=dtype)
         return found.numpy(force=True)
 
     queries, gallery = timed(
@@ -71,7 +71,7 @@ def bench_test(source: str, target: str, profile: str = "laptop") -> list[dict]:
         similarity[name] = timed(
             f"matching, {name.split('_')[0]} itself", partial(pairs, maps, maps)
         )
-    reranked = timed("re-ranking", partial(rerank, similarity), ranked=True)
+    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"), ranked=True)
     timed("TLift", partial(tlift, reranked, *times(data)), ranked=True)
     timed("scores", partial(score, reranked, data.query, data.gallery))
     return rows

@@ -47,7 +47,7 @@ class Pairs(NamedTuple):
     """Pairs of a query and a gallery image that two cameras took.
 
     Attributes:
-        scores: see `ReidModel.scores` (n).
+        scores: see `ReidModel.similarity` (n).
         same: whether both show one person (n).
         identities: the query's (n).
         others: the gallery image's identity (n).
@@ -72,7 +72,7 @@ def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool
         progress: show progress bars.
     """
     query, gallery = dataset.query, dataset.gallery
-    scores = model.scores(
+    scores = model.similarity(
         model.extract(query, progress=progress),
         model.extract(gallery, progress=progress),
         progress=progress,

@@ -66,7 +66,7 @@ def correspondence_record(
     pooled = load_model(Run("softmax", run.source, run.profile, run.seed).checkpoint(), device)
     dataset = load_dataset(target)
     maps = [model.extract(part, progress=progress) for part in (dataset.query, dataset.gallery)]
-    scores = model.scores(*maps, progress=progress).numpy(force=True)
+    scores = model.similarity(*maps, progress=progress).numpy(force=True)
     scene = choose_pairs(scores, dataset)
     networks = feature_maps(model, pooled)
     tables = match_pairs(networks, model, scene, target)

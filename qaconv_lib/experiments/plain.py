@@ -28,7 +28,7 @@ def best_matches(query_maps: Tensor, gallery_maps: Tensor) -> Tensor:
 @torch.no_grad()
 def match_gallery(matcher: QAConv, query_maps: Tensor, gallery_maps: Tensor) -> Tensor:
     """`matching.match_gallery`, all pairs at once. The matcher is in evaluation mode."""
-    return torch.sigmoid(matcher.head(best_matches(query_maps, gallery_maps)))
+    return matcher.head(best_matches(query_maps, gallery_maps))
 
 
 def qaconv_loss(matcher: QAConv, maps: Tensor, memory: Tensor, labels: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+import torch
+from scipy.special import expit
 
+import qaconv_lib
 from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_whole
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
 from qaconv_lib.config import get_profile
@@ -284,8 +286,7 @@ def pair_similarities(
 ) -> dict[str, np.ndarray]:
     """Similarities of a trained model on a dataset's query and gallery images, all pairs.
 
-    Those of QAConv's matcher are at temperature 10, as the released code hands them to re-ranking;
-    `probabilities` takes them back to temperature 1.
+    Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid.
 
     Args:
         run: a run whose model is there.
@@ -305,11 +306,8 @@ def pair_similarities(
     dataset = load_test(target) if isinstance(target, str) else target
     tested = pd.concat([dataset.query, dataset.gallery])
     images = tested["path"]
-    key = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
-    key.update(
-        "\n".join(map(str, images)).encode(errors="surrogateescape")
-    )  # the folder's name holds the archive's hash
-    kept = cache_folder() / "similarities" / f"{key.hexdigest()[:16]}.npz"
+    key = _content_key([path, *images, *sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))])
+    kept = cache_folder() / "similarities" / f"{key}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:
@@ -320,9 +318,8 @@ def pair_similarities(
     with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
         queries = extract_in_shares(model, dataset.query)
         gallery = extract_in_shares(model, dataset.gallery)
-    temperature = 10.0 if compares_maps(run.loss) else 1.0
     found = {
-        name: similarity_in_shares(model, a, b, temperature=temperature).numpy(force=True)
+        name: similarity_in_shares(model, a, b).numpy(force=True)
         for name, a, b in (
             ("query_gallery", queries, gallery),
             ("query_query", queries, queries),
@@ -337,6 +334,14 @@ def pair_similarities(
     return found
 
 
+def _content_key(paths: Iterable[str | Path]) -> str:
+    """A digest of the contents of files, in their order; a missing one counts as empty."""
+    key = hashlib.sha256()
+    for path in map(Path, paths):
+        key.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+    return key.hexdigest()[:16]
+
+
 def probabilities(
     similarity: np.ndarray, loss: str, calibration: list[float] | None = None
 ) -> np.ndarray:
@@ -344,21 +349,36 @@ def probabilities(
 
     Args:
         similarity: any shape.
-        loss: where it compares maps the logits are taken from temperature 10 to 1.
+        loss: where it compares maps, these are logits.
         calibration: for a pooled model, slope and offset that make a logit of its similarity.
     """
     if compares_maps(loss):
-        clipped = np.clip(similarity.astype(np.float64), 1e-12, 1 - 1e-12)
-        return expit(10 * logit(clipped)).astype(np.float32)
+        return expit(similarity).astype(np.float32)
     slope, offset = calibration or (1.0, 0.0)
     return expit(slope * similarity + offset).astype(np.float32)
 
 
-def rerank(pairs: dict[str, np.ndarray]) -> np.ndarray:
-    """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance."""
-    return 1 - k_reciprocal_rerank(
-        1 - pairs["query_gallery"], 1 - pairs["query_query"], 1 - pairs["gallery_gallery"]
+def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
+    """What re-ranking takes: one minus the similarity, of logits `1 - sigmoid(logits / 10)`.
+
+    That is the temperature of the released code.
+    """
+    if not compares_maps(loss):
+        return 1 - similarity
+    return 1 - torch.sigmoid(torch.from_numpy(similarity) / 10).numpy()
+
+
+def rerank(pairs: dict[str, np.ndarray], loss: str) -> np.ndarray:
+    """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance.
+
+    Args:
+        pairs: what `pair_similarities` returns.
+        loss: what the model was trained with; see `distances`.
+    """
+    query_gallery, between_queries, between_gallery = (
+        distances(pairs[name], loss) for name in ("query_gallery", "query_query", "gallery_gallery")
     )
+    return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
 
 
 def times(dataset: ReidDataset) -> tuple[pd.Series, pd.Series, pd.Series, pd.Series]:
@@ -375,7 +395,7 @@ def similarity_stages(
 ) -> dict[str, np.ndarray]:
     """Similarities of the query with the gallery after each stage of post-processing (Table 2).
 
-    Re-ranking takes one minus the similarity; TLift takes probabilities, and after re-ranking one
+    Re-ranking takes `distances`; TLift takes probabilities, and after re-ranking one
     minus the distance.
 
     Args:
@@ -387,7 +407,7 @@ def similarity_stages(
     Returns:
         By name of the stage; those with TLift only where the dataset has times.
     """
-    stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs)}
+    stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs, loss)}
     if dataset.has_time:
         calibrated = probabilities(pairs["query_gallery"], loss, calibration)
         stages["+TLift"] = tlift(calibrated, *times(dataset))

@@ -60,11 +60,8 @@ def search(
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start
-            # Triplets drive logits so far apart that at temperature 1 many would be alike.
-            temperature = 10.0 if loss == "pairwise" else 1.0
-            similarity = model.similarity(
-                model.extract(query), model.extract(gallery), temperature=temperature
-            ).numpy(force=True)
+            maps = model.extract(query), model.extract(gallery)
+            similarity = model.similarity(*maps).numpy(force=True)
             done[name] = {
                 "experiment": "search",
                 "loss": loss,

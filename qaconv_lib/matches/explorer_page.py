@@ -122,7 +122,7 @@ def explorer_data(trial: Trial = TRIAL) -> tuple[dict, dict[str, str]]:
         raise ValueError(f"the record of {trial.name} leaves out queries without a match")
     chosen = spread(precision, QUERIES)
     query_maps, gallery_maps = model.extract(dataset.query.iloc[chosen]), model.extract(gallery)
-    scores = model.scores(query_maps, gallery_maps).numpy(force=True)
+    scores = model.similarity(query_maps, gallery_maps).numpy(force=True)
     queries: list[dict] = []
     paths: dict[str, str] = {}
     for row, number in enumerate(chosen):

@@ -17,8 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from qaconv_lib.beyond.pairs import MatchingLoss
 from qaconv_lib.datasets import load_image
+from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.models import ReidModel
 from qaconv_lib.photographs.demo_uploads import (
     Upload,

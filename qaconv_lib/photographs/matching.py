@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,6 +19,7 @@ from torch import Tensor
 from qaconv_lib.datasets import load_image
 from qaconv_lib.experiments.calibration_records import find_calibrations
 from qaconv_lib.experiments.runs import checkpoint_path
+from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import check_photographs, photograph_table
@@ -171,12 +173,13 @@ def match_photographs(
     table = photograph_table([query, gallery])
     check_photographs(table["path"])
     maps = model.extract(table)
-    score = float(check_scores(model.scores(maps[:1], maps[1:])))
+    score = check_scores(model.similarity(maps[:1], maps[1:]))
+    similarity = torch.sigmoid(score) if compares_maps(model.config.loss) else score
     return PhotographMatch(
         (load_image(query), load_image(gallery)),
         tuple(F.normalize(maps, dim=1)),
-        score,
-        float(model.similarity(maps[:1], maps[1:])),
+        float(score),
+        float(similarity),
         model.config.kernel_size,
     )
 

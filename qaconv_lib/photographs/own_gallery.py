@@ -17,8 +17,7 @@ from scipy.special import expit
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from qaconv_lib.beyond.pairs import MatchingLoss
-from qaconv_lib.losses import compares_maps
+from qaconv_lib.losses import MatchingLoss, compares_maps
 from qaconv_lib.models import ReidModel
 from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import add_times, check_photographs, photograph_table
@@ -133,7 +132,7 @@ def _gallery_scores(
     with tqdm(total=len(images), unit="image", disable=not progress) as bar:
         for start in range(0, len(images), _BLOCK):
             block = images.iloc[start : start + _BLOCK]
-            found.append(check_scores(model.scores(query_maps, model.extract(block))).cpu())
+            found.append(check_scores(model.similarity(query_maps, model.extract(block))).cpu())
             bar.update(len(block))
     return torch.cat(found, dim=1).numpy()
 
@@ -158,8 +157,8 @@ def _store_scores(
             rows = lacking[start : start + _BLOCK]
             kept.append(model.extract(images.iloc[rows]), wanted.iloc[rows])
             bar.update(len(rows))
-    found = match_store(model.criterion.matcher, query_maps, kept, temperature=10.0)
-    scores = check_scores(10 * torch.logit(found.double())).numpy(force=True)
+    found = match_store(model.criterion.matcher, query_maps, kept)
+    scores = check_scores(found).numpy(force=True)
     place = {key: row for row, key in enumerate(_keys(kept.table))}
     return scores[:, [place[key] for key in _keys(wanted)]]
 
@@ -202,14 +201,22 @@ def _candidates(scores: np.ndarray, own: np.ndarray, depth: int) -> np.ndarray:
 def _rerank(
     model: ReidModel, query_maps: Tensor, images: pd.DataFrame, progress: bool
 ) -> np.ndarray:
-    """Similarities (q, len(images)) after re-ranking, at the temperature of chapter 9."""
-    temperature = 10.0 if compares_maps(model.config.loss) else 1.0
+    """Similarities (q, len(images)) after re-ranking, on the distances of chapter 9."""
     maps = model.extract(images, progress=progress)
     query_gallery, between_queries, between_gallery = (
-        1 - model.similarity(*pair, temperature=temperature, progress=progress).numpy(force=True)
+        _distances(model, *pair, progress)
         for pair in ((query_maps, maps), (query_maps, query_maps), (maps, maps))
     )
     return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
+
+
+def _distances(
+    model: ReidModel, query_maps: Tensor, gallery_maps: Tensor, progress: bool
+) -> np.ndarray:
+    scores = model.similarity(query_maps, gallery_maps, progress=progress)
+    if compares_maps(model.config.loss):
+        scores = torch.sigmoid(scores / 10)
+    return 1 - scores.numpy(force=True)
 
 
 def _lift(similarity: np.ndarray, query: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

@@ -16,15 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from qaconv_lib._processes import gather, process_count, process_rank, share
-from qaconv_lib.matching import (
-    QAConv,
-    check_length,
-    check_rows,
-    check_tensor,
-    check_vectors,
-    match_gallery,
-)
+from qaconv_lib.matching import QAConv, check_tensor, match_gallery
 from qaconv_lib.models import ReidModel
+from qaconv_lib.scale.checks import check_length, check_rows, check_vectors
 from qaconv_lib.scale.store import MapStore
 
 # Numbers of a shortlist's maps gathered at once: 8 MB, so that no large memory comes and goes.
@@ -36,7 +30,6 @@ def match_store(
     query_maps: Tensor,
     store: MapStore,
     *,
-    temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
 ) -> Tensor:
@@ -47,12 +40,11 @@ def match_store(
         query_maps: shape (q, d, h, w), unit channels.
         store: the gallery. Its maps are half-precision numbers, so scores differ from those of the
             original maps in the third or fourth digit.
-        temperature: divides the logits.
         dtype: type for the correlation.
         progress: show a progress bar over the gallery.
 
     Returns:
-        Similarities in [0, 1], shape (q, len(store)), float32.
+        Logits of shape (q, len(store)), float32.
 
     Raises:
         TypeError: `store` is not a MapStore; else as for `match_gallery`.
@@ -62,13 +54,11 @@ def match_store(
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
     # Refuses what does not fit, also where the store is empty.
     none = torch.empty(0, *store.shape)
-    similarity = match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
+    similarity = match_gallery(matcher, query_maps, none, dtype=dtype)
     similarity = similarity.new_empty(len(query_maps), len(store))
     with tqdm(total=len(store), unit="image", disable=not progress) as bar:
         for place, maps in store.blocks():
-            similarity[:, place] = match_gallery(
-                matcher, query_maps, maps, temperature=temperature, dtype=dtype
-            )
+            similarity[:, place] = match_gallery(matcher, query_maps, maps, dtype=dtype)
             bar.update(len(maps))
     return similarity
 
@@ -114,23 +104,21 @@ def match_shortlist(
     gallery: Tensor | MapStore,
     rows: Tensor,
     *,
-    temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
 ) -> Tensor:
-    """The second stage: exact similarities of each query with its own gallery images.
+    """The second stage: exact scores of each query with its own gallery images.
 
     Args:
         matcher: a trained `QAConv`.
         query_maps: shape (q, d, h, w), unit channels.
         gallery: maps (g, d, h, w), or a store of them.
         rows: rows of the gallery for each query, (q, n), as `shortlist` gives them.
-        temperature: divides the logits.
         dtype: type for the correlation.
         progress: show a progress bar over the queries.
 
     Returns:
-        Similarities in [0, 1], shape (q, n), in the order of `rows`.
+        Logits of shape (q, n), in the order of `rows`.
 
     Raises:
         TypeError: rows that are not whole numbers, or a gallery that is neither tensor nor store.
@@ -146,7 +134,7 @@ def match_shortlist(
         check_tensor("gallery", gallery, "g, d, h, w")
     # Refuses what does not fit, also where there are no queries or rows.
     none = torch.empty(0, *(gallery.shape if from_disk else gallery.shape[1:]))
-    match_gallery(matcher, query_maps, none, temperature=temperature, dtype=dtype)
+    match_gallery(matcher, query_maps, none, dtype=dtype)
     rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
         raise ValueError(
@@ -164,7 +152,7 @@ def match_shortlist(
             else:
                 maps = gallery[part.to(gallery.device)]
             similarity[query, start : start + size] = match_gallery(
-                matcher, query_maps[query : query + 1], maps, temperature=temperature, dtype=dtype
+                matcher, query_maps[query : query + 1], maps, dtype=dtype
             )[0]
     return similarity
 
@@ -231,7 +219,6 @@ def similarity_in_shares(
     query_maps: Tensor,
     gallery_maps: Tensor,
     *,
-    temperature: float = 1.0,
     progress: bool = False,
 ) -> Tensor:
     """`model.similarity`, every process taking its share of the gallery.
@@ -243,24 +230,19 @@ def similarity_in_shares(
         model: the same on every process.
         query_maps: shape (q, d, h, w), the same on every process.
         gallery_maps: shape (g, d, h, w), the same on every process.
-        temperature: as for `model.similarity`.
         progress: the first process shows a progress bar.
 
     Returns:
-        Similarities in [0, 1], shape (q, g), on every process.
+        Logits of shape (q, g), on every process.
 
     Raises:
         ValueError: as for `model.similarity`.
         ChildProcessError: another process is gone.
     """
     if process_count() == 1:
-        return model.similarity(
-            query_maps, gallery_maps, temperature=temperature, progress=progress
-        )
+        return model.similarity(query_maps, gallery_maps, progress=progress)
     own = gallery_maps[share(len(gallery_maps))]
-    scores = model.similarity(
-        query_maps, own, temperature=temperature, progress=progress and not process_rank()
-    )
+    scores = model.similarity(query_maps, own, progress=progress and not process_rank())
     return gather(scores.T.contiguous())[0].T
 
 

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from qaconv_lib._checks import check_whole_numbers
 from qaconv_lib._files import make_folder, write_json, write_whole
-from qaconv_lib.matching import check_rows, check_tensor, check_unit_channels
+from qaconv_lib.matching import check_tensor
 from qaconv_lib.models import training_only
 from qaconv_lib.scale import _store_files as files
+from qaconv_lib.scale.checks import check_rows, check_unit_channels
 
 _STRIPES = 4  # of a pooled vector
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
