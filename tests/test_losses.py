@@ -14,8 +14,8 @@ from qaconv_lib.losses import (
     QAConvLoss,
     SoftmaxLoss,
     compares_maps,
-    loss_class,
     focal_loss,
+    loss_class,
 )
 
 
