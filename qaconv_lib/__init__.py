@@ -8,6 +8,7 @@ from qaconv_lib.backbones import make_backbone
 from qaconv_lib.beyond.export import export_onnx
 from qaconv_lib.beyond.released import load_released
 from qaconv_lib.beyond.tfusion import tfusion
+from qaconv_lib.config import TrainingConfig
 from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
 from qaconv_lib.losses import focal_loss
@@ -20,7 +21,7 @@ from qaconv_lib.matching import (
     query_kernels,
 )
 from qaconv_lib.memory import ClassMemory
-from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.models import ReidModel, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 from qaconv_lib.training import Trainer

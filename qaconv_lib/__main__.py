@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         several = hasattr(options, "device") and _world_size() > 1
         if several:  # started by torchrun; importing torch takes a second, so not before
-            from qaconv_lib._processes import connect, disconnect
+            from qaconv_lib.scale.distributed import connect, disconnect
 
             options.device = connect(options.device)
         elif getattr(options, "device", None) is not None:

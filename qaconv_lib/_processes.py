@@ -1,83 +1,18 @@
-"""Several processes that work as one, launched by torchrun (chapter 13).
+"""What one of several processes needs to know: its rank, its share, and what the others have.
 
-The engine is `torch.distributed`; here stands what QAConv needs of it. Started alone, a process
-counts as one of one, and everything below does nothing.
-
-    torchrun --nproc-per-node 4 -m qaconv_lib train qaconv mini-market
+`scale.distributed` joins them. Started alone, a process counts as one of one.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import itertools
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
-
-
-def connect(device: str | torch.device | None = None) -> torch.device | None:
-    """Join the other processes if torchrun has started several; else do nothing.
-
-    Args:
-        device: "cpu", "cuda" or None for a GPU where there is one. Every process of a machine takes
-            a GPU of its own.
-
-    Returns:
-        The device of this process; None where none was named and there is nobody to join.
-
-    Raises:
-        ValueError: another device, or more processes on this machine than GPUs.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None if device is None else torch.device(device)
-    if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
-    on_gpu = torch.cuda.is_available() if device is None else str(device).startswith("cuda")
-    chosen = torch.device("cpu")
-    if on_gpu:
-        place = int(os.environ.get("LOCAL_RANK", "0"))
-        if not torch.cuda.is_available():
-            raise ValueError("there is no GPU on this machine; take --device cpu")
-        if place >= torch.cuda.device_count():
-            raise ValueError(
-                f"{place + 1} or more processes on a machine with {torch.cuda.device_count()} "
-                "GPUs; lower --nproc-per-node"
-            )
-        chosen = torch.device("cuda", place)
-        torch.cuda.set_device(chosen)
-    if not dist.is_initialized():
-        store, rank, processes = _meeting_place()
-        # Under a name of its own: what an earlier meeting left in the store must not be read again.
-        store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
-        backend, limit = "nccl" if on_gpu else "gloo", timedelta(minutes=10)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=processes, timeout=limit
-        )
-    return chosen
-
-
-_MEETINGS = itertools.count(1)
-
-
-@functools.cache
-def _meeting_place() -> tuple[dist.Store, int, int]:
-    """Where torchrun's processes meet, the rank of this one and their number."""
-    return next(dist.rendezvous("env://"))
-
-
-def disconnect() -> None:
-    """Leave the group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+from torch import Tensor
 
 
 def process_count() -> int:
@@ -178,94 +113,16 @@ def barrier() -> None:
     add_up(0)
 
 
-def synchronise_batch_norm(model: nn.Module) -> None:
-    """Let every BN layer in training mode take its statistics over all processes.
+def peak_megabytes(device: str) -> int | None:
+    """Most memory this process has held so far, in MB: on a GPU, or with its libraries on the CPU.
 
-    Gradients pass through the statistics. `torch.nn.SyncBatchNorm` does the same on GPUs only, and
-    does not know BN layers that hold an activation, as timm's do.
-
-    Raises:
-        ValueError: a BN layer without weights, running statistics or a momentum.
+    None where the system does not tell.
     """
-    if process_count() == 1:
-        return
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            needed = module.weight, module.running_mean, module.momentum
-            if any(value is None for value in needed):
-                raise ValueError(
-                    "a BN layer without weights, running statistics or a momentum cannot be "
-                    f"synchronised: {module}"
-                )
-            # Of this layer alone, whatever its class.
-            module.forward = functools.partial(  # type: ignore[method-assign]
-                _synchronised_forward, module
-            )
-
-
-def _synchronised_forward(bn: Any, values: Tensor) -> Tensor:  # timm's have drop and act too
-    if not bn.training:
-        return type(bn).forward(bn, values)
-    exact = values.to(bn.weight.dtype)  # statistics are not taken in half precision
-    normalised, mean, variance, count = _NormaliseTogether.apply(exact, bn.eps)
-    with torch.no_grad():
-        bn.num_batches_tracked += 1
-        bn.running_mean.lerp_(mean, bn.momentum)
-        bn.running_var.lerp_(variance * (count / (count - 1)), bn.momentum)
-    shape = [1, -1] + [1] * (values.dim() - 2)
-    result = normalised * bn.weight.view(shape) + bn.bias.view(shape)
-    result = result.to(values.dtype)
-    return bn.act(bn.drop(result)) if hasattr(bn, "act") else result
-
-
-class _NormaliseTogether(torch.autograd.Function):
-    """Zero mean and unit variance in each channel, over the values of all processes.
-
-    One message forward and one backward, as what takes time is that there is one.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, eps: float) -> tuple[Tensor, ...]:
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        shape = [1, -1] + [1] * len(axes[1:])
-        count = values.numel() // values.shape[1]
-        variance, mean = torch.var_mean(values, dim=axes, correction=0)
-        mine = torch.stack([mean, variance, torch.full_like(mean, count)]).double()
-        means, variances, counts = gather(mine[None], same_length=True)[0].unbind(
-            1
-        )  # (processes, channels) each
-        total = counts.sum(dim=0)
-        mean = (counts * means).sum(dim=0) / total
-        variance = (counts * (variances + (means - mean).square())).sum(dim=0) / total
-        scale = (variance + eps).rsqrt().to(values.dtype).view(shape)
-        normalised = (values - mean.to(values.dtype).view(shape)) * scale
-        ctx.save_for_backward(normalised, scale)
-        ctx.axes, ctx.total = axes, int(total[0])
-        outputs = mean.to(values.dtype), variance.to(values.dtype), total.to(values.dtype)
-        ctx.mark_non_differentiable(*outputs)
-        return normalised, *outputs
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        normalised, scale = ctx.saved_tensors
-        products = (gradient * normalised).sum(dim=ctx.axes)
-        mine = torch.stack([gradient.sum(dim=ctx.axes), products])
-        first, second = gather(mine[None], same_length=True)[0].sum(dim=0) / ctx.total
-        shape = scale.shape
-        return (gradient - first.view(shape) - normalised * second.view(shape)) * scale, None
-
-
-def data_parallel(module: nn.Module) -> nn.Module:
-    """A module whose gradients are averaged over all processes after every backward pass.
-
-    Buffers are not sent round: BN statistics and the class memory are the same everywhere anyway.
-    """
-    if process_count() == 1:
-        return module
-    synchronise_batch_norm(module)
-    # While the memory is empty the loss does not depend on the matcher: its parameters are unused.
-    known = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
-    return DistributedDataParallel(module, **options)
+    if not device.startswith("cpu"):
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

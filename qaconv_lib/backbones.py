@@ -111,6 +111,12 @@ class Backbone(nn.Module):
         return -(-height // self.stride), -(-width // self.stride)
 
 
+def map_size(height: int, width: int, final_layer: str = "layer3") -> tuple[int, int]:
+    """Rows and columns (h, w) of the map of an image of `height` x `width` pixels."""
+    stride = STRIDES[final_layer]
+    return -(-height // stride), -(-width // stride)
+
+
 def make_backbone(
     name: str,
     *,

@@ -1,204 +1,122 @@
-"""Profiles: how large an experiment is (chapter 7)."""
+"""The settings of a training run (chapter 7)."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
 from typing import Any
 
-from qaconv_lib.losses import LOSSES, compares_maps
-from qaconv_lib.models import TrainingConfig
+from qaconv_lib.losses import LOSSES
 
-_LAYER3 = {"final_layer": "layer3"}
+#: Settings that older checkpoints name and that are now arguments of `Trainer`.
+ARGUMENTS_OF_TRAINER = (
+    "precision",
+    "accumulate",
+    "clip_norm",
+    "sampler",
+    "images_per_identity",
+    "triplet_margin",
+    "teacher",
+    "distill_temperature",
+    "distill_weight",
+)
+
+
+def later(default: Any) -> Any:
+    """A setting newer than the first records, which do not name it.
+
+    Its default is what was done before there was a choice (see `differing_settings`).
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
-class Profile:
-    """How large an experiment is: the training settings, and what a loss has of its own.
+class TrainingConfig:
+    """Everything that decides a training run of the paper, apart from the images.
 
-    Attributes:
-        name: smoke, laptop or paper.
-        base: settings that all losses share.
-        datasets: the dataset that stands for each of "market", "duke", "cuhk03" and "msmt17".
-        backbones: settings of the "small" and the "large" backbone.
-        changes: settings that replace the shared ones, by loss.
-        on_layer3: pooled losses that are tried on QAConv's layer too, and their settings there.
-        triplets: settings of hard triplets, where they are not those of all pairs.
-        searched: settings chosen on validation splits, by loss; see `search`.
-        tried: the settings that `search` tries, by loss. A loss without an entry in `searched` has
-            not been searched yet.
-        identities: training identities used; None for all.
+    The defaults are the paper's (section 5.1) with a ResNet-50; momentum, weight decay and
+    Nesterov are those of its released code.
     """
 
-    name: str
-    base: TrainingConfig
-    datasets: dict[str, str]
-    backbones: dict[str, dict]
-    changes: dict[str, dict] = field(default_factory=dict)
-    on_layer3: dict[str, dict] = field(default_factory=lambda: {"softmax": _LAYER3, "arc": _LAYER3})
-    triplets: dict = field(default_factory=dict)
-    searched: dict[str, dict] = field(default_factory=dict)
-    tried: dict[str, list[dict]] = field(default_factory=dict)
-    identities: int | None = None
+    loss: str = "qaconv"  #: or another of `LOSSES`
+    backbone: str = "resnet50"
+    pretrained: bool = True  #: start from ImageNet weights
+    final_layer: str = "layer3"
+    neck_channels: int | None = 128
+    neck_size: int = 1
+    pixels: str | None = None  #: see `make_backbone`
+    frozen_stages: int = 0
+    height: int = 384  #: of an image, in pixels
+    width: int = 128  #: of an image, in pixels
+    occlusion: str = "occlusion"
+    occlusion_share: float = 0.8  #: of the width; only for "occlusion"
+    batch_size: int = 32  #: images per step, over all processes and micro-batches
+    epochs: int = 60
+    decay_epochs: int = 40  #: both rates are divided by 10 after this many epochs
+    learning_rate: float = 0.01  #: of new layers
+    backbone_learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warm_start: int = 0  #: epochs of softmax training before the first one
+    kernel_size: int = 1  #: QAConv and pairwise loss
+    tied: bool = False  #: QAConv and pairwise loss
+    gamma: float = 2.0  #: QAConv and class memory
+    memory_update: str = "replace"  #: QAConv and class memory
+    margin: float = 0.5  #: Arc loss only, radians
+    scale: float = 30.0  #: Arc loss only
+    center_weight: float = 0.0005  #: center loss only
+    workers: int = 0  #: processes that load images; augmentation depends on their number
+    seed: int = 0
+    weights: str | None = later(None)  #: a file to start from instead; see `make_backbone`
+    neck_norm: bool = later(True)
+    frozen_norm: bool = later(False)
 
-    def config(self, loss: str, seed: int = 0, **more: Any) -> TrainingConfig:
-        """Settings of one run."""
-        changes = self.changes.get(loss, {}) | self.searched.get(loss, {}) | more
-        return dataclasses.replace(self.base, loss=loss, seed=seed, **changes)
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", os.fspath(self.weights))
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
+        for name, minimum in (least | {"workers": 0, "seed": 0, "warm_start": 0}).items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not minimum <= value < 2**31:
+                raise ValueError(f"{name} must be a whole number from {minimum}, got {value!r}")
+        for name in ("learning_rate", "backbone_learning_rate", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainingConfig:
+        """Build from the dictionary in a checkpoint; ValueError names entries that are unknown."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known - set(ARGUMENTS_OF_TRAINER):
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**{name: value for name, value in values.items() if name in known})
 
-# The pooled baselines of the paper use layer4, without the neck.
-_POOLED = {"final_layer": "layer4", "neck_channels": None}
-_BASELINES = {loss: _POOLED for loss in LOSSES if not compares_maps(loss)}
-# Batches of the graph sampler; at the paper's size the settings of version 2.1 of the code.
-_GRAPH = {"sampler": "graph", "images_per_identity": 4}
-_GRAPH_PAPER = {
-    "sampler": "graph",
-    "images_per_identity": 2,
-    "batch_size": 64,
-    "triplet_margin": 16.0,
-    "tied": True,
-    "frozen_norm": True,
-    "learning_rate": 0.005,
-    "backbone_learning_rate": 0.0005,
-}
-_LAPTOP = TrainingConfig(
-    backbone="efficientnet_lite0",
-    neck_channels=64,
-    frozen_stages=3,
-    height=128,
-    width=64,
-    epochs=5,
-    decay_epochs=4,
-)
-_MINIATURES = {name: f"mini-{name}" for name in ("market", "duke", "cuhk03", "msmt17")}
-_LITES = {
-    "small": {"backbone": "efficientnet_lite0"},
-    "large": {"backbone": "efficientnet_lite2"},
-}
-
-
-def _rates(new: float, trunk: float, **more: Any) -> dict:
-    return {"learning_rate": new, "backbone_learning_rate": trunk} | more
-
-
-# The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
-_RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
-_TRIED = {
-    "qaconv": [_rates(*pair) for pair in _RATES],
-    # Two pooled baselines are tried on the layer that QAConv takes, too, for `pooled-layer`.
-    "softmax": [_rates(*pair) for pair in _RATES]
-    + [_rates(*pair, final_layer="layer3") for pair in [*_RATES[1:], (0.4, 0.4)]],
-    # The others: what they have of their own, first at the rates that softmax and QAConv do best
-    # with. Arc loss has a steeper gradient, and was tried at lower ones too. A row whose best
-    # candidate lay at its end was made longer.
-    "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
-    + [_rates(0.05, 0.05, margin=0.2)]
-    + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]
-    + [_rates(0.01, 0.01, margin=0.5)]
-    + [_rates(rate, rate, margin=0.5, final_layer="layer3") for rate in (0.01, 0.02, 0.05, 0.1)],
-    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
-    "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
-    # Cross-entropy and triplets at the rates around QAConv's best. With triplets the scale of the
-    # matcher falls to zero at all of these; they want a low rate of the new layers (chapter 16).
-    "pairwise": [
-        _rates(rate, rate, triplet_margin=None) for rate in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-    ]
-    + [
-        _rates(rate, rate, triplet_margin=16.0)
-        for rate in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-    ]
-    + [_rates(0.0005, trunk, triplet_margin=16.0) for trunk in (0.05, 0.1, 0.2)]
-    + [_rates(0.0005, 0.05, triplet_margin=16.0, images_per_identity=2)]
-    + [_rates(0.1, 0.1, triplet_margin=4.0), _rates(0.1, 0.1, images_per_identity=2)],
-}
-_DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
-
-PROFILES = {
-    "smoke": Profile(
-        "smoke",
-        dataclasses.replace(
-            _LAPTOP, height=64, width=32, neck_channels=16, batch_size=16, epochs=1, decay_epochs=1
-        ),
-        _MINIATURES,
-        _LITES,
-        _BASELINES | {"pairwise": _GRAPH},
-        tried=_DEFAULT_ONLY,
-        identities=20,
-    ),
-    "laptop": Profile(
-        "laptop",
-        _LAPTOP,
-        _MINIATURES,
-        _LITES,
-        _BASELINES | {"pairwise": _GRAPH},
-        on_layer3={
-            "softmax": _rates(0.2, 0.2) | _LAYER3,
-            "arc": _rates(0.05, 0.05) | _LAYER3,
-        },
-        triplets=_rates(0.0005, 0.05, images_per_identity=2),
-        searched={
-            "qaconv": _rates(0.1, 0.1),
-            "softmax": _rates(0.1, 0.1),
-            "arc": _rates(0.02, 0.02, margin=0.5),
-            "center": _rates(0.1, 0.1, center_weight=0.05),
-            "class-memory": _rates(0.1, 0.1),
-            "pairwise": _rates(0.01, 0.01, triplet_margin=None),
-        },
-        tried=_TRIED,
-    ),
-    "paper": Profile(
-        "paper",
-        TrainingConfig(backbone="resnet152", workers=4),  # "unless otherwise stated"
-        {
-            "market": "market1501",
-            "duke": "dukemtmc",
-            "cuhk03": "cuhk03-np-detected",
-            "msmt17": "msmt17",
-        },
-        {"small": {"backbone": "resnet50"}, "large": {"backbone": "resnet152"}},
-        _BASELINES | {"pairwise": _GRAPH_PAPER},
-        tried=_DEFAULT_ONLY,
-    ),
-}
+    def digest(self) -> str:
+        """Eight digits that name the settings; a later one that has its default has no part."""
+        named = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if "later" not in field.metadata or getattr(self, field.name) != field.default
+        }
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
 
 
-#: Settings that say how a run is computed, not what it compares; `profile_with` takes them.
-MEANS: dict[str, type] = {"accumulate": int, "precision": str, "workers": int}
+def differing_settings(stored: object, config: TrainingConfig) -> list[str]:
+    """Names of the settings in which a configuration read from a file differs from `config`.
 
-
-def get_profile(name: str) -> Profile:
-    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16".
-
-    Raises:
-        ValueError: an unknown profile, or means that do not exist; it lists the known ones.
+    A setting that the file does not name did not exist when it was written, and counts as its
+    default, which is what was done then.
     """
-    known, *means = name.split("+")
-    if known not in PROFILES:
-        raise ValueError(f"unknown profile {known!r}; known are {', '.join(PROFILES)}")
-    if not means:
-        return PROFILES[known]
-    given = {}
-    for part in means:
-        setting, _, value = part.partition("=")
-        wrong = setting not in MEANS or (MEANS[setting] is int and not value.isdecimal())
-        if wrong or setting in given:
-            raise ValueError(
-                f"profile {name!r}: {part!r} is no means of computing; there are "
-                f"{', '.join(MEANS)}, each once, such as {known}+precision=bfloat16"
-            )
-        given[setting] = MEANS[setting](value)
-    base = dataclasses.replace(PROFILES[known].base, **given)
-    return dataclasses.replace(PROFILES[known], name=profile_with(known, **given), base=base)
-
-
-def profile_with(name: str, **means: str | int | None) -> str:
-    """Name of a profile with means of computing; those that it has anyway, or None, add nothing.
-
-    Its records stand beside those of the plain profile and are never mixed with them: lower
-    precision rounds otherwise, micro-batches have BN statistics of their own, and workers draw
-    their own augmentation.
-    """
-    base = get_profile(name).base
-    new = {k: v for k, v in means.items() if v is not None and getattr(base, k) != v}
-    return "+".join([name, *(f"{setting}={value}" for setting, value in sorted(new.items()))])
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    if not isinstance(stored, dict):
+        return sorted(mine)
+    theirs = {field.name: field.default for field in dataclasses.fields(config)} | stored
+    if type(config) is TrainingConfig:
+        theirs = {k: v for k, v in theirs.items() if k not in ARGUMENTS_OF_TRAINER}
+    return sorted(key for key in theirs if key not in mine or mine[key] != theirs[key])

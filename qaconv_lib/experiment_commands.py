@@ -29,7 +29,7 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _profile(options: argparse.Namespace) -> str:
-    from qaconv_lib.config import profile_with
+    from qaconv_lib.experiments.profiles import profile_with
 
     return profile_with(options.profile, **{name: getattr(options, name) for name in _MEANS})
 
@@ -82,7 +82,7 @@ def run_run(options: argparse.Namespace) -> None:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
         return
     if options.predict_memory:
-        from qaconv_lib.config import get_profile
+        from qaconv_lib.experiments.profiles import get_profile
         from qaconv_lib.experiments.variants import check_variants
         from qaconv_lib.training_commands import memory_table
 
@@ -132,7 +132,7 @@ def add_tables(subparsers: Subparsers) -> None:
 
 def run_tables(options: argparse.Namespace) -> None:
     """Print the tables."""
-    from qaconv_lib.config import get_profile
+    from qaconv_lib.experiments.profiles import get_profile
     from qaconv_lib.experiments.tables import all_tables
 
     print(all_tables(get_profile(_profile(options)).name, options.names))
@@ -151,8 +151,8 @@ def add_claims(subparsers: Subparsers) -> None:
 
 def run_claims(options: argparse.Namespace) -> None:
     """Print the ledger."""
-    from qaconv_lib.config import get_profile
     from qaconv_lib.experiments.claims import ledger
+    from qaconv_lib.experiments.profiles import get_profile
 
     print(ledger(get_profile(_profile(options)).name))
 

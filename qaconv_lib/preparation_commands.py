@@ -108,8 +108,8 @@ def add_calibrate(subparsers: Subparsers) -> None:
 
 def run_calibrate(options: argparse.Namespace) -> None:
     """Say on stderr what is done, calibrate, and print the drop from dataset to dataset."""
-    from qaconv_lib.config import get_profile
     from qaconv_lib.experiments.calibration_records import calibration_record, transfer_table
+    from qaconv_lib.experiments.profiles import get_profile
     from qaconv_lib.experiments.runs import Run
 
     if options.model is not None and not options.model.exists():

@@ -156,8 +156,7 @@ def memory_table(run: Run, device: str | None) -> str:
 
 
 def _run(options: argparse.Namespace) -> Run:
-    from qaconv_lib.experiments.runs import Run
-    from qaconv_lib.training import SETTING_FLAGS
+    from qaconv_lib.experiments.runs import SETTING_FLAGS, Run
 
     given = {name: getattr(options, name) for name in SETTING_FLAGS}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -166,7 +165,7 @@ def _run(options: argparse.Namespace) -> Run:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Flags for settings of the training; without them the profile's hold."""
-    from qaconv_lib.training import SETTING_FLAGS, flag_of
+    from qaconv_lib.experiments.runs import SETTING_FLAGS, flag_of
 
     group = parser.add_argument_group("settings of the training (default: the profile's)")
     for name, (kind, about) in SETTING_FLAGS.items():

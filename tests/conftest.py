@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from qaconv_lib.config import get_profile
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.models import ReidModel
 
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)

@@ -9,7 +9,6 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.experiments import calibration_records
 from qaconv_lib.experiments.calibration_records import (
@@ -20,6 +19,7 @@ from qaconv_lib.experiments.calibration_records import (
     halves,
     transfer_table,
 )
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.models import ReidModel, save_model
 from qaconv_lib.photographs.calibration import (
     Calibration,

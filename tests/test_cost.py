@@ -3,8 +3,8 @@
 import pytest
 
 from qaconv_lib.__main__ import main
-from qaconv_lib.config import get_profile
 from qaconv_lib.experiments import cost
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import read_record
 from qaconv_lib.models import ReidModel
 

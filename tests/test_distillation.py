@@ -13,13 +13,12 @@ from qaconv_lib.beyond.distillation import (
     on_the_scale_of,
     settled_logits,
 )
-from qaconv_lib.config import get_profile
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments import suite as experiments
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matching import QAConv
 from qaconv_lib.models import ReidModel
-from qaconv_lib.training import Trainer
 
 TAUGHT = {"teacher": "efficientnet_lite0", "identities": 8}
 
@@ -130,14 +129,14 @@ def smoke_model(loss="qaconv", **more):
 
 def test_a_teacher_that_does_not_fit_is_named():
     config = get_profile("smoke").config("qaconv", teacher="efficientnet_lite0")
-    with pytest.raises(ValueError, match="loss softmax gives no probabilities"):
-        Distillation(smoke_model("softmax"), config)
+    with pytest.raises(ValueError, match="loss softmax cannot teach"):
+        Distillation(smoke_model("softmax"))
     with pytest.raises(ValueError, match="teacher takes images of 32 x 32, the student of 64 x 32"):
-        Distillation(smoke_model(height=32), config)
+        Distillation(smoke_model(height=32))(None, torch.rand(2, 3, 64, 32), None)
     table = Run("qaconv", "mini-market", "smoke", settings={"identities": 8}).table()
     for settings, teacher in ((config, None), (smoke_model().config, smoke_model())):
         with pytest.raises(ValueError, match="go together"):
-            Trainer(settings, table, teacher=teacher)
+            settings.trainer(table, teacher=teacher)
 
 
 def test_a_step_with_a_teacher_adds_the_weighted_loss():
@@ -151,12 +150,11 @@ def test_a_step_with_a_teacher_adds_the_weighted_loss():
         config = plain_config
         if weight is not None:
             config = dataclasses.replace(run.config(), distill_weight=weight)
-        trainer = Trainer(
-            config, run.table(), device="cpu", teacher=None if weight is None else teacher
-        )
+        given = None if weight is None else teacher
+        trainer = config.trainer(run.table(), device="cpu", teacher=given)
         trainer.model.train()
         before = {key: value.clone() for key, value in teacher.state_dict().items()}
-        losses[weight], _ = trainer.train_step(images, labels)
+        losses[weight], _ = trainer.step(images, labels)
         assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
         assert not any("teacher" in key for key in trainer.model.state_dict())
     assert losses[None] == 0 < losses[1.0]  # the memory is empty still

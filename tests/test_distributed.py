@@ -18,12 +18,13 @@ import torch.distributed as dist
 from PIL import Image
 
 from qaconv_lib import _processes as distributed
+from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.models import ReidModel, TrainingConfig
-from qaconv_lib.scale.retrieval import best_of_shares, extract_in_shares, similarity_in_shares
-from qaconv_lib.training import Trainer
+from qaconv_lib.models import ReidModel
+from qaconv_lib.scale import distributed as joined
+from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
 
-TINY = TrainingConfig(
+TINY = RunConfig(
     backbone="resnet18",
     pretrained=False,
     final_layer="layer2",
@@ -60,7 +61,7 @@ def steps(config, table):
     """Weights, memory and losses after four steps on fixed batches, in double precision."""
     torch.set_default_dtype(torch.float64)
     try:
-        trainer = Trainer(config, table, device="cpu")
+        trainer = config.trainer(table, device="cpu")
         trainer.model.train()
         generator, losses = torch.Generator().manual_seed(5), []
         for _ in range(4):
@@ -69,7 +70,7 @@ def steps(config, table):
             own = distributed.share(8)
             if config.accumulate > 1 and distributed.process_count() == 1:
                 own = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])  # as two processes take them
-            loss, right = trainer.train_step(images[own], labels[own])
+            loss, right = trainer.step(images[own], labels[own])
             losses.append(distributed.add_up(loss / distributed.process_count(), right))
         return {"losses": losses, "state": trainer.model.state_dict()}
     finally:
@@ -82,20 +83,18 @@ def retrieval(table):
     model = ReidModel(TINY, CLASSES).eval()
     maps = extract_in_shares(model, table)
     scores = similarity_in_shares(model, maps[:3], maps)
-    own = maps[distributed.share(len(maps))]
-    best = best_of_shares(model.similarity(maps[:3], own), 6)
     alone = extract_in_shares(model, table.head(1))
     itself = similarity_in_shares(model, maps, maps)
-    return {"maps": maps, "scores": scores, "best": best, "alone": alone, "itself": itself}
+    return {"maps": maps, "scores": scores, "alone": alone, "itself": itself}
 
 
 def epochs(table, folder):
     """Two epochs by the trainer's own batches, the second after a restart."""
-    first = Trainer(TINY, table, device="cpu", run_folder=folder)
+    first = TINY.trainer(table, device="cpu", run_folder=folder)
     seen = [labels for _, labels in first._batches()]
     first.train(epochs=1)
     distributed.barrier()
-    trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+    trainer = TINY.trainer(table, device="cpu", run_folder=folder)
     trainer.train()
     return {
         "seen": seen,
@@ -108,7 +107,7 @@ def epochs(table, folder):
 def drawn(table):
     """Batches along the graph, of this process."""
     more = {"loss": "pairwise", "sampler": "graph", "images_per_identity": 2}
-    trainer = Trainer(dataclasses.replace(TINY, **more), table, device="cpu")
+    trainer = dataclasses.replace(TINY, **more).trainer(table, device="cpu")
     return trainer._batches().batch_sampler
 
 
@@ -122,13 +121,9 @@ def worker(rank, folder):
     found["drawn"] = drawn(table)
     found["gathered"] = distributed.gather(torch.full((2 + rank, 3), rank), torch.tensor([rank]))
     try:
-        Trainer(dataclasses.replace(TINY, batch_size=7), table, device="cpu")
+        dataclasses.replace(TINY, batch_size=7).trainer(table, device="cpu")
     except ValueError as error:
         found["odd batch"] = str(error)
-    try:
-        best_of_shares(torch.rand(2, 3), 7)
-    except ValueError as error:
-        found["too many"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.barrier()  # before one of them goes
     if rank == 1:
@@ -183,15 +178,6 @@ def test_retrieval_in_shares_is_that_of_one_process(both, what):
         torch.testing.assert_close(found["retrieval"][what], alone["retrieval"][what])
 
 
-def test_the_best_of_the_shares_are_the_best_of_all(both):
-    alone, together, *_ = both
-    expected = alone["retrieval"]["scores"].topk(6, dim=1)
-    for found in (alone, *together):
-        values, rows = found["retrieval"]["best"]
-        torch.testing.assert_close(values, expected.values)
-        assert torch.equal(rows, expected.indices)
-
-
 def test_epochs_share_the_images_and_can_be_resumed(both):
     _, (first, second), folder, _ = both
     assert first["epochs"]["resumed"] == 1
@@ -220,7 +206,6 @@ def test_gather_takes_tensors_of_unequal_length(both):
 def test_what_cannot_be_shared_is_named(both):
     for found in both[1]:
         assert found["odd batch"] == "batch_size 7 cannot be shared by 2 processes"
-        assert found["too many"] == "length must lie in 1..6, the gallery's size, got 7"
 
 
 def test_a_lost_process_is_named(both):
@@ -232,27 +217,21 @@ def test_a_lost_process_is_named(both):
 class TestOneProcess:
     def test_it_counts_as_one_of_one(self, monkeypatch):
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        assert distributed.connect() is None and not dist.is_initialized()
-        assert distributed.connect("cpu") == torch.device("cpu")
+        assert joined.connect() is None and not dist.is_initialized()
+        assert joined.connect("cpu") == torch.device("cpu")
         assert (distributed.process_count(), distributed.process_rank()) == (1, 0)
         assert distributed.share(7) == slice(0, 7) and distributed.add_up(2, 3.5) == [2, 3.5]
 
     def test_nothing_is_copied_or_wrapped(self):
         tensor, layer = torch.rand(3), torch.nn.BatchNorm1d(2)
         assert distributed.gather(tensor)[0] is tensor
-        assert distributed.data_parallel(layer) is layer
+        assert joined.data_parallel(layer) is layer
         assert "forward" not in vars(layer)
 
     def test_other_errors_pass(self):
         with pytest.raises(RuntimeError, match="shape"):
             with distributed.naming_lost_processes():
                 raise RuntimeError("shape")
-
-    def test_best_of_shares_keeps_the_order_of_equals(self):
-        scores = torch.tensor([[0.5, 0.9, 0.5, 0.9]])
-        values, rows = best_of_shares(scores, 3)
-        assert rows.tolist() == [[1, 3, 0]]
-        torch.testing.assert_close(values, torch.tensor([[0.9, 0.9, 0.5]]))
 
 
 def test_torchrun_trains_and_evaluates_with_the_command_line(tmp_path):

@@ -12,10 +12,10 @@ from qaconv_lib.__main__ import main
 from qaconv_lib._checks import ShortOfMemoryError
 from qaconv_lib._files import cache_folder
 from qaconv_lib.beyond.tfusion import tfusion
-from qaconv_lib.config import PROFILES, get_profile, profile_with
 from qaconv_lib.datasets import UnreadableImageError, load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs, search
 from qaconv_lib.experiments import suite as experiments
+from qaconv_lib.experiments.profiles import PROFILES, get_profile, profile_with
 from qaconv_lib.experiments.runs import (
     STAGES,
     Run,

@@ -10,7 +10,8 @@ import torch
 from qaconv_lib.__main__ import main
 from qaconv_lib.beyond import export
 from qaconv_lib.beyond.export import export_onnx
-from qaconv_lib.models import ReidModel, TrainingConfig, save_model
+from qaconv_lib.config import TrainingConfig
+from qaconv_lib.models import ReidModel, save_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -11,13 +11,12 @@ from qaconv_lib.beyond.graph_sampling import (
     IdentityBatches,
     check_sampling,
     class_similarities,
-    make_sampler,
     nearest_classes,
+    sampler_by_name,
 )
-from qaconv_lib.config import get_profile
 from qaconv_lib.experiments import plain
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
-from qaconv_lib.training import Trainer
 
 SIZES = [3, 1, 5, 4, 4, 8, 2, 6]
 LABELS = np.repeat(np.arange(8), SIZES)  # 33 images of 8 classes
@@ -156,10 +155,8 @@ def test_settings_that_make_no_batch_are_named(name, size, images, message):
         )
 
 
-def test_shuffling_wants_no_sampler():
-    assert make_sampler("shuffle", LABELS, 5, 4, in_a_ring) is None
-    pk, graph = (make_sampler(name, LABELS, 6, 2, in_a_ring) for name in ("pk", "graph"))
-    assert drawn(pk) == drawn(make("pk")) and drawn(graph) == drawn(make("graph"))
+def test_shuffling_needs_no_sampler():
+    assert sampler_by_name("shuffle") is None
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +169,11 @@ class TestTraining:
     def test_a_resumed_run_draws_the_same_graph(self, run, tmp_path):
         table, config = run.table(), run.config()
         assert config.sampler == "graph"
-        whole = Trainer(config, table, device="cpu")
+        whole = config.trainer(table, device="cpu")
         whole.train()
-        Trainer(config, table, device="cpu", run_folder=tmp_path).train(epochs=1)
+        config.trainer(table, device="cpu", run_folder=tmp_path).train(epochs=1)
         torch.rand(3)  # what else is drawn must not matter
-        resumed = Trainer(config, table, device="cpu", run_folder=tmp_path)
+        resumed = config.trainer(table, device="cpu", run_folder=tmp_path)
         resumed.train()
         assert resumed.history == whole.history
         assert torch.equal(resumed.sampler.neighbours, whole.sampler.neighbours)
@@ -184,7 +181,7 @@ class TestTraining:
         assert all(torch.equal(v, expected[k]) for k, v in resumed.model.state_dict().items())
 
     def test_the_graph_is_the_models_own(self, run):
-        trainer = Trainer(run.config(), run.table(), device="cpu")
+        trainer = run.config().trainer(run.table(), device="cpu")
         loader = trainer._batches()
         sampler = trainer.sampler
         firsts = trainer.table.drop_duplicates("identity")

@@ -41,16 +41,16 @@ from qaconv_lib.datasets import (
 )
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import records
+from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.layouts import LAYOUTS
 from qaconv_lib.layouts.archives import unpack_archive
 from qaconv_lib.layouts.names import FORMATS, passing_over
 from qaconv_lib.matching import QAConv, match_gallery
-from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.models import ReidModel, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale import _store_files
 from qaconv_lib.scale.store import MapStore
 from qaconv_lib.temporal import tfusion, tlift
-from qaconv_lib.training import Trainer
 
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -451,7 +451,7 @@ def test_unusual_packings_are_refused(tmp_path: Path, packing: int) -> None:
 
 # Checkpoints and training states --------------------------------------------------------------
 
-TINY = TrainingConfig(
+TINY = RunConfig(
     backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=4,
     height=32, width=16, batch_size=2, epochs=2, decay_epochs=1,
 )  # fmt: skip
@@ -531,7 +531,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def state(images: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    Trainer(TINY, images, run_folder=folder).train(epochs=1)
+    TINY.trainer(images, run_folder=folder).train(epochs=1)
     return folder / "last.safetensors"
 
 
@@ -563,7 +563,7 @@ def test_a_damaged_training_state_is_named(
     details |= {key: value for key, value in changes.items() if key not in tensors}
     write_checkpoint(tmp_path / "last.safetensors", tensors, details)
     with pytest.raises(ValueError, match=f"last.safetensors .*{message}"):
-        Trainer(TINY, images, run_folder=tmp_path)
+        TINY.trainer(images, run_folder=tmp_path)
 
 
 # Records and stores ---------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from scipy.special import expit, logit
 
 from qaconv_lib.__main__ import main
-from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import rerank
 from qaconv_lib.models import ReidModel, save_model
 from qaconv_lib.photograph_commands import printable

@@ -26,11 +26,10 @@ import torch
 from PIL import Image
 
 from qaconv_lib._files import read_checkpoint, write_whole
+from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.records import read_records, write_record
 from qaconv_lib.layouts.archives import unpack_archive
-from qaconv_lib.models import TrainingConfig
 from qaconv_lib.scale.store import MapStore
-from qaconv_lib.training import Trainer
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
 _MOST_STEPS = 60
@@ -364,7 +363,7 @@ def test_making_a_store_can_be_repeated(killed, tmp_path: Path) -> None:
     MapStore(folder, "0123456789abcdef").verify()
 
 
-TINY = TrainingConfig(
+TINY = RunConfig(
     backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=4,
     height=32, width=16, batch_size=2, epochs=3, decay_epochs=2,
 )  # fmt: skip
@@ -380,24 +379,24 @@ def _table(folder: Path) -> pd.DataFrame:
 
 
 def _train_one_more(table: pd.DataFrame, folder: Path) -> None:
-    trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+    trainer = TINY.trainer(table, device="cpu", run_folder=folder)
     trainer.train(epochs=trainer.epoch + 1)
 
 
 def test_training_goes_on_to_the_same_weights(killed, tmp_path_factory, tmp_path: Path) -> None:
     """Killed at every step of writing its state, then carried to the end."""
     table, folder = _table(tmp_path_factory.mktemp("images")), tmp_path / "run"
-    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=1)
+    TINY.trainer(table, device="cpu", run_folder=folder).train(epochs=1)
     first = (folder / "last.safetensors").read_bytes()
     epochs = []
     for _ in killed(_train_one_more, table, folder, first=2):  # the first step reads the state
         epochs.append(_epochs(folder))
         (folder / "last.safetensors").write_bytes(first)
     assert set(epochs) == {1, 2}
-    resumed = Trainer(TINY, table, device="cpu", run_folder=folder)
+    resumed = TINY.trainer(table, device="cpu", run_folder=folder)
     assert resumed.epoch == 2
     resumed.train()
-    whole = Trainer(TINY, table, device="cpu")
+    whole = TINY.trainer(table, device="cpu")
     whole.train()
     expected, found = whole.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
@@ -412,26 +411,26 @@ def test_a_state_that_was_torn_within_its_write_is_the_old_one(
     torn, tmp_path_factory, tmp_path: Path
 ) -> None:
     table, folder = _table(tmp_path_factory.mktemp("images")), tmp_path / "run"
-    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=1)
+    TINY.trainer(table, device="cpu", run_folder=folder).train(epochs=1)
     left = torn(99_999, _train_one_more, table, folder)
     assert left.name.startswith(".last.safetensors-")
-    assert Trainer(TINY, table, device="cpu", run_folder=folder).epoch == 1
+    assert TINY.trainer(table, device="cpu", run_folder=folder).epoch == 1
 
 
 def test_a_torn_state_is_refused_and_a_torn_log_is_written_anew(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     table, folder = _table(tmp_path / "images"), tmp_path / "run"
-    Trainer(TINY, table, device="cpu", run_folder=folder).train(epochs=2)
+    TINY.trainer(table, device="cpu", run_folder=folder).train(epochs=2)
     state, log = (folder / "last.safetensors"), (folder / "log.csv")
     whole, lines = state.read_bytes(), log.read_bytes()
     for length in _cuts(whole):
         state.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="last.safetensors is damaged"):
-            Trainer(TINY, table, device="cpu", run_folder=folder)
+            TINY.trainer(table, device="cpu", run_folder=folder)
     state.write_bytes(whole)
     (folder / ".last.safetensors-torn").write_bytes(whole[: len(whole) // 2])
     for length in _cuts(lines)[::3]:
         log.write_bytes(lines[:length])
-        trainer = Trainer(TINY, table, device="cpu", run_folder=folder)
+        trainer = TINY.trainer(table, device="cpu", run_folder=folder)
         trainer.train(epochs=2)
         assert trainer.epoch == 2 and log.read_bytes() == lines

@@ -16,8 +16,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qaconv_lib.config import TrainingConfig
 from qaconv_lib.matching import QAConv, match_gallery
-from qaconv_lib.models import ReidModel, TrainingConfig
+from qaconv_lib.models import ReidModel
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 

@@ -6,7 +6,6 @@ import json
 import pickle
 import shlex
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib import training as run_folder
 from qaconv_lib.__main__ import main, make_parser
 from qaconv_lib._files import read_checkpoint, write_checkpoint
 from qaconv_lib.experiments import runs
-from qaconv_lib.experiments.runs import Run, train_run
-from qaconv_lib.models import TrainingConfig
-from qaconv_lib.training import LOG_COLUMNS, SETTING_FLAGS, Trainer, command_line, write_log
+from qaconv_lib.experiments.profiles import RunConfig
+from qaconv_lib.experiments.runs import SETTING_FLAGS, Run, command_line, train_run
+from qaconv_lib.training import LOG_COLUMNS
 from qaconv_lib.training_commands import _run
 
-TINY = TrainingConfig(
+TINY = RunConfig(
     backbone="resnet18",
     pretrained=False,
     final_layer="layer2",
@@ -57,7 +55,7 @@ def read_log(folder):
 
 class TestLog:
     def test_a_row_an_epoch_with_what_the_trainer_knows(self, table, tmp_path):
-        trainer = Trainer(TINY, table, device="cpu", run_folder=tmp_path)
+        trainer = TINY.trainer(table, device="cpu", run_folder=tmp_path)
         trainer.train()
         rows = read_log(tmp_path)
         assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -68,99 +66,54 @@ class TestLog:
             assert row["peak_megabytes"] == "" or int(row["peak_megabytes"]) > 50
 
     def test_resuming_adds_to_it_and_repeats_nothing(self, table, tmp_path):
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=2)
+        TINY.trainer(table, device="cpu", run_folder=tmp_path).train(epochs=2)
         before = read_log(tmp_path)
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train()
+        TINY.trainer(table, device="cpu", run_folder=tmp_path).train()
         after = read_log(tmp_path)
         assert after[:2] == before and [row["epoch"] for row in after] == ["1", "2", "3"]
 
     @pytest.mark.parametrize("harm", ["lost", "one epoch ahead"])
     def test_it_is_brought_in_line_with_the_state(self, table, tmp_path, harm):
         """As after a crash between the two files, or when somebody removed it."""
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=1)
+        TINY.trainer(table, device="cpu", run_folder=tmp_path).train(epochs=1)
         log = tmp_path / "log.csv"
         content = log.read_text()
         if harm == "lost":
             log.unlink()
         else:
             log.write_text(content + content.splitlines()[1].replace("1", "2", 1) + "\n")
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path)
+        TINY.trainer(table, device="cpu", run_folder=tmp_path)
         assert log.read_text() == content
 
     def test_epochs_that_nobody_timed_have_empty_places(self, table, tmp_path):
         """A state written before there was a log."""
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=1)
+        TINY.trainer(table, device="cpu", run_folder=tmp_path).train(epochs=1)
         tensors, details = read_checkpoint(tmp_path / "last.safetensors")
         del details["timings"]
         write_checkpoint(tmp_path / "last.safetensors", tensors, details)
         (tmp_path / "log.csv").unlink()
-        Trainer(TINY, table, device="cpu", run_folder=tmp_path).train(epochs=2)
+        TINY.trainer(table, device="cpu", run_folder=tmp_path).train(epochs=2)
         first, second = read_log(tmp_path)
         assert first["loss"] and not first["seconds"] and second["seconds"]
 
-    def test_it_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
-        write_log(tmp_path, [{"epoch": 1}], [{}])
-        before = (tmp_path / "log.csv").read_bytes()
-
-        def interrupt(*_):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("os.fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_log(tmp_path, [{"epoch": 1}, {"epoch": 2}], [{}, {}])
-        assert (tmp_path / "log.csv").read_bytes() == before
-        assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
-
 
 class TestTensorBoard:
-    def test_every_epoch_is_written_once(self, table, tmp_path, monkeypatch):
-        written = []
-
-        class Writer:
-            def __init__(self, folder, purge_step):
-                written.append((Path(folder).name, purge_step))
-
-            def add_scalar(self, name, value, epoch):
-                written.append((name, epoch))
-
-            def flush(self):
-                pass
-
-        module = types.SimpleNamespace(SummaryWriter=Writer)
-        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-        config = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
-        Trainer(config, table, device="cpu", run_folder=tmp_path, tensorboard=True).train(epochs=1)
-        Trainer(config, table, device="cpu", run_folder=tmp_path, tensorboard=True).train()
-        assert written.index(("tensorboard", 1)) == 0 and ("tensorboard", 2) in written
-        losses = [epoch for name, epoch in written if name == "loss"]
-        assert losses == [1, 2] and ("images_per_second", 2) in written
-
-    def test_the_real_package_reads_it_back(self, table, tmp_path):
+    def test_the_package_reads_back_what_two_starts_wrote(self, small):
         from tensorboard.backend.event_processing import event_accumulator
 
-        trainer = Trainer(TINY, table, device="cpu", run_folder=tmp_path, tensorboard=True)
-        trainer.train(epochs=2)
-        found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-        written = [(event.step, event.value) for event in found.Scalars("loss")]
-        assert [step for step, _ in written] == [1, 2]
-        known = [row["loss"] for row in trainer.history]
-        assert [value for _, value in written] == pytest.approx(known)
-
-    def test_a_missing_package_is_named(self, table, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        with pytest.raises(ImportError, match="pip install tensorboard"):
-            Trainer(TINY, table, device="cpu", run_folder=tmp_path, tensorboard=True)
-
-    def test_it_wants_a_run_folder(self, table):
-        with pytest.raises(ValueError, match="wants a run folder"):
-            Trainer(TINY, table, device="cpu", tensorboard=True)
+        run, folder = Run("qaconv", "somewhere", "smoke"), small / "run"
+        train_run(run, device="cpu", run_folder=folder, tensorboard=True)
+        train_run(run, device="cpu", run_folder=folder, tensorboard=True)
+        found = event_accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
+        assert [event.step for event in found.Scalars("loss")] == [1, 2]
+        assert "images_per_second" in found.Tags()["scalars"]
 
 
 class TestWorkers:
     """One image eight times, so that batches differ by their augmentation alone."""
 
     def batches(self, table, epoch):
-        trainer = Trainer(dataclasses.replace(TINY, workers=2), table, device="cpu")
+        trainer = dataclasses.replace(TINY, workers=2).trainer(table, device="cpu")
         trainer.epoch = epoch
         return [images for images, _ in trainer._batches()]
 
@@ -173,7 +126,7 @@ class TestWorkers:
 
     def test_the_images_can_be_sent_to_workers_that_are_started_afresh(self, table):
         """Where processes are spawned, as on Windows and macOS."""
-        images = Trainer(dataclasses.replace(TINY, workers=2), table, device="cpu").images
+        images = dataclasses.replace(TINY, workers=2).trainer(table, device="cpu").images
         again = pickle.loads(pickle.dumps(images))
         torch.manual_seed(0)
         expected = images[1][0]
@@ -197,7 +150,7 @@ def small(place, table, monkeypatch):
     profile = runs.get_profile("smoke")
     base = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
     changed = dataclasses.replace(profile, base=base, identities=None)
-    monkeypatch.setitem(sys.modules["qaconv_lib.config"].PROFILES, "smoke", changed)
+    monkeypatch.setitem(sys.modules["qaconv_lib.experiments.profiles"].PROFILES, "smoke", changed)
     return place
 
 
@@ -213,17 +166,7 @@ class TestDescription:
         assert about["model"] == str(path)
         (start,) = about["starts"]
         assert start["epoch"] == 0 and "CPU" in start["device"] and "torch" in start["versions"]
-        text = (folder / "README.md").read_text()
-        for part in (
-            about["command"],
-            about["evaluate"],
-            start["device"],
-            "8 images",
-            "| seed | 3 |",
-        ):
-            assert part in text
         assert {path.name for path in folder.iterdir()} == {
-            "README.md",
             "run.json",
             "log.csv",
             "last.safetensors",
@@ -258,7 +201,7 @@ class TestDescription:
         assert [start["epoch"] for start in starts] == [0, 2]
         for harm in ("{", "[]", '{"starts": 3}'):
             (folder / "run.json").write_text(harm)
-            assert run_folder._starts(folder / "run.json") == []
+            assert runs._starts(folder / "run.json") == []
 
 
 class TestCommands:
@@ -291,9 +234,9 @@ class TestCommands:
         "words, message",
         [
             (["--precision", "half"], "precision must be one of"),
-            (["--precision", "float16", "--device", "cpu"], "wants a GPU"),
+            (["--precision", "float16", "--device", "cpu"], "needs a GPU"),
             (["--accumulate", "3"], "accumulate must divide batch_size (4)"),
-            (["--tensorboard"], "wants a run folder"),
+            (["--tensorboard"], "needs a run folder"),
             (["--predict-memory", "--device", "gpu"], "device must be cpu"),
         ],
     )

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from qaconv_lib.config import PROFILES
 from qaconv_lib.experiments.calibration_records import find_calibrations, transfer_table
+from qaconv_lib.experiments.profiles import PROFILES
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import Run, checkpoint_path, settings_name
 from qaconv_lib.experiments.search import best_settings

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from qaconv_lib.experiments.measure import measure, peak_megabytes
+from qaconv_lib._processes import peak_megabytes
+from qaconv_lib.experiments.measure import measure
+from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.step_memory import loader_bytes, predict_step_memory
 from qaconv_lib.losses import LOSSES
-from qaconv_lib.models import TrainingConfig
-from qaconv_lib.training import Trainer
 
-SMALL = TrainingConfig(
+SMALL = RunConfig(
     backbone="resnet18", pretrained=False, height=128, width=64, batch_size=16, epochs=1
 )
 TINY = dataclasses.replace(
@@ -27,9 +27,8 @@ def make_trainer(config, classes, device):
     """A trainer with a full memory; its images are never read."""
     count = max(classes, config.batch_size)
     identities = [number % classes for number in range(count)]
-    trainer = Trainer(
-        config, pd.DataFrame({"path": "x.png", "identity": identities}), device=device
-    )
+    table = pd.DataFrame({"path": "x.png", "identity": identities})
+    trainer = config.trainer(table, device=device)
     if hasattr(trainer.model.criterion, "memory"):
         trainer.model.criterion.memory.features.normal_()
         trainer.model.criterion.memory.valid.fill_(True)
@@ -57,7 +56,7 @@ def megabytes_of_steps():
     for name, (change, classes) in CPU_CASES.items():
         config = dataclasses.replace(SMALL, **change)
         trainer, inputs = make_trainer(config, classes, "cpu"), draw(config, classes, "cpu")
-        trainer.train_step(*inputs)  # makes the momentum, and what libraries set up once
+        trainer.step(*inputs)  # makes the momentum, and what libraries set up once
         steps = []
         for _ in range(3):
             trainer.optimizer.zero_grad()
@@ -97,7 +96,7 @@ def test_prediction_against_a_step_on_the_gpu(change):
     trainer, inputs = make_trainer(config, 200, "cuda"), draw(config, 200, "cuda")
     torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
-        trainer.train_step(*inputs)
+        trainer.step(*inputs)
     found = torch.cuda.max_memory_allocated() - before
     assert found == pytest.approx(expected, rel=TOLERANCE)
 
@@ -131,7 +130,7 @@ def test_what_each_setting_saves():
 
 def test_the_loss_grows_with_the_classes_and_is_exact_between_dry_runs():
     """Scaled from 2 and 3 images and 4 and 8 classes, it is what more of both really keep."""
-    from qaconv_lib import step_memory
+    from qaconv_lib.experiments import step_memory
 
     sizes = {count: predict_step_memory(TINY, count)["loss"] for count in (10, 30)}
     assert sizes[30] > 2 * sizes[10]

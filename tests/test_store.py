@@ -14,7 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib.models import ReidModel, TrainingConfig, load_model, save_model
+from qaconv_lib.config import TrainingConfig
+from qaconv_lib.models import ReidModel, load_model, save_model
 from qaconv_lib.scale import store as store_module
 from qaconv_lib.scale.store import MapStore, model_fingerprint, pool_maps
 

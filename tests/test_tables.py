@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qaconv_lib.__main__ import main
-from qaconv_lib.config import get_profile
 from qaconv_lib.experiments import tables
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import write_record
 from qaconv_lib.experiments.runs import STAGES, Run

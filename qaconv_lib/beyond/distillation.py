@@ -8,18 +8,14 @@ Neural Network" (2015).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qaconv_lib.backbones import BACKBONES
-from qaconv_lib.losses import MatchingLoss, compares_maps
+from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.matching import QAConv
-
-if TYPE_CHECKING:
-    from qaconv_lib.models import ReidModel, TrainingConfig
+from qaconv_lib.models import ReidModel
 
 _SMALLEST_SPREAD = 1e-6
 
@@ -58,57 +54,43 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0
 
 
 class Distillation(nn.Module):
-    """What a teacher adds to the loss of a training step.
+    """What a teacher adds to the loss of a training step; `Trainer` takes it as `teacher`.
 
     Both models see the same augmented images. The student's logits are those that evaluation would
-    give, brought to the scale of the teacher's (`on_the_scale_of`). Its own loss goes on as without
-    a teacher.
+    give, brought to the scale of the teacher's (`on_the_scale_of`).
 
     Args:
-        teacher: a trained model that compares maps by QAConv.
-        config: the student's settings.
-
-    Raises:
-        ValueError: a teacher that compares vectors, or images of another size.
+        teacher: a trained model that compares maps by QAConv, for images of the same size.
+        temperature: of `distillation_loss`.
+        weight: of the additional loss.
     """
 
-    def __init__(self, teacher: ReidModel, config: TrainingConfig):
+    def __init__(self, teacher: ReidModel, temperature: float = 4.0, weight: float = 1.0):
         super().__init__()
         if not isinstance(teacher.criterion, MatchingLoss):
-            raise ValueError(f"a model with the loss {teacher.config.loss} gives no probabilities")
-        sizes = [(c.height, c.width) for c in (teacher.config, config)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                "the teacher takes images of {} x {}, the student of {} x {}".format(
-                    *sizes[0], *sizes[1]
-                )
-            )
+            raise ValueError(f"a model with the loss {teacher.config.loss} cannot teach logits")
         self.teacher = teacher.eval().requires_grad_(False)
         self.teacher_matcher = teacher.criterion.matcher
         self.teacher.backbone.to(memory_format=torch.channels_last)
-        self.temperature, self.weight = config.distill_temperature, config.distill_weight
+        self.temperature, self.weight = temperature, weight
+
+    def extra_repr(self) -> str:
+        return f"{self.teacher.config.backbone}, {self.temperature=}, {self.weight=}"
 
     def forward(self, matcher: QAConv, images: Tensor, maps: Tensor) -> Tensor:
         """The weighted loss of images (b, 3, H, W) and the student's maps of them."""
+        size = self.teacher.config.height, self.teacher.config.width
+        if images.shape[2:] != size:
+            raise ValueError(
+                "the teacher takes images of {} x {}, the student of {} x {}".format(
+                    *size, *images.shape[2:]
+                )
+            )
         with torch.no_grad():
             their_maps = self.teacher.backbone(images)
             wanted = self.teacher_matcher(their_maps, their_maps)
         found = on_the_scale_of(settled_logits(matcher, maps), wanted)
         return self.weight * distillation_loss(found, wanted, self.temperature)
-
-
-def make_distillation(
-    config: TrainingConfig, teacher: ReidModel | None, device: torch.device
-) -> Distillation | None:
-    """The teaching that a training run wants; None if it wants none.
-
-    Raises:
-        ValueError: a teacher that the settings do not ask for, or none where they do; and as for
-            `Distillation`.
-    """
-    if (config.teacher is None) != (teacher is None):
-        raise ValueError("a teacher's model and the setting `teacher` go together")
-    return None if teacher is None else Distillation(teacher, config).to(device)
 
 
 def settled_logits(matcher: QAConv, maps: Tensor) -> Tensor:
@@ -132,14 +114,3 @@ def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
     own, wanted = student[others], teacher[others]
     spread = own.std(correction=0).clamp(min=_SMALLEST_SPREAD)
     return (student - own.mean()) / spread * wanted.std(correction=0) + wanted.mean()
-
-
-def check_distillation(config: TrainingConfig) -> None:
-    """Raise ValueError unless a model with these settings can be taught."""
-    if config.teacher not in BACKBONES:
-        raise ValueError(f"teacher must be one of {', '.join(BACKBONES)}, got {config.teacher!r}")
-    if not compares_maps(config.loss):
-        raise ValueError(f"a model with the loss {config.loss} cannot be taught similarities")
-    for name in ("distill_temperature", "distill_weight"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {getattr(config, name)}")

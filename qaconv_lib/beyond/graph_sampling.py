@@ -10,7 +10,6 @@ has one batch for each class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,11 +18,10 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from qaconv_lib._processes import gather
+from qaconv_lib.models import ReidModel
+from qaconv_lib.training import Trainer
 
-if TYPE_CHECKING:
-    from qaconv_lib.models import ReidModel
-
-#: What `TrainingConfig.sampler` may be. "shuffle" takes all images in random order.
+#: Names of samplers. "shuffle" takes all images in random order.
 SAMPLERS = ("shuffle", "pk", "graph")
 # Numbers of the streams that are drawn from one seed.
 _CLASSES, _IMAGES, _CHOICE = range(3)
@@ -96,6 +94,9 @@ class IdentityBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return self._length
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.classes} classes, {self.images} images each)"
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is drawn next, from 0."""
@@ -186,32 +187,29 @@ def class_similarities(model: ReidModel, table: pd.DataFrame) -> Tensor:
     return gather(scores[None], same_length=True)[0][0]
 
 
-def make_sampler(
-    name: str,
-    labels: Sequence[int],
-    batch_size: int,
-    images_per_identity: int,
-    similarities: Callable[[list[int]], Tensor],
-    seed: int = 0,
-) -> IdentityBatches | None:
-    """The batches of a training run; None for "shuffle".
+def sampler_by_name(
+    name: str, images_per_identity: int = 4
+) -> Callable[[Trainer], IdentityBatches] | None:
+    """What `Trainer` takes as its sampler: None for "shuffle", else a function of the trainer.
 
     Args:
         name: one of `SAMPLERS`.
-        labels: class of each image.
-        batch_size: images in a batch.
-        images_per_identity: how many of each class.
-        similarities: see `GraphBatches`.
-        seed: what is drawn depends on it.
-
-    Raises:
-        ValueError: as for `check_sampling` and `IdentityBatches`.
+        images_per_identity: how many images of each class a batch holds.
     """
-    check_sampling(name, batch_size, images_per_identity)
-    sizes = batch_size // images_per_identity, images_per_identity
-    if name == "pk":
-        return IdentityBatches(labels, *sizes, seed=seed)
-    return GraphBatches(labels, *sizes, similarities, seed=seed) if name == "graph" else None
+
+    def make(trainer: Trainer) -> IdentityBatches:
+        size, labels = trainer.config.batch_size, trainer.images.labels
+        check_sampling(name, size, images_per_identity)
+        sizes = size // images_per_identity, images_per_identity
+        if name == "pk":
+            return IdentityBatches(labels, *sizes, seed=trainer.config.seed)
+
+        def similarities(chosen: list[int]) -> Tensor:
+            return class_similarities(trainer.model, trainer.table.iloc[chosen])
+
+        return GraphBatches(labels, *sizes, similarities, seed=trainer.config.seed)
+
+    return None if name == "shuffle" else make
 
 
 def check_sampling(name: str, batch_size: int, images_per_identity: int) -> None:

@@ -121,6 +121,9 @@ class PairwiseLoss(MatchingLoss):
             check_margin(triplet_margin)
         self.triplet_margin = triplet_margin
 
+    def extra_repr(self) -> str:
+        return f"triplet_margin={self.triplet_margin}"
+
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,)).
 

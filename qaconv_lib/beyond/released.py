@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from qaconv_lib.backbones import RESNETS, STRIDES, read_saved, state_dict_of
-from qaconv_lib.models import ReidModel, TrainingConfig, load_weights
+from qaconv_lib.config import TrainingConfig
+from qaconv_lib.models import ReidModel, load_weights
 
 # Networks by the blocks of their first three layers, and whether a block has three convolutions.
 _NETWORKS = {

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qaconv_lib.config import get_profile
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
 from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record

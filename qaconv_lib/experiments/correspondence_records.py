@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments.correspondence_changes import changed_pairs
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import provenance, read_records, write_record
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap

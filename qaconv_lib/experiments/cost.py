@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qaconv_lib.config import get_profile
+from qaconv_lib._processes import peak_megabytes
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments.measure import peak_megabytes
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import provenance, write_record
 from qaconv_lib.experiments.runs import Run, times
 from qaconv_lib.losses import LOSSES, ClassMemoryLoss, QAConvLoss
 from qaconv_lib.models import ReidModel, default_device
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
-from qaconv_lib.training import Trainer
 
 _IMAGES = 256  # extracted and matched to measure a rate
 
@@ -28,7 +27,7 @@ _IMAGES = 256  # extracted and matched to measure a rate
 def training_step(profile: str, loss: str, device: str) -> tuple[float, str]:
     """Seconds of one training step, the memory full."""
     run = Run(loss, get_profile(profile).datasets["duke"], profile)
-    trainer = Trainer(run.config(), run.table(), device=device)
+    trainer = run.config().trainer(run.table(), device=device)
     criterion, batch = trainer.model.criterion, run.config().batch_size
     if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
         features = criterion.memory.features
@@ -37,7 +36,7 @@ def training_step(profile: str, loss: str, device: str) -> tuple[float, str]:
     images, labels = zip(*(trainer.images[i] for i in range(batch)), strict=True)
     inputs = torch.stack(images).to(device), torch.tensor(labels, device=device)
     trainer.model.train()
-    return _seconds(lambda: trainer.train_step(*inputs), device), "s a step"
+    return _seconds(lambda: trainer.step(*inputs), device), "s a step"
 
 
 def extraction(profile: str, loss: str, device: str) -> tuple[float, str]:

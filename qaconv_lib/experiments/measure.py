@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 
 class Measured(NamedTuple):
@@ -53,21 +52,6 @@ def _memory(name: str) -> int | None:
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
-
-
-def peak_megabytes(device: str) -> int | None:
-    """Most memory this process has held so far, in MB: on a GPU, or with its libraries on the CPU.
-
-    None where the system does not tell.
-    """
-    if not device.startswith("cpu"):
-        return round(torch.cuda.max_memory_allocated(device) / 1e6)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:

@@ -8,9 +8,10 @@ import io
 import json
 import os
 import re
+import shlex
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ import torch
 from scipy.special import expit
 
 import qaconv_lib
-from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_whole
+from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_json, write_whole
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
-from qaconv_lib.config import get_profile
+from qaconv_lib.config import differing_settings
 from qaconv_lib.datasets import (
     ReidDataset,
     all_images,
@@ -35,22 +36,34 @@ from qaconv_lib.datasets import (
     unreadable_images,
 )
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.experiments.profiles import RunConfig, get_profile
 from qaconv_lib.experiments.records import provenance, results_folder, write_record
 from qaconv_lib.losses import compares_maps
-from qaconv_lib.models import (
-    TrainingConfig,
-    default_device,
-    differing_settings,
-    load_model,
-    save_model,
-)
+from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.temporal import tlift
-from qaconv_lib.training import Trainer, command_line, describe_run
+from qaconv_lib.training import Trainer
 
 #: Post-processing in the order of the paper's Table 2.
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
+
+
+ABOUT = "run.json"  # in a run folder: settings, versions and device of every start
+#: Settings that `train` and `evaluate` have a flag for, with its type and help; see `flag_of`.
+SETTING_FLAGS: dict[str, tuple[type, str]] = {
+    "backbone": (str, "network, e.g. resnet152"),
+    "weights": (str, "file with the weights to start from"),
+    "height": (int, "of an image, in pixels"),
+    "width": (int, "of an image, in pixels"),
+    "batch_size": (int, "images per step"),
+    "accumulate": (int, "micro-batches that a batch is taken in, to save memory"),
+    "precision": (str, "float32, bfloat16, or on a GPU float16"),
+    "clip_norm": (float, "longest gradient, all parameters together"),
+    "epochs": (int, "how many"),
+    "decay_epochs": (int, "epochs after which the rates fall to a tenth"),
+    "workers": (int, "processes that load images"),
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Run:
         """What records say of the run."""
         return dataclasses.asdict(self)
 
-    def config(self) -> TrainingConfig:
+    def config(self) -> RunConfig:
         """The training settings."""
         own = {key: value for key, value in self.settings.items() if key != "identities"}
         return get_profile(self.profile).config(self.loss, self.seed, **own)
@@ -221,14 +234,10 @@ def train_run(
     make_folder(path.parent)  # now, and not after the training
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
-    trainer = Trainer(
-        run.config(),
-        table,
-        device=device,
-        run_folder=run_folder,
-        tensorboard=tensorboard,
-        teacher=teacher,
-    )
+    if tensorboard and run_folder is None:
+        raise ValueError("a log for TensorBoard needs a run folder")
+    trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
+    board = _board(Path(run_folder), trainer.epoch) if tensorboard and run_folder else None
     if run_folder is not None and process_rank() == 0:
         words = [f"--device={device}"] if device is not None else []
         words += ["--skip-unreadable"] if skip_unreadable else []
@@ -237,7 +246,7 @@ def train_run(
         _describe(run, trainer, Path(run_folder), path, words, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
-        model = trainer.train(progress=progress)
+        model = trainer.train(progress=progress, after_epoch=board)
     seconds = time.perf_counter() - start
     record = {
         "experiment": "train",
@@ -278,7 +287,61 @@ def _describe(
         "epoch": trainer.epoch,
         **provenance(trainer.device),
     }
-    describe_run(folder, about)
+    start = {key: about.pop(key) for key in ("epoch", "device", "threads", "versions", "commit")}
+    about["starts"] = [*_starts(folder / ABOUT), start]
+    write_json(folder / ABOUT, about)
+
+
+def _starts(path: Path) -> list:
+    """Earlier starts of the run; none if the file is missing or damaged."""
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+    return starts if isinstance(starts, list) else []
+
+
+def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
+    """Writes the numbers of every epoch for TensorBoard; later epochs of before are hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "a log for TensorBoard needs its package: pip install tensorboard"
+        ) from error
+    if process_rank():
+        return None
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
+
+    def write(trainer: Trainer) -> None:
+        for name, value in (trainer.history[-1] | trainer.timings[-1]).items():
+            if name != "epoch" and value is not None:
+                writer.add_scalar(name, value, trainer.epoch)
+        writer.flush()
+
+    return write
+
+
+def flag_of(setting: str) -> str:
+    """The flag of a setting: "--batch-size" of "batch_size"."""
+    return "--" + setting.replace("_", "-")
+
+
+def command_line(command: str, run: dict, *words: str) -> str | None:
+    """What to type to have a command on a run; None where a setting has no flag.
+
+    Args:
+        command: "train" or "evaluate".
+        run: loss, source, profile, seed and settings.
+        *words: what follows the source, and further flags.
+    """
+    if set(run["settings"]) - set(SETTING_FLAGS) or None in run["settings"].values():
+        return None
+    parts = ["python", "-m", "qaconv_lib", command, run["loss"], run["source"], *words]
+    parts += ["--profile", run["profile"], "--seed", str(run["seed"])]
+    for name, value in run["settings"].items():
+        parts += [flag_of(name), str(value)]
+    return shlex.join(parts)
 
 
 def pair_similarities(

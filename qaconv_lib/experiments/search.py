@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import validation_split
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import provenance, read_records, results_folder, write_record
 from qaconv_lib.experiments.runs import Run, score, settings_name, summary
 from qaconv_lib.losses import compares_maps
-from qaconv_lib.training import Trainer
 
 
 def search(
@@ -56,7 +55,7 @@ def search(
         name = settings_name(settings)
         if name not in done:
             config = get_profile(profile).config(loss, **settings)
-            trainer = Trainer(config, train, device=device)
+            trainer = config.trainer(train, device=device)
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from qaconv_lib.backbones import Backbone
+from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.losses import ClassMemoryLoss, QAConvLoss, compares_maps
-from qaconv_lib.models import ReidModel, TrainingConfig, make_criterion
+from qaconv_lib.models import ReidModel, make_criterion
 
 _IMAGES = (2, 3)  # of the dry runs; the difference is what one image takes
 _CLASSES = (4, 8)
 
 
 def predict_step_memory(
-    config: TrainingConfig, num_classes: int, *, processes: int = 1
+    config: RunConfig, num_classes: int, *, processes: int = 1
 ) -> dict[str, int]:
     """Bytes that a training step holds at its peak, part by part.
 
@@ -42,7 +43,7 @@ def predict_step_memory(
     """
     model = ReidModel(dataclasses.replace(config, pretrained=False, weights=None), 2).train()
     share = config.batch_size // processes
-    backbone, passing = _backbone_bytes(model, share // config.accumulate)
+    backbone, passing = _backbone_bytes(model, config.precision, share // config.accumulate)
     head = make_criterion(config, num_classes, model.backbone)
     memory = 0
     if isinstance(head, QAConvLoss | ClassMemoryLoss):
@@ -63,12 +64,12 @@ def predict_step_memory(
     return parts | {"sum": sum(parts.values())}
 
 
-def loader_bytes(config: TrainingConfig, num_images: int) -> int:
+def loader_bytes(config: RunConfig, num_images: int) -> int:
     """Bytes of the resized images that a loader without workers keeps in the main memory."""
     return 0 if config.workers else num_images * 3 * config.height * config.width
 
 
-def _backbone_bytes(model: ReidModel, images: int) -> tuple[int, int]:
+def _backbone_bytes(model: ReidModel, precision: str, images: int) -> tuple[int, int]:
     """What is kept of a micro-batch, and its largest layer's input and output."""
     config, largest, kept = model.config, 0, []
 
@@ -80,21 +81,21 @@ def _backbone_bytes(model: ReidModel, images: int) -> tuple[int, int]:
     hooks = [module.register_forward_hook(note) for module in leaves]
     for count in _IMAGES:
         pixels = torch.rand(count, 3, config.height, config.width)
-        kept.append(_kept_bytes(partial(_maps, model, pixels), model))
+        kept.append(_kept_bytes(partial(_maps, model, precision, pixels), model))
     for hook in hooks:
         hook.remove()
     each = kept[1] - kept[0]
     return kept[0] + (images - _IMAGES[0]) * each, largest * images // _IMAGES[-1]
 
 
-def _maps(model: ReidModel, pixels: Tensor) -> Tensor:
-    if model.config.precision == "float32":
+def _maps(model: ReidModel, precision: str, pixels: Tensor) -> Tensor:
+    if precision == "float32":
         return model.backbone(pixels)
     with torch.autocast("cpu", torch.bfloat16):  # float16 takes as much
         return model.backbone(pixels)
 
 
-def _loss_bytes(config: TrainingConfig, backbone: Backbone, images: int, classes: int) -> int:
+def _loss_bytes(config: RunConfig, backbone: Backbone, images: int, classes: int) -> int:
     """What the loss keeps: grows with the images, the classes, and the product of both."""
     dtype = torch.float32
     if compares_maps(config.loss) and config.precision != "float32":

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qaconv_lib.config import Profile, get_profile
 from qaconv_lib.datasets import UnreadableImageError, load_dataset, load_test
 from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
+from qaconv_lib.experiments.profiles import Profile, get_profile
 from qaconv_lib.experiments.records import provenance, read_record, write_record
 from qaconv_lib.experiments.runs import (
     Run,

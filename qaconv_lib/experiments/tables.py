@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
-from qaconv_lib.config import get_profile
 from qaconv_lib.experiments._cells import cell, interval, ordered, published
 from qaconv_lib.experiments.comparisons import LABELS, SUPPRESSED, compare, find_scores
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import STAGES, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from qaconv_lib.config import Profile
+from qaconv_lib.experiments.profiles import Profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.losses import TABLE1_LOSSES
 

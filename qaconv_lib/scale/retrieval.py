@@ -244,30 +244,3 @@ def similarity_in_shares(
     own = gallery_maps[share(len(gallery_maps))]
     scores = model.similarity(query_maps, own, progress=progress and not process_rank())
     return gather(scores.T.contiguous())[0].T
-
-
-def best_of_shares(scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The best of a gallery of which every process has scored a part of its own.
-
-    Each process hands on only `length` images a query, so what travels does not grow with the
-    gallery.
-
-    Args:
-        scores: similarities of the queries with the images of this process, (q, own g).
-        length: images wanted.
-
-    Returns:
-        Scores and rows, both (q, length), best first; equal scores in the order of the gallery.
-        Rows count through the parts of all processes in rank order.
-
-    Raises:
-        ValueError: all parts together have fewer images.
-    """
-    sizes = gather(torch.tensor([scores.shape[1]], device=scores.device))[0]
-    length = check_length(length, int(sizes.sum()))
-    first = int(sizes[: process_rank()].sum())
-    order = scores.sort(dim=1, descending=True, stable=True)
-    values, rows = order.values[:, :length], order.indices[:, :length] + first
-    values, rows = (joined.T for joined in gather(values.T.contiguous(), rows.T.contiguous()))
-    order = values.sort(dim=1, descending=True, stable=True)
-    return order.values[:, :length], rows.gather(1, order.indices[:, :length])
