@@ -271,7 +271,7 @@ class TestShortage:
             trainer.train()
         message = str(caught.value)
         assert "out of memory while training on 8 images of 32 x 16 pixels" in message
-        for setting in ("raise accumulate", "precision to bfloat16", "batch_size", "height or width"):
+        for setting in ("accumulate", "precision to bfloat16", "batch_size", "height or width"):
             assert setting in message
         assert "\n" not in message
 
