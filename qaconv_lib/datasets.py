@@ -43,10 +43,7 @@ DATASETS = (*LAYOUTS, *_MINIATURES)
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReidDataset:
-    """A dataset with its standard split into three tables (their columns: see above).
-
-    `distractor_identity` is the identity of people who belong to no query, or None.
-    """
+    """A dataset with its standard split; people of `distractor_identity` belong to no query."""
 
     name: str
     root: Path
@@ -63,8 +60,8 @@ class ReidDataset:
     @property
     def has_time(self) -> bool:
         """Whether there are queries, and every query and gallery image has a time in seconds."""
-        tables = (self.query, self.gallery)
-        return self.has_test and all(bool(table["seconds"].notna().all()) for table in tables)
+        seconds = pd.concat([self.query["seconds"], self.gallery["seconds"]])
+        return self.has_test and bool(seconds.notna().all())
 
     @property
     def has_test(self) -> bool:
@@ -145,11 +142,7 @@ def dataset_from_table(
 
 
 def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
-    """Load a dataset to test on; as `load_dataset`, but it must have query and gallery images.
-
-    With `skip_unreadable`, every query and gallery image is opened, and those that cannot be read
-    are left out with a warning.
-    """
+    """Load a dataset to test on, if asked without the images that cannot be read."""
     dataset = load_dataset(name)
     if not dataset.has_test:
         raise ValueError(f"{name} has no query and gallery images, so test on another dataset")
@@ -162,8 +155,7 @@ def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
 def all_images(dataset: ReidDataset) -> pd.DataFrame:
     """All splits as one training table, identities renumbered from 0, without distractors.
 
-    The paper trains on all of MSMT17 in this way ("MSMT (all)" in its Table 3). Training and test
-    identities of the same number are different people.
+    The paper trains on all of MSMT17 in this way (Table 3). Training and test people differ.
     """
     table = pd.concat(dataset.splits.values(), ignore_index=True)
     table["tested"] = table.index >= len(dataset.train)
@@ -175,8 +167,7 @@ def all_images(dataset: ReidDataset) -> pd.DataFrame:
 def choose_queries(table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """Choose one query per identity and camera, as Market-1501 does: (len(table),) bool.
 
-    A camera with a single image of an identity keeps it for the gallery, so every identity stays in
-    the gallery under all its cameras, and every query has a match under another camera.
+    The gallery keeps an image of each, so every query has a match under another camera.
     """
     chosen = np.zeros(len(table), dtype=bool)
     cameras_of = table.groupby("identity")["camera"].nunique()
@@ -191,8 +182,8 @@ def validation_split(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Hold out training identities, so that settings are chosen without looking at test images.
 
-    `identities` is their number or, as a float, their share. Returns the rest of the training
-    table, and query and gallery of the held-out identities, which `choose_queries` divides.
+    `identities` is their number or, as a float, their share. Returns the remaining training table,
+    and query and gallery of the held-out identities, as `choose_queries` divides them.
     """
     total = train["identity"].nunique()
     if not is_number(identities) or not np.isfinite(identities):
@@ -249,8 +240,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def load_part_map(path: str | os.PathLike[str]) -> np.ndarray:
     """Body part shown by each pixel of a query or gallery image of a miniature: (H, W) uint8.
 
-    `path` is that of the image. The values are indices into
-    `qaconv_lib.miniatures.domains.PART_NAMES`; 0 is the background.
+    Indices into `qaconv_lib.miniatures.domains.PART_NAMES`; 0 is the background.
     """
     path = Path(path)
     for folder in path.parents:
@@ -317,9 +307,8 @@ def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]
 
     paths = list(map(str, paths))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases Python's lock
-        found = pool.map(is_bad, paths)
-        found = tqdm(found, "opening", len(paths), unit="image", disable=not progress)
-        return [path for path, bad in zip(paths, found, strict=True) if bad]
+        bar = tqdm(paths, "opening", unit="image", disable=not progress)
+        return [path for path, bad in zip(bar, pool.map(is_bad, paths), strict=True) if bad]
 
 
 def name_some(paths: list[str], count: int = 3) -> str:
@@ -328,10 +317,7 @@ def name_some(paths: list[str], count: int = 3) -> str:
 
 
 def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
-    """The rows of a table whose images can be read; a warning names the others.
-
-    `what` is the table's name in messages. It is an error if no image can be read.
-    """
+    """The rows of a table (`what`) whose images can be read; a warning names the others."""
     bad = unreadable_images(table["path"], progress)
     if not bad:
         return table

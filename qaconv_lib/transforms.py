@@ -23,8 +23,7 @@ def to_tensor(image: Image.Image, height: int, width: int) -> Tensor:
 class RandomOcclusion(nn.Module):
     """White out one square, so that every part of the body must learn to match (section 5.1).
 
-    Takes and returns an image (3, H, W) in [0, 1]. The side is uniform between 1 pixel and
-    `max_share` (0.8 in the paper) of the width; the square lies anywhere inside the image.
+    Images are (3, H, W) in [0, 1]; the side is uniform from 1 pixel to `max_share` of the width.
     """
 
     def __init__(self, max_share: float = 0.8):
@@ -45,8 +44,7 @@ class RandomOcclusion(nn.Module):
 class Cutout(nn.Module):
     """Black out one square whose centre may lie anywhere (DeVries and Taylor, 2017).
 
-    Takes and returns an image (3, H, W) in [0, 1]. The side is half of the width; the part of the
-    square that falls outside the image is lost.
+    Images are (3, H, W) in [0, 1]; the side is half of the width, and may be cut off by the border.
     """
 
     def forward(self, image: Tensor) -> Tensor:
@@ -72,7 +70,7 @@ def make_augmentation(
         raise ValueError(f"occlusion must be one of {', '.join(OCCLUSIONS)}, got {occlusion!r}")
     hide = (RandomOcclusion(occlusion_share), v2.RandomErasing(p=0.5), Cutout(), nn.Identity())
     mirror = v2.RandomHorizontalFlip() if flip else nn.Identity()
-    return nn.Sequential(mirror, dict(zip(OCCLUSIONS, hide, strict=True))[occlusion])
+    return nn.Sequential(mirror, hide[OCCLUSIONS.index(occlusion)])
 
 
 class ReidImages(Dataset):

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import _format_warning
 from qaconv_lib.datasets import (
     DATASETS,
     UnreadableImageError,
@@ -148,16 +147,6 @@ def test_unknown_name() -> None:
         load_dataset("market")
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_dataset("market1501", tmp_path / "nowhere")
-
-
-def test_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="bounding_box_train, query, bounding_box_test"):
-        load_dataset("market1501", tmp_path)
-
-
 @pytest.mark.parametrize("split", BOXES)
 def test_empty_split(market: Path, split: str) -> None:
     for path in (market / split).iterdir():
@@ -175,17 +164,12 @@ def test_empty_split(market: Path, split: str) -> None:
         "0001_c1s1_000451.jpg",
         "0001_c1s1_0004x1_03.jpg",
         "-2_c1s1_000451_03.jpg",
+        "0001_c0s1_000451_03.jpg",
     ],
 )
 def test_name_that_cannot_be_read(market: Path, name: str) -> None:
     touch(market / "query", name)
-    with pytest.raises(ValueError, match=f"{name}.*query.*0002_c1s1_000451_03.jpg"):
-        load_dataset("market1501", market)
-
-
-def test_camera_zero_is_refused(market: Path) -> None:
-    touch(market / "query", "0001_c0s1_000451_03.jpg")
-    with pytest.raises(ValueError, match="camera 0"):
+    with pytest.raises(ValueError, match=f"{name}.*query"):
         load_dataset("market1501", market)
 
 
@@ -341,14 +325,6 @@ def test_transparent_parts_become_white(tmp_path):
     assert np.array_equal(found[:6], PIXELS[:6]) and (found[6:] == 255).all()
 
 
-def test_a_transparent_colour_of_a_palette_becomes_white(tmp_path):
-    image = Image.new("P", (6, 12), 1)
-    image.putpalette([0, 0, 0, 200, 10, 10])
-    image.putpixel((0, 0), 0)
-    found = load_image(saved(tmp_path / "a.png", image, transparency=1))
-    assert found.getpixel((0, 0)) == (0, 0, 0) and found.getpixel((1, 1)) == (255, 255, 255)
-
-
 def test_16_bits_keep_their_range(tmp_path):
     deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
     found = np.asarray(load_image(saved(tmp_path / "a.png", deep)))
@@ -445,10 +421,3 @@ def test_other_errors_pass_as_they_are(table):
     with pytest.raises(UnreadableImageError, match="^of another table$"):
         with counting_unreadable(table.iloc[[0]], "set"):
             raise UnreadableImageError("of another table")
-
-
-def test_own_warnings_are_one_sentence():
-    import qaconv_lib.datasets as images
-
-    assert _format_warning("lost", UserWarning, images.__file__, 3) == "qaconv_lib: lost\n"
-    assert _format_warning("old", UserWarning, "/x/y.py", 3) == "/x/y.py: UserWarning: old\n"

@@ -8,8 +8,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
-from qaconv_lib._files import cache_folder, data_folders, write_whole
+from qaconv_lib._files import (
+    cache_folder,
+    data_folders,
+    read_checkpoint,
+    write_checkpoint,
+    write_json,
+    write_whole,
+)
 from qaconv_lib.layouts.archives import unpack_archive
 
 
@@ -133,3 +142,21 @@ def test_a_drive_without_permissions_is_written_to(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr(os, "chmod", refuse)
     write_whole(tmp_path / "page.md", b"one")
     assert (tmp_path / "page.md").read_bytes() == b"one"
+
+
+def test_checkpoints_and_records(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model.safetensors"
+    write_checkpoint(path, {"a": torch.eye(2).T}, {"epoch": 3})
+    tensors, details = read_checkpoint(path)
+    assert details == {"epoch": 3} and torch.equal(tensors["a"], torch.eye(2))
+    write_json(tmp_path / "new" / "one.json", {"numbers": [1, 2.5]})
+    assert (tmp_path / "new" / "one.json").read_text() == '{\n "numbers": [1, 2.5]\n}\n'
+    with pytest.raises(ValueError, match="model.safetensors should be a folder"):
+        write_json(path / "one.json", {})
+    for content in (path.read_bytes()[:20], save({}), save({}, {"qaconv_lib": "[]"})):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="model.safetensors"):
+            read_checkpoint(path)
+    for missing in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match=str(missing)):
+            read_checkpoint(missing)

@@ -53,11 +53,6 @@ def test_occlusion_reaches_every_pixel_and_leaves_its_input_alone():
     assert (seen > 0).all() and not image.any()
 
 
-def test_occlusion_fits_images_wider_than_high():
-    torch.manual_seed(0)
-    assert all(RandomOcclusion()(torch.zeros(3, 4, 30)).shape == (3, 4, 30) for _ in range(50))
-
-
 def test_cutout_is_black_and_may_reach_over_the_border():
     torch.manual_seed(0)
     areas = {int((Cutout()(torch.ones(3, 20, 10)) == 0)[0].sum()) for _ in range(300)}
@@ -91,13 +86,6 @@ def test_images_and_labels_of_a_table(tmp_path, keep):
         assert [label for _, label in items] == [2, 1, 0]  # sorted identities are 5, 6, 7
         for number, (image, _) in enumerate(items):
             torch.testing.assert_close(image, torch.full((3, 10, 5), 40 * number / 255))
-
-
-def test_a_damaged_image_is_named(tmp_path):
-    table = table_of(tmp_path)
-    (tmp_path / "1.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"1\.png"):
-        ReidImages(table, 10, 5)[1]
 
 
 def test_the_share_of_the_occlusion_can_be_set():

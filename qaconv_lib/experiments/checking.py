@@ -126,19 +126,14 @@ def check_dataset(
         remarks += _copies_by_content(dataset, progress)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
     table.attrs["notes"] = notes
-    table.attrs["verdict"] = (
-        "nothing amiss was found; there are no published counts of your own images"
-        if own
-        else f"{name} is complete: all counts are as published"
-    )
+    table.attrs["verdict"] = f"{name} is complete: all counts are as published"
+    if own:
+        table.attrs["verdict"] = "nothing amiss was found (there are no published counts of it)"
     return table, remarks
 
 
 def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, list[str]]:
-    """A dataset, and remarks on files that `load_dataset` stops at.
-
-    If these outnumber the images it is another dataset, and the first error says so.
-    """
+    """A dataset, and remarks on files that `load_dataset` stops at."""
     try:
         return load_dataset(name, root), []
     except (ValueError, FileNotFoundError) as first:
@@ -148,7 +143,7 @@ def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, 
             except (ValueError, LookupError, FileNotFoundError):
                 raise first from None
         if sum(map(len, found.values())) > sum(map(len, dataset.splits.values())):
-            raise
+            raise  # another dataset lies there
     return dataset, [f"{len(paths):,} {flaw}: {name_some(paths)}" for flaw, paths in found.items()]
 
 
