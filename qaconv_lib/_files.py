@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,24 +19,22 @@ _NUMBERS = re.compile(r"\[\n\s*(-?\d[^\[\]{}\"]*?)\n\s*\]")  # a list of numbers
 
 
 def data_folders() -> list[Path]:
-    """Folders in which datasets are looked for, in this order.
+    """Folders in which datasets are looked for.
 
-    The folders named by the environment variable ``QACONV_DATA`` (several are separated as in
-    ``PATH``), then ``data/`` beside the package (a checkout), then ``data/`` of the working
-    directory and of each folder above it. Folders that do not exist are left out.
+    First those named by the environment variable ``QACONV_DATA`` (separated as in ``PATH``), even
+    if they do not exist; then ``data/`` of the checkout, of the working directory and above it.
     """
-    named = [Path(part) for part in os.environ.get("QACONV_DATA", "").split(os.pathsep) if part]
-    checkout = [Path(__file__).resolve().parent.parent / "data"]
-    here = Path.cwd()
-    around = [folder / "data" for folder in (here, *here.parents)]
-    found = (folder for folder in named + checkout + around if folder.is_dir())
-    return list(dict.fromkeys(found))
+    named = [part for part in os.environ.get("QACONV_DATA", "").split(os.pathsep) if part]
+    checkout, here = Path(__file__).resolve().parent.parent, Path.cwd()
+    around = [folder / "data" for folder in (checkout, here, *here.parents)]
+    found = [Path(os.path.expanduser(part)) for part in named]
+    return list(dict.fromkeys(found + [folder for folder in around if folder.is_dir()]))
 
 
 def cache_folder() -> Path:
     """Folder for unpacked archives: ``QACONV_CACHE``, else the platform's cache folder."""
     if named := os.environ.get("QACONV_CACHE"):
-        return Path(named)
+        return Path(os.path.expanduser(named))
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -45,36 +44,39 @@ def cache_folder() -> Path:
     return Path(base) / "qaconv_lib"
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder that files will be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} should be a folder, but a file is in the way") from error
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that it is either the old one or the new one, never half of it."""
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}-", dir=path.parent)
-    except OSError as error:
-        raise _meaning(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _meaning(path, error) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _meaning(path: Path, error: OSError) -> OSError:
-    """The same error, of the file that was meant instead of a temporary one."""
-    return OSError(error.errno, error.strerror, str(path))
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            with suppress(OSError):  # drives without permissions refuse
+                os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:  # which names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write a record as readable JSON, a list of numbers on one line, whole or not at all."""
     text = json.dumps(content, indent=1, allow_nan=False)
     text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
-    _write(path, (text + "\n").encode())
+    make_folder(Path(path).parent)
+    write_whole(path, (text + "\n").encode())
 
 
 def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict) -> None:
@@ -82,16 +84,12 @@ def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict
     from safetensors.torch import save  # imports torch, which the command line does without
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    _write(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
+    make_folder(Path(path).parent)
+    write_whole(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what `write_checkpoint` wrote. No code in the file is ever run.
-
-    Raises:
-        OSError: there is no such file, or it may not be read.
-        ValueError: the file is damaged, or was written by something else.
-    """
+    """Read what `write_checkpoint` wrote. No code in the file is ever run."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -105,27 +103,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-    except (KeyError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} was not written by qaconv_lib: its details are missing"
-        ) from error
+    except (KeyError, json.JSONDecodeError, RecursionError):
+        details = None
     if not isinstance(details, dict):
-        raise ValueError(f"{path} was not written by qaconv_lib: its details are {details!r}")
+        raise ValueError(f"{path} was not written by qaconv_lib: its details are missing")
     return tensors, details
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder that files will be written to.
-
-    Raises:
-        ValueError: something that is no folder is in the way.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} should be a folder, but a file is in the way") from error
-
-
-def _write(path: str | Path, content: bytes) -> None:
-    make_folder(Path(path).parent)
-    write_whole(path, content)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from qaconv_lib.datasets import load_image
 
@@ -26,11 +23,7 @@ def to_tensor(image: Image.Image, height: int, width: int) -> Tensor:
 class RandomOcclusion(nn.Module):
     """White out one square, so that every part of the body must learn to match (section 5.1).
 
-    The side is uniform between 1 pixel and `max_share` of the width; the square lies anywhere
-    inside the image. Takes and returns an image (3, H, W) with values in [0, 1].
-
-    Args:
-        max_share: largest side, as a share of the image's width; 0.8 in the paper.
+    Images are (3, H, W) in [0, 1]; the side is uniform from 1 pixel to `max_share` of the width.
     """
 
     def __init__(self, max_share: float = 0.8):
@@ -49,24 +42,14 @@ class RandomOcclusion(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Black out one square of fixed size whose centre may lie anywhere (DeVries and Taylor, 2017).
+    """Black out one square whose centre may lie anywhere (DeVries and Taylor, 2017).
 
-    The part of the square that falls outside the image is lost. Takes and returns an image
-    (3, H, W) with values in [0, 1].
-
-    Args:
-        share: side of the square, as a share of the image's width.
+    Images are (3, H, W) in [0, 1]; the side is half of the width, and may be cut off by the border.
     """
-
-    def __init__(self, share: float = 0.5):
-        super().__init__()
-        if not 0 < share <= 1:
-            raise ValueError(f"share must lie in (0, 1], got {share}")
-        self.share = share
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        side = max(1, int(self.share * width))
+        side = max(1, width // 2)
         top, left = _randint(0, height - 1) - side // 2, _randint(0, width - 1) - side // 2
         image = image.clone()
         image[..., max(0, top) : top + side, max(0, left) : left + side] = 0.0
@@ -76,42 +59,26 @@ class Cutout(nn.Module):
 def make_augmentation(
     occlusion: str = "occlusion", flip: bool = True, occlusion_share: float = 0.8
 ) -> nn.Module:
-    """Augmentation of one training image (3, H, W) in [0, 1]: a flip, then something hidden.
+    """Augmentation of one training image (3, H, W) in [0, 1]: a flip, then an occlusion.
 
-    Args:
-        occlusion: "occlusion" as in the paper, "erasing" (Zhong et al., 2020), "cutout" (DeVries
-            and Taylor, 2017) or "none".
-        flip: mirror an image from left to right in half of the cases.
-        occlusion_share: largest side of the paper's square, as a share of the width.
-
-    Raises:
-        ValueError: an unknown kind of occlusion, or a share outside (0, 1].
+    `occlusion` is "occlusion" as in the paper, with squares up to `occlusion_share` of the width,
+    "erasing" (Zhong et al., 2020), "cutout" (DeVries and Taylor, 2017) or "none".
     """
-    hide: dict[str, Callable[[], nn.Module]] = {
-        "occlusion": lambda: RandomOcclusion(occlusion_share),
-        "erasing": lambda: v2.RandomErasing(p=0.5),
-        "cutout": Cutout,
-        "none": nn.Identity,
-    }
-    if occlusion not in hide:
+    from torchvision.transforms import v2  # takes half a second to import
+
+    if occlusion not in OCCLUSIONS:
         raise ValueError(f"occlusion must be one of {', '.join(OCCLUSIONS)}, got {occlusion!r}")
+    hide = (RandomOcclusion(occlusion_share), v2.RandomErasing(p=0.5), Cutout(), nn.Identity())
     mirror = v2.RandomHorizontalFlip() if flip else nn.Identity()
-    return nn.Sequential(mirror, hide[occlusion]())
+    return nn.Sequential(mirror, hide[OCCLUSIONS.index(occlusion)])
 
 
 class ReidImages(Dataset):
     """The images of a table, resized, with their labels.
 
-    Items are `(image, label)`: a tensor (3, height, width) in [0, 1] and the position of the
-    image's identity among the table's sorted identities.
-
-    Args:
-        table: images as `load_dataset` gives them.
-        height: rows of pixels.
-        width: columns of pixels.
-        augmentation: applied to every image each time it is taken; None for evaluation.
-        keep_in_memory: hold the resized images (3*height*width bytes each) after their first use.
-            Pays when one process loads them; with several workers each would hold its own.
+    Items are `(image, label)`: a tensor (3, height, width) in [0, 1], augmented anew each time, and
+    the position of its identity among the sorted ones. `keep_in_memory` keeps resized images
+    (3*height*width bytes each) after their first use; each of several workers would keep its own.
     """
 
     def __init__(
@@ -126,27 +93,21 @@ class ReidImages(Dataset):
         self.identities, labels = np.unique(table["identity"].to_numpy(), return_inverse=True)
         self.labels = labels.tolist()
         self.height, self.width = height, width
-        self.augmentation = augmentation
-        self._kept: dict[int, Tensor] | None = {} if keep_in_memory else None
+        self.augmentation, self.keep_in_memory = augmentation, keep_in_memory
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self._pixels(index).float() / 255
-        if self.augmentation is not None:
-            image = self.augmentation(image)
-        return image, self.labels[index]
-
-    def _pixels(self, index: int) -> Tensor:
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
-        pixels = to_tensor(load_image(self.paths[index]), self.height, self.width)
-        if self._kept is not None:
-            self._kept[index] = pixels
-        return pixels
+        pixels = self._kept.get(index)
+        if pixels is None:
+            pixels = to_tensor(load_image(self.paths[index]), self.height, self.width)
+            if self.keep_in_memory:
+                self._kept[index] = pixels
+        image = pixels.float() / 255
+        return image if self.augmentation is None else self.augmentation(image), self.labels[index]
 
 
 def _randint(low: int, high: int) -> int:
-    """A whole number from low to high, both included, from PyTorch's generator."""
-    return int(torch.randint(low, high + 1, ()))
+    return int(torch.randint(low, high + 1, ()))  # both included

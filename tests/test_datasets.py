@@ -1,11 +1,10 @@
-"""Loaders on small trees in the layouts of the public datasets; archives of the miniatures."""
+"""Datasets on small trees of empty files, splits, image files, and the shipped miniatures."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import threading
-import zipfile
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib._files import cache_folder, data_folders, write_whole
 from qaconv_lib.datasets import (
     DATASETS,
+    UnreadableImageError,
     all_images,
     choose_queries,
+    counting_unreadable,
+    image_size,
     load_dataset,
     load_image,
     load_part_map,
+    load_test,
+    readable_rows,
+    unreadable_images,
     validation_split,
 )
-from qaconv_lib.layouts import COLUMNS, DUKE_OFFSETS, archives
-from qaconv_lib.layouts.archives import unpack_archive
+from qaconv_lib.layouts import COLUMNS, DUKE_OFFSETS
 
 BOXES = ("bounding_box_train", "query", "bounding_box_test")
 
@@ -75,23 +78,6 @@ def cuhk03(tmp_path: Path) -> Path:
                 root / kind / folder,
                 *(f"0001_c{c}_{n}.png" for c in (1, 2) for n in range(1, extra + 1)),
             )
-    return root
-
-
-def write_msmt17(root: Path, train: str = "train", test: str = "test") -> Path:
-    names = {
-        "list_train.txt": [
-            "0000/0000_000_01_0303morning_0008_0.jpg 0",
-            "0001/0001_000_15_0302noon_0010_0.jpg 1",
-        ],
-        "list_val.txt": ["0000/0000_001_02_0303morning_0020_0.jpg 0"],
-        "list_query.txt": ["0000/0000_000_03_0113afternoon_0008_0.jpg 0"],
-        "list_gallery.txt": ["0000/0000_001_04_0113afternoon_0018_0.jpg 0"],
-    }
-    for list_name, lines in names.items():
-        folder = train if list_name in ("list_train.txt", "list_val.txt") else test
-        touch(root / folder, *(line.split()[0] for line in lines))
-        (root / list_name).write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -156,61 +142,9 @@ def test_cuhk03_other_boxes_are_refused(cuhk03: Path) -> None:
         load_dataset("cuhk03-np-labeled", cuhk03 / "detected")
 
 
-@pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
-def test_msmt17_both_releases(tmp_path: Path, folders: tuple[str, str]) -> None:
-    root = write_msmt17(tmp_path / "MSMT17_V1", *folders)
-    data = load_dataset("msmt17", tmp_path)
-    assert data.root == root
-    assert len(data.train) == 3  # list_train and list_val
-    assert data.train["camera"].tolist() == [0, 14, 1]
-    # numbered from 0 in the lists; 0 would be a distractor
-    assert data.query["identity"].tolist() == [1] and not data.has_time
-
-
-def test_all_images_tells_training_from_test_identities(tmp_path: Path, market: Path) -> None:
-    msmt17 = load_dataset("msmt17", write_msmt17(tmp_path / "MSMT17_V1"))
-    table = all_images(msmt17)
-    assert table["identity"].tolist() == [0, 1, 0, 2, 2]
-    table = all_images(load_dataset("market1501", market))
-    assert table["identity"].tolist() == [0, 0, 1, 2, 2, 2, 2, 2, 2]  # distractors are left out
-
-
-def test_msmt17_list_names_a_missing_image(tmp_path: Path) -> None:
-    root = write_msmt17(tmp_path / "MSMT17_V1")
-    (root / "test" / "0000" / "0000_001_04_0113afternoon_0018_0.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"list_gallery.txt, line 1, .*0000_001_04"):
-        load_dataset("msmt17", root)
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (None, FileNotFoundError, "list_val.txt"),
-        ("", ValueError, "list_val.txt is empty"),
-        ("0000/0000_001_02_0303morning_0020_0.jpg\n", ValueError, "line 1"),
-    ],
-)
-def test_msmt17_bad_lists(tmp_path: Path, content: str | None, error: type, message: str) -> None:
-    root = write_msmt17(tmp_path / "MSMT17_V1")
-    path = root / "list_val.txt"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(error, match=message):
-        load_dataset("msmt17", root)
-
-
 def test_unknown_name() -> None:
     with pytest.raises(ValueError, match="market1501, dukemtmc"):
         load_dataset("market")
-
-
-def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_dataset("market1501", tmp_path / "nowhere")
-
-
-def test_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="bounding_box_train, query, bounding_box_test"):
-        load_dataset("market1501", tmp_path)
 
 
 @pytest.mark.parametrize("split", BOXES)
@@ -230,50 +164,51 @@ def test_empty_split(market: Path, split: str) -> None:
         "0001_c1s1_000451.jpg",
         "0001_c1s1_0004x1_03.jpg",
         "-2_c1s1_000451_03.jpg",
+        "0001_c0s1_000451_03.jpg",
     ],
 )
 def test_name_that_cannot_be_read(market: Path, name: str) -> None:
     touch(market / "query", name)
-    with pytest.raises(ValueError, match=f"{name}.*query.*0002_c1s1_000451_03.jpg"):
-        load_dataset("market1501", market)
-
-
-def test_camera_zero_is_refused(market: Path) -> None:
-    touch(market / "query", "0001_c0s1_000451_03.jpg")
-    with pytest.raises(ValueError, match="camera 0"):
+    with pytest.raises(ValueError, match=f"{name}.*query"):
         load_dataset("market1501", market)
 
 
 def test_search_path(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QACONV_DATA", str(market.parent))
-    assert data_folders()[0] == market.parent
     assert load_dataset("market1501").root == market
 
 
-def test_working_directory_and_its_parents_are_searched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("folder", ["nowhere", "~/nowhere"])
+def test_a_mistyped_data_folder_is_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "book").mkdir()
-    monkeypatch.chdir(tmp_path / "book")
-    assert (tmp_path / "data").resolve() in [folder.resolve() for folder in data_folders()]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("QACONV_DATA", folder)
+    with pytest.raises(FileNotFoundError, match=f"{os.path.expanduser(folder)} .which does not"):
+        load_dataset("market1501")
+    (tmp_path / "nowhere").mkdir()
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_dataset("market1501", "~/elsewhere")
 
 
-def test_load_image(tmp_path: Path) -> None:
-    Image.fromarray(np.full((8, 4), 7, np.uint8)).save(tmp_path / "grey.png")
-    image = load_image(tmp_path / "grey.png")
-    assert image.mode == "RGB" and image.size == (4, 8)
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "cut.jpg")
-    content = (tmp_path / "cut.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
-    (tmp_path / "text.jpg").write_text("not an image")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    for name in ("cut.jpg", "text.jpg", "empty.jpg"):
-        with pytest.raises(ValueError, match=name):
-            load_image(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="absent.jpg"):
-        load_image(tmp_path / "absent.jpg")
+def test_all_merges_the_splits_for_training(market: Path) -> None:
+    whole = load_dataset("market1501-all", market)
+    table = all_images(load_dataset("market1501", market))  # distractors are left out
+    assert table["identity"].tolist() == [0, 0, 1, 2, 2, 2, 2, 2, 2]
+    assert whole.train.equals(table) and not whole.has_test
+    assert list(whole.query.columns) == COLUMNS
+    with pytest.raises(ValueError, match="unknown dataset 'market'"):
+        load_dataset("market-all")
+
+
+def test_nothing_can_be_tested_without_queries(
+    market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QACONV_DATA", str(market.parent))
+    assert len(load_test("market1501").query) == 2
+    with pytest.raises(ValueError, match="market1501-all has no query and gallery images"):
+        load_test("market1501-all")
 
 
 def test_part_map_of_an_image_without_one(market: Path) -> None:
@@ -321,189 +256,12 @@ def test_validation_split(sightings: pd.DataFrame) -> None:
             validation_split(sightings, wrong)
 
 
-def zipped(path: Path, names: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as bundle:
-        for name, content in names.items():
-            bundle.writestr(name, content)
-    return path
-
-
-@pytest.fixture
-def mini(market: Path, tmp_path: Path) -> Path:
-    names = {
-        str(p.relative_to(market).as_posix()): b"x" * 99 for p in market.rglob("*.*") if p.is_file()
-    }
-    return zipped(tmp_path / "mini-market.zip", names)
-
-
-def test_archive_is_unpacked_once(
-    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QACONV_CACHE", str(tmp_path / "cache"))
-    assert cache_folder() == tmp_path / "cache"
-    for root in (mini, mini.parent):
-        data = load_dataset("mini-market", root)
-        assert data.root.parent == tmp_path / "cache" and len(data.gallery) == 5
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-    Path(data.gallery["path"][0]).unlink()  # a cache is a place where files may vanish
-    assert len(load_dataset("mini-market", mini).gallery) == 5
-    image = Path(data.gallery["path"][0])
-    whole = image.read_bytes()
-    image.write_bytes(whole[:-1])  # or lose their end when the power is cut
-    load_dataset("mini-market", mini)
-    assert image.read_bytes() == whole
-    assert load_dataset("mini-market", data.root).root == data.root
-    zipped(mini, {"other": b""})
-    assert unpack_archive(mini) != data.root
-
-
 def test_real_data_is_not_taken_for_a_miniature(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qaconv_lib.datasets.data_folders", lambda: [market.parent])
     with pytest.raises(FileNotFoundError, match="synthesize mini-market"):
         load_dataset("mini-market")
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_damaged_archive(mini: Path, tmp_path: Path, damage: str) -> None:
-    content = bytearray(mini.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    elif damage == "flip":
-        start = content.index(b"x" * 99)
-        content[start + 5] ^= 0xFF
-    else:
-        content = bytearray(b"version https://example.org/pointer")
-    mini.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged.*synthesize mini-market"):
-        unpack_archive(mini, tmp_path / "cache")
-    cache = tmp_path / "cache"
-    assert not cache.exists() or not list(cache.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("system", "variable", "inside"),
-    [
-        ("linux", "XDG_CACHE_HOME", "qaconv_lib"),
-        ("linux", None, ".cache/qaconv_lib"),
-        ("darwin", None, "Library/Caches/qaconv_lib"),
-        ("win32", "LOCALAPPDATA", "qaconv_lib"),
-        ("win32", None, "AppData/Local/qaconv_lib"),
-    ],
-)
-def test_the_cache_lies_where_the_system_has_its_caches(
-    system: str, variable: str | None, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("QACONV_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sys.platform", system)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    if variable:
-        monkeypatch.setenv(variable, str(tmp_path))
-    assert cache_folder() == tmp_path / inside
-
-
-def test_an_archive_that_is_not_there_and_a_cache_that_cannot_be(
-    mini: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(FileNotFoundError, match="no archive at"):
-        unpack_archive(tmp_path / "none.zip")
-    (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot write the cache folder .* set QACONV_CACHE"):
-        unpack_archive(mini, tmp_path / "file" / "cache")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_another_process_may_be_first_to_unpack(
-    there: bool, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = os.replace
-
-    def late(source: Path, target: Path) -> None:
-        if Path(source).is_dir():
-            if there:
-                shutil.copytree(source, target)
-            raise OSError("the folder is there")
-        rename(source, target)
-
-    monkeypatch.setattr("qaconv_lib.layouts.archives.os.replace", late)
-    if there:
-        assert (
-            len(load_dataset("mini-market", unpack_archive(mini, tmp_path / "cache")).gallery) == 5
-        )
-    else:
-        with pytest.raises(OSError, match="the folder is there"):
-            unpack_archive(mini, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == there
-
-
-def test_interrupted_unpacking_leaves_nothing(
-    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy, calls = archives.shutil.copyfileobj, []
-
-    def fail_in_the_middle(*arguments: object) -> None:
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        copy(*arguments)
-
-    monkeypatch.setattr(archives.shutil, "copyfileobj", fail_in_the_middle)
-    with pytest.raises(KeyboardInterrupt):
-        unpack_archive(mini, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
-    assert len(list(unpack_archive(mini, tmp_path / "cache").rglob("*.*"))) == 13
-
-
-def test_two_at_once(mini: Path, tmp_path: Path) -> None:
-    gate, results = threading.Barrier(4), []
-
-    def work() -> None:
-        gate.wait()
-        results.append(unpack_archive(mini, tmp_path / "cache"))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4 and len(set(results)) == 1
-    assert list((tmp_path / "cache").iterdir()) == [results[0]]
-
-
-@pytest.mark.parametrize(
-    "name", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "C:/evil.jpg", "..\\evil.jpg"]
-)
-def test_entries_that_leave_the_folder(tmp_path: Path, name: str) -> None:
-    entry = zipfile.ZipInfo("harmless.jpg")
-    entry.filename = name  # the constructor would turn separators of this platform into /
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as bundle:
-        bundle.writestr(entry, b"")
-    with pytest.raises(ValueError, match="leaves its folder"):
-        unpack_archive(tmp_path / "bad.zip", tmp_path / "cache" / "deep")
-    assert not list(tmp_path.rglob("evil*"))
-
-
-def test_links_are_refused(tmp_path: Path) -> None:
-    entry = zipfile.ZipInfo("link.jpg")
-    entry.create_system, entry.external_attr = 3, 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as bundle:
-        bundle.writestr(entry, b"/etc/passwd")
-    with pytest.raises(ValueError, match="link.jpg"):
-        unpack_archive(tmp_path / "bad.zip", tmp_path / "cache")
-
-
-def test_write_whole(tmp_path: Path) -> None:
-    write_whole(tmp_path / "page.md", b"one")
-    write_whole(tmp_path / "page.md", b"two")
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"two"]
-    (tmp_path / "folder").mkdir()
-    for place in (tmp_path / "nowhere" / "page.md", tmp_path / "folder"):
-        with pytest.raises(OSError) as refused:
-            write_whole(place, b"three")
-        assert refused.value.filename == str(place)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.md"]
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name.startswith("mini")])
@@ -524,9 +282,142 @@ def test_shipped_miniatures(name: str) -> None:
         load_part_map(data.train["path"][0])
 
 
-def test_names_that_differ_only_in_case_are_not_unpacked(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
-        bundle.writestr("A/x.txt", "one")
-        bundle.writestr("a/X.txt", "two")
-    with pytest.raises(ValueError, match="'A' and 'a' differ only in case"):
-        unpack_archive(tmp_path / "a.zip", tmp_path / "cache")
+# Image files
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 3), dtype=np.uint8)
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_noted_rotation_is_carried_out(tmp_path, orientation):
+    undone = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),  # the camera lay on its side: turn clockwise to see it upright
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    stored = np.ascontiguousarray(undone[orientation](PIXELS))
+    note = Image.Exif()
+    note[274] = orientation
+    path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=note)
+    assert np.array_equal(np.asarray(load_image(path)), PIXELS)
+    assert image_size(path) == (6, 12)
+
+
+def test_an_unreadable_note_is_ignored(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(PIXELS), exif=b"Exif\x00\x00nonsense")
+    assert np.array_equal(np.asarray(load_image(path)), PIXELS)
+
+
+def test_transparent_parts_become_white(tmp_path):
+    alpha = np.zeros((12, 6), np.uint8)
+    alpha[:6] = 255
+    image = Image.fromarray(np.dstack([PIXELS, alpha]), "RGBA")
+    found = np.asarray(load_image(saved(tmp_path / "a.png", image)))
+    assert np.array_equal(found[:6], PIXELS[:6]) and (found[6:] == 255).all()
+
+
+def test_16_bits_keep_their_range(tmp_path):
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    found = np.asarray(load_image(saved(tmp_path / "a.png", deep)))
+    assert all(np.array_equal(found[..., channel], PIXELS[..., 0]) for channel in range(3))
+
+
+@pytest.mark.parametrize("mode, name", [("L", "a.png"), ("CMYK", "a.tif"), ("1", "a.png")])
+def test_other_pixels_become_rgb(tmp_path, mode, name):
+    image = Image.fromarray(PIXELS).convert(mode)
+    found = load_image(saved(tmp_path / name, image))
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("limit", [71, 30])  # Pillow warns above the limit, refuses above twice
+def test_too_many_pixels(tmp_path, monkeypatch, limit):
+    path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 72)
+    assert load_image(path).size == (6, 12)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    for read in (load_image, image_size):
+        with pytest.raises(ValueError, match=f"a.png has more than {limit} pixels"):
+            read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "cut"])
+def test_what_is_not_an_image_is_named(tmp_path, content):
+    path = saved(tmp_path / "人物 %20{b}#c.png", Image.fromarray(PIXELS))
+    assert load_image(path).size == (6, 12)
+    path.write_bytes(path.read_bytes()[:150] if content is None else content)
+    for wrong in (path, tmp_path):
+        with pytest.raises(UnreadableImageError, match=re.escape(str(wrong))):
+            load_image(wrong)
+    with pytest.raises(FileNotFoundError, match="absent.jpg"):
+        load_image(tmp_path / "absent.jpg")
+
+
+def test_fractions_are_refused(tmp_path):
+    path = saved(tmp_path / "a.tif", Image.fromarray(np.full((8, 4), 0.5, np.float32)))
+    with pytest.raises(ValueError, match="a.tif: its pixels are fractions"):
+        load_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png is not a file"):
+        load_image(tmp_path / "a.png")
+
+
+# Unreadable images
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Images 0 to 4; 1 is damaged and 3 is not there."""
+    for number in range(5):
+        Image.new("RGB", (4, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"damaged")
+    (tmp_path / "3.png").unlink()
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    return pd.DataFrame({"path": paths, "identity": range(5)})
+
+
+def test_images_that_cannot_be_read_are_found(table):
+    assert unreadable_images(table["path"]) == [table["path"][1], table["path"][3]]
+
+
+def test_their_rows_are_left_out_with_a_warning(table):
+    with pytest.warns(
+        UserWarning, match=r"set: 2 of 5 images cannot be read: .*1.png, .*3.png; th"
+    ):
+        kept = readable_rows(table, "set")
+    assert kept["identity"].tolist() == [0, 2, 4] and kept.index.tolist() == [0, 1, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert readable_rows(kept, "set") is kept
+
+
+def test_a_table_without_any_readable_image(table):
+    with pytest.raises(UnreadableImageError, match="set: 2 of 2 images cannot be read"):
+        readable_rows(table.iloc[[1, 3]], "set")
+
+
+def test_the_first_unreadable_image_makes_all_be_counted(table):
+    with pytest.raises(UnreadableImageError, match="set: 2 of 5 images .*--skip-unreadable"):
+        with counting_unreadable(table, "set"):
+            load_image(table["path"][1])
+
+
+def test_other_errors_pass_as_they_are(table):
+    with pytest.raises(ValueError, match="^something else$"), counting_unreadable(table, "set"):
+        raise ValueError("something else")
+    with pytest.raises(UnreadableImageError, match="^of another table$"):
+        with counting_unreadable(table.iloc[[0]], "set"):
+            raise UnreadableImageError("of another table")

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from qaconv_lib.datasets import all_images, load_dataset, load_test
 from qaconv_lib.layouts import COLUMNS
 from qaconv_lib.layouts.cuhk03 import extract_images, protocol_name
-from qaconv_lib.layouts.names import image_files, read_text
+from qaconv_lib.layouts.names import image_files
 
 #: One person a pair of cameras; the images of each, and the split and identity of each image.
 CUHK03 = {
@@ -65,13 +65,6 @@ class TestCuhk03Protocol:
         assert data.gallery["frame"].tolist() == [2, 7]
         assert [Path(p).name for p in data.query["path"]] == ["2_001_1_01.png", "2_001_2_06.png"]
 
-    def test_both_boxes_beside_each_other(self, tmp_path):
-        for boxes in ("detected", "labeled"):
-            write_protocol(tmp_path, boxes)
-            touch(tmp_path / f"images_{boxes}", *CUHK03)
-            path = load_dataset(f"cuhk03-np-{boxes}", tmp_path).train["path"][0]
-            assert Path(path).parent.name == f"images_{boxes}"
-
     def test_other_suffixes_and_shadows_of_a_mac(self, tmp_path):
         root = write_protocol(tmp_path)
         shadows = [f"._{name}" for name in CUHK03]
@@ -93,11 +86,6 @@ class TestCuhk03Protocol:
         with pytest.raises(FileNotFoundError, match="1_001_1_01.png, .*; 2 of its 6 images are"):
             load_dataset("cuhk03-np-detected", root)
 
-    def test_an_image_outside_the_splits_may_lack(self, tmp_path):
-        root = write_protocol(tmp_path)
-        touch(root / "images_detected", *list(CUHK03)[:-1])
-        assert len(load_dataset("cuhk03-np-detected", root).train) == 2
-
     def test_no_images_at_all(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="neither the folder images_detected"):
             load_dataset("cuhk03-np-detected", write_protocol(tmp_path))
@@ -118,15 +106,9 @@ class TestCuhk03Protocol:
         with pytest.raises(ValueError, match=message):
             load_dataset("cuhk03-np-detected", root)
 
-    @pytest.mark.parametrize("content", [b"", b"no MATLAB file" * 20])
+    @pytest.mark.parametrize("content", [b"", b"no MATLAB file" * 20, b"MATLAB 5.0 MAT-file" * 20])
     def test_a_file_that_is_no_protocol(self, tmp_path, content):
         (tmp_path / protocol_name("detected")).write_bytes(content)
-        with pytest.raises(ValueError, match="config_detected.mat as a protocol of CUHK03"):
-            load_dataset("cuhk03-np-detected", tmp_path)
-
-    def test_a_protocol_that_was_cut(self, tmp_path):
-        path = write_protocol(tmp_path) / protocol_name("detected")
-        path.write_bytes(path.read_bytes()[:400])
         with pytest.raises(ValueError, match="config_detected.mat as a protocol of CUHK03"):
             load_dataset("cuhk03-np-detected", tmp_path)
 
@@ -196,10 +178,10 @@ LISTS = {
 }
 
 
-def write_msmt17(root: Path, folders=("train", "test"), encoding="utf-8", change=str) -> Path:
+def write_msmt17(root: Path, folders=("train", "test"), encoding="utf-8") -> Path:
     for name, lines in LISTS.items():
         folder = folders[name in ("list_query.txt", "list_gallery.txt")]
-        touch(root / folder, *(change(line.split()[0]) for line in lines))
+        touch(root / folder, *(line.split()[0].replace(".jpg", ".JPG") for line in lines))
         (root / name).write_bytes("\r\n".join(lines).encode(encoding))
     return root
 
@@ -218,6 +200,8 @@ class TestMsmt17:
         data = load_dataset("msmt17", tmp_path)
         assert data.root == root and len(data.train) == 2
         assert all(Path(path).is_file() for table in data.splits.values() for path in table["path"])
+        assert data.train["camera"].tolist() == [0, 1] and data.query["camera"].tolist() == [2]
+        assert data.query["identity"].tolist() == [1]  # 0, as in the list, would be a distractor
         assert all_images(data)["identity"].tolist() == [0, 0, 1, 1]
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -229,17 +213,23 @@ class TestMsmt17:
         [
             ("0000/a.jpg 0".encode("utf-16-le"), "perhaps UTF-16; save it as UTF-8"),
             (b"0000/\xe9.jpg 0", r"list_val.txt cannot be read as text \(byte 5\)"),
+            (b"", "list_val.txt is empty"),
+            (b"0000/0000_001_02_0303morning_0020_0.jpg", "list_val.txt, line 1"),
+            (b"0000/0000_001_00_0303morning_0020_0.jpg 0", "list_val.txt, line 1.* camera 00"),
+            (b"0000/0001_c1s1_000451_03.jpg 0", "list_val.txt, line 1.* Market-1501"),
         ],
     )
-    def test_other_encodings_are_named(self, tmp_path, content, message):
+    def test_bad_lists_are_named(self, tmp_path, content, message):
         write_msmt17(tmp_path)
         (tmp_path / "list_val.txt").write_bytes(content)
         with pytest.raises(ValueError, match=message):
             load_dataset("msmt17", tmp_path)
 
-    def test_upper_case_suffixes(self, tmp_path):
-        root = write_msmt17(tmp_path, change=lambda name: name.replace(".jpg", ".JPG"))
-        assert load_dataset("msmt17", root).train["path"].str.endswith(".JPG").all()
+    @pytest.mark.parametrize("name", ["test", "list_query.txt"])
+    def test_half_of_it(self, tmp_path, name):
+        (write_msmt17(tmp_path) / name).rename(tmp_path / "later")
+        with pytest.raises(FileNotFoundError, match=f"{name}; MSMT17 keeps"):
+            load_dataset("msmt17", tmp_path)
 
     def test_missing_images_are_counted(self, tmp_path):
         root = write_msmt17(tmp_path)
@@ -247,12 +237,6 @@ class TestMsmt17:
             for number in range(3):
                 file.write(f"\n0001/0001_00{number}_05_0113noon_0018_0.jpg 1")
         with pytest.raises(FileNotFoundError, match="line 2, .*; 3 of the list's 4 images are"):
-            load_dataset("msmt17", root)
-
-    def test_half_of_it(self, tmp_path):
-        root = write_msmt17(tmp_path)
-        (root / "test").rename(root / "later")
-        with pytest.raises(FileNotFoundError, match="no folder .*test; MSMT17 keeps train and"):
             load_dataset("msmt17", root)
 
 
@@ -299,13 +283,8 @@ class TestRandPerson:
         assert not data.has_test and not data.has_time and "nothing to test on" in repr(data)
         assert data.num_cameras == 3 and data.summary().loc["query", "images"] == 0
         assert all_images(data)["identity"].tolist() == [0, 0, 1]
-        with pytest.raises(ValueError, match="randperson has no query and gallery images, so"):
+        with pytest.raises(ValueError, match="randperson has no query and gallery images"):
             load_test("randperson")
-
-    def test_a_name_of_another_dataset(self, tmp_path):
-        touch(tmp_path, f"{RANDPERSON[0]}.jpg", "0002_c1s1_000451_03.jpg")
-        with pytest.raises(ValueError, match="this is how Market-1501 names its files"):
-            load_dataset("randperson", tmp_path)
 
 
 def write_clonedperson(root: Path) -> Path:
@@ -323,19 +302,6 @@ class TestClonedPerson:
         assert data.has_test and data.has_time and data.num_cameras == 4
         assert data.query["seconds"].tolist() == [50.0]
 
-    def test_half_of_it(self, tmp_path):
-        root = write_clonedperson(tmp_path)
-        (root / "test" / "query").rename(root / "later")
-        with pytest.raises(FileNotFoundError, match="holds train, test/gallery but lacks test/que"):
-            load_dataset("clonedperson", root)
-
-    def test_an_empty_split(self, tmp_path):
-        root = write_clonedperson(tmp_path)
-        for path in (root / "test" / "query").iterdir():
-            path.rename(path.with_name(f"._{path.name}"))
-        with pytest.raises(ValueError, match="no images in .*query"):
-            load_dataset("clonedperson", root)
-
 
 class TestWrongRoot:
     def test_half_a_dataset(self, tmp_path):
@@ -351,15 +317,9 @@ class TestWrongRoot:
         with pytest.raises(FileNotFoundError, match=r"looks like ClonedPerson \(clonedperson\)"):
             load_dataset("market1501", root)
 
-    def test_another_dataset_of_the_same_folders(self, tmp_path):
-        for folder in ("bounding_box_train", "query", "bounding_box_test"):
-            touch(tmp_path / folder, "0005_c2_f0046985.jpg")
-        with pytest.raises(ValueError, match="this is how DukeMTMC-reID names its files"):
-            load_dataset("market1501", tmp_path)
-
     def test_something_else(self, tmp_path):
         touch(tmp_path, "letters/a.txt", "photographs/b.jpg")
-        with pytest.raises(FileNotFoundError, match="holds letters, photographs; name its place"):
+        with pytest.raises(FileNotFoundError, match="holds letters, photographs; "):
             load_dataset("msmt17", tmp_path)
 
     def test_a_folder_in_a_folder_of_the_same_kind(self, tmp_path):
@@ -367,8 +327,3 @@ class TestWrongRoot:
         for folder in ("bounding_box_train", "query", "bounding_box_test"):
             touch(root / folder, "0002_c1s1_000451_03.jpg")
         assert load_dataset("market1501", tmp_path).root == root
-
-
-def test_text_in_big_endian_utf16(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"\xfe\xff" + "ä 1".encode("utf-16-be"))
-    assert read_text(tmp_path / "list.txt") == "ä 1"

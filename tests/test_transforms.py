@@ -53,14 +53,9 @@ def test_occlusion_reaches_every_pixel_and_leaves_its_input_alone():
     assert (seen > 0).all() and not image.any()
 
 
-def test_occlusion_fits_images_wider_than_high():
-    torch.manual_seed(0)
-    assert all(RandomOcclusion()(torch.zeros(3, 4, 30)).shape == (3, 4, 30) for _ in range(50))
-
-
 def test_cutout_is_black_and_may_reach_over_the_border():
     torch.manual_seed(0)
-    areas = {int((Cutout(0.5)(torch.ones(3, 20, 10)) == 0)[0].sum()) for _ in range(300)}
+    areas = {int((Cutout()(torch.ones(3, 20, 10)) == 0)[0].sum()) for _ in range(300)}
     assert max(areas) == 25 and min(areas) < 25
 
 
@@ -78,14 +73,6 @@ def test_half_of_the_images_are_mirrored():
     assert 150 < mirrored < 250
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: RandomOcclusion(0), lambda: RandomOcclusion(1.2), lambda: Cutout(0)]
-)
-def test_shares_are_checked(make):
-    with pytest.raises(ValueError, match="share"):
-        make()
-
-
 def test_unknown_occlusion_is_named():
     with pytest.raises(ValueError, match="'blur'"):
         make_augmentation("blur")
@@ -101,17 +88,11 @@ def test_images_and_labels_of_a_table(tmp_path, keep):
             torch.testing.assert_close(image, torch.full((3, 10, 5), 40 * number / 255))
 
 
-def test_a_damaged_image_is_named(tmp_path):
-    table = table_of(tmp_path)
-    (tmp_path / "1.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"1\.png"):
-        ReidImages(table, 10, 5)[1]
-
-
 def test_the_share_of_the_occlusion_can_be_set():
     torch.manual_seed(0)
     small = make_augmentation("occlusion", flip=False, occlusion_share=0.2)
     hidden = [int((small(torch.zeros(3, 40, 20)) == 1).sum()) // 3 for _ in range(50)]
     assert max(hidden) == 4**2  # 0.2 of 20 pixels
-    with pytest.raises(ValueError, match="max_share"):
-        make_augmentation("occlusion", occlusion_share=1.2)
+    for wrong in (0, 1.2):
+        with pytest.raises(ValueError, match="max_share"):
+            make_augmentation("occlusion", occlusion_share=wrong)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from qaconv_lib.datasets import ReidDataset, load_dataset, name_some, unreadable_images
-from qaconv_lib.experiments.flaws import copies_by_content, copies_by_name, flaws_of_own
 from qaconv_lib.layouts.names import passing_over
 
 
 class Counts(NamedTuple):
-    """Images, identities and cameras of a split; distractors count as images only.
-
-    None stands for a number for which no published source is known here.
-    """
+    """Published counts of a split, None if unknown; distractors count as images only."""
 
     images: int | None
     identities: int | None
     cameras: int | None
 
 
-class _Found(NamedTuple):
-    """Counts of which all are known."""
-
-    images: int
-    identities: int
-    cameras: int
-
-
-_RANDPERSON_SUBSET = 132_145
 #: Counts that the datasets' authors publish, after bad detections (identity -1) are dropped.
 #: "all" counts the splits together.
 #: Market-1501: Zheng et al., ICCV 2015 (19,732 gallery files, 3,819 of them bad detections and
@@ -67,14 +57,13 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "query": Counts(11_659, 3_060, 15),
         "gallery": Counts(82_161, 3_060, 15),
     },
-    "randperson": {"train": Counts(_RANDPERSON_SUBSET, None, None)},
+    "randperson": {"train": Counts(132_145, None, None)},  # the subset
     "clonedperson": {"all": Counts(887_766, 5_621, 24)},
 }
 _DISTRACTORS = {"market1501": 2_798}
 _BAD_DETECTIONS = {"market1501": 3_819}
 #: All of RandPerson: Wang et al., ACM Multimedia 2020; its 19 cameras: Table I as above.
-_WHOLE_RANDPERSON = _Found(1_801_816, 8_000, 19)
-_UNKNOWN = Counts(None, None, None)
+_WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
 
 
 def check_dataset(
@@ -86,68 +75,65 @@ def check_dataset(
     skip_unreadable: bool = False,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Count a dataset, hold it against the published counts, and say what may be the matter.
+    """Count a dataset, compare the counts with the published ones, and say what may be wrong.
 
-    Args:
-        name: a public dataset, or a CSV file of one's own images (which has no published counts).
-        root: as for `load_dataset`.
-        read_images: open every image too.
-        find_duplicates: compare the contents of all files.
-        skip_unreadable: open every image, and count only those that can be read.
-        progress: show a progress bar while images are opened or compared.
+    `name` is a public dataset or a CSV file of your own images; `root` is as for `load_dataset`.
+    `read_images` opens every image, `skip_unreadable` also leaves out those that cannot be read,
+    and `find_duplicates` compares the contents of all files.
 
-    Returns:
-        A table with one row a split, and remarks; no remarks means that nothing is amiss. The
-        table's `attrs` hold "notes", lines that are no objections, and "verdict", what may be said
-        where there are no remarks.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_dataset`; or there are no published counts for it.
+    Returns a table with one row per split, and remarks; none means that nothing was found. The
+    table's `attrs` have "notes", which are not objections, and "verdict", for want of remarks.
     """
     own = name.lower().endswith(".csv")
     if name not in PUBLISHED and not own:
         raise ValueError(f"no published counts for {name!r}; there are for {', '.join(PUBLISHED)}")
     dataset, remarks = _load(name, root)
-    lost: list[str] = []
     if read_images or skip_unreadable:
-        lost, unreadable = _unreadable(dataset, progress, skip_unreadable)
-        remarks += unreadable
-    if skip_unreadable:
-        dataset = _without(dataset, lost)
+        paths = [path for table in dataset.splits.values() for path in table["path"]]
+        if bad := unreadable_images(paths, progress):
+            left_out = "; their rows were left out" if skip_unreadable else ""
+            remarks.append(f"{len(bad):,} images cannot be read: {name_some(bad)}{left_out}")
+        if skip_unreadable:
+            readable = {s: t[~t["path"].isin(bad)] for s, t in dataset.splits.items()}
+            dataset = replace(dataset, **readable)
     published, notes = _published(name, dataset)
     rows = {}
-    nothing = {split: _Found(0, 0, 0) for split in published if split != "all"}
-    for split, found in (nothing | _count(dataset, "all" in published)).items():
-        wanted = published.get(split, _UNKNOWN)
+    tables = {s: t for s, t in dataset.splits.items() if len(t) or s in published}
+    if "all" in published:
+        tables["all"] = pd.concat(tables.values())
+    for split, table in tables.items():
+        known = table["identity"] != dataset.distractor_identity
+        found = (len(table), table["identity"][known].nunique(), table["camera"].nunique())
+        wanted = published.get(split, Counts(None, None, None))
         rows[split] = {
             label: f"{mine:,}" + ("" if theirs in (mine, None) else f" ({theirs:,} published)")
             for label, mine, theirs in zip(Counts._fields, found, wanted, strict=True)
         }
-        expected = _Found(*(n if m is None else m for m, n in zip(wanted, found, strict=True)))
-        if found != expected:
-            remarks.append(f"{split}: {_explain(found, expected)}")
-        if split != "all":
-            remarks += [f"{split}: {note}" for note in copies_by_name(dataset.splits[split])]
-    remarks += _look_at_distractors(name, dataset)
+        more = [m - (m if w is None else w) for m, w in zip(found, wanted, strict=True)]
+        if any(more):
+            remarks.append(f"{split}: {_explain(*more)}")
+        if split != "all" and (copies := _copies_by_name(table)):
+            remarks.append(f"{split}: {copies}")
+    distractors = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
+    if distractors != _DISTRACTORS.get(name, distractors):
+        remarks.append(
+            f"gallery: {distractors:,} distractors (identity 0000) instead of "
+            f"{_DISTRACTORS[name]:,}; without them scores are too high"
+        )
     if own:
-        remarks += flaws_of_own(dataset)
+        remarks += _flaws_of_own(dataset)
     if find_duplicates:
-        remarks += copies_by_content(dataset, progress)
+        remarks += _copies_by_content(dataset, progress)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
     table.attrs["notes"] = notes
-    table.attrs["verdict"] = (
-        "nothing amiss was found; there are no published counts of one's own images"
-        if own
-        else f"{name} is complete: all counts are as published"
-    )
+    table.attrs["verdict"] = f"{name} is complete: all counts are as published"
+    if own:
+        table.attrs["verdict"] = "nothing amiss was found (there are no published counts of it)"
     return table, remarks
 
 
 def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, list[str]]:
-    """A dataset, and remarks on files that `load_dataset` stops at.
-
-    Where there are more of them than images it is another dataset, and the first error says so.
-    """
+    """A dataset, and remarks on files that `load_dataset` stops at."""
     try:
         return load_dataset(name, root), []
     except (ValueError, FileNotFoundError) as first:
@@ -157,42 +143,26 @@ def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, 
             except (ValueError, LookupError, FileNotFoundError):
                 raise first from None
         if sum(map(len, found.values())) > sum(map(len, dataset.splits.values())):
-            raise
+            raise  # another dataset lies there
     return dataset, [f"{len(paths):,} {flaw}: {name_some(paths)}" for flaw, paths in found.items()]
 
 
-def _count(dataset: ReidDataset, together: bool) -> dict[str, _Found]:
-    """Counts of every split that has images, and of all together if asked."""
-    tables = {split: table for split, table in dataset.splits.items() if len(table)}
-    if together:
-        tables["all"] = pd.concat(dataset.splits.values())
-    found = {}
-    for split, table in tables.items():
-        known = table["identity"] != dataset.distractor_identity
-        found[split] = _Found(
-            len(table), table["identity"][known].nunique(), table["camera"].nunique()
-        )
-    return found
-
-
 def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list[str]]:
-    """The counts to hold a dataset against, and notes on them."""
+    """The counts to compare a dataset with, and notes on them."""
     published, notes = PUBLISHED.get(name, {}), []
     if name == "randperson":
-        images = len(dataset.train)
-        if abs(images - _WHOLE_RANDPERSON.images) < abs(images - _RANDPERSON_SUBSET):
-            published = {"train": Counts(*_WHOLE_RANDPERSON)}
-            notes.append("held against all of RandPerson, not the subset that its authors train on")
+        images, (subset, *_) = len(dataset.train), published["train"]
+        whole, people, cameras = _WHOLE_RANDPERSON
+        if abs(images - (whole or 0)) < abs(images - (subset or 0)):
+            published = {"train": _WHOLE_RANDPERSON}
+            notes.append("compared with all of RandPerson, not the subset its authors train on")
         else:
             notes.append(
-                "of the subset only the number of images is published where this could be looked "
-                f"up; all of RandPerson has {_WHOLE_RANDPERSON.identities:,} identities and "
-                f"{_WHOLE_RANDPERSON.cameras} cameras"
+                "of the subset, only the number of images is known to be published; all of "
+                f"RandPerson has {people:,} identities and {cameras} cameras"
             )
     if name == "clonedperson":
-        notes.append(
-            "published totals only: no source for the counts of its splits could be looked up"
-        )
+        notes.append("published totals only: no source for the counts of its splits is known")
     if name in _BAD_DETECTIONS:
         bad = dataset.gallery.attrs.get("bad detections", 0)
         notes.append(
@@ -202,58 +172,82 @@ def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list
     return published, notes
 
 
-def _explain(found: _Found, wanted: _Found) -> str:
-    images = found.images - wanted.images
-    if images < 0 and found.identities < wanted.identities:
-        return (
-            f"{-images:,} images and {wanted.identities - found.identities:,} identities are "
-            "missing: part of the archive was not unpacked"
-        )
+def _explain(images: int, identities: int, cameras: int) -> str:
+    """What may have happened to a split; the arguments are numbers found minus published ones."""
+    if images < 0 and identities < 0:
+        lost = f"{-images:,} images and {-identities:,} identities are missing"
+        return f"{lost}: part of the archive was not unpacked"
     if images < 0:
-        return (
-            f"{-images:,} images are missing, no identity is: files were lost or removed one by "
-            "one, or names were not recognised"
-        )
-    if found.cameras < wanted.cameras:
-        return f"{wanted.cameras - found.cameras} cameras are missing: a part of the dataset"
-    if images > 0 and found.identities > wanted.identities:
-        return (
-            f"{images:,} images and {found.identities - wanted.identities:,} identities too many: "
-            "another split, or another release, lies in the same folder"
-        )
+        return f"{-images:,} images are missing, but no identity: single files were lost or removed"
+    if cameras < 0:
+        return f"{-cameras} cameras are missing: a part of the dataset"
+    if images > 0 and identities > 0:
+        extra = f"{images:,} images and {identities:,} identities too many"
+        return f"{extra}: another split, or another release, lies in the same folder"
     if images > 0:
         return f"{images:,} images too many: copies, or images of another release"
-    return (
-        f"{found.identities:,} identities and {found.cameras:,} cameras instead of "
-        f"{wanted.identities:,} and {wanted.cameras:,}: files were renamed or exchanged"
+    return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
+
+
+def _copies_by_name(table: pd.DataFrame) -> str:
+    """Copies of an image under names that differ in the ending."""
+    stems = table["path"].map(
+        lambda path: Path(path).parent / Path(path).name.split(".")[0].lower()
     )
+    copies = stems[stems.duplicated()].unique()
+    if not len(copies):
+        return ""
+    return f"{len(copies):,} images are there twice under other endings, e.g. {copies[0].name}"
 
 
-def _look_at_distractors(name: str, dataset: ReidDataset) -> list[str]:
-    if name not in _DISTRACTORS:
-        return []
-    found = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
-    if found == _DISTRACTORS[name]:
-        return []
-    return [
-        f"gallery: {found:,} distractors (identity 0000) instead of {_DISTRACTORS[name]:,}; "
-        "without them scores are too high"
-    ]
+def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
+    """Files of the same content, within a split and across splits."""
+    table = pd.concat(t.assign(split=split) for split, t in dataset.splits.items() if len(t))
+    bar = tqdm(table["path"], "comparing", unit="image", disable=not progress)
+    table["digest"] = [_digest(path) for path in bar]
+    table, remarks = table[table["digest"] != ""], []
+    for split, rows in table.groupby("split", sort=False):
+        same = rows.groupby("digest", sort=False)["path"].agg(list)
+        if len(same := same[same.map(len) > 1]):
+            count, example = same.map(len).sum() - len(same), " and ".join(same.iloc[0][:2])
+            remarks.append(
+                f"{split}: {count:,} files repeat the content of another, e.g. {example}"
+            )
+    once = table.drop_duplicates(["split", "digest"]).groupby("digest", sort=False)
+    shared = once[["split", "path"]].agg(" and ".join)[once.size() > 1]
+    for splits, paths in shared.groupby("split", sort=False)["path"]:
+        count, example = len(paths), paths.iloc[0]
+        remarks.append(f"{splits} have {count:,} files of the same content, e.g. {example}")
+    return remarks
 
 
-def _unreadable(dataset: ReidDataset, progress: bool, skip: bool) -> tuple[list[str], list[str]]:
-    """Images that cannot be read, and the remark on them."""
-    paths = [path for table in dataset.splits.values() for path in table["path"]]
-    bad = unreadable_images(paths, progress)
-    if not bad:
-        return [], []
-    left_out = "; their rows were left out" if skip else ""
-    return bad, [f"{len(bad):,} images cannot be read: {name_some(bad)}{left_out}"]
+def _digest(path: str) -> str:
+    """Equal for files of equal contents; empty for a file that cannot be read."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
-def _without(dataset: ReidDataset, paths: list[str]) -> ReidDataset:
-    kept = {
-        split: table[~table["path"].isin(paths)].reset_index(drop=True)
-        for split, table in dataset.splits.items()
-    }
-    return dataclasses.replace(dataset, **kept)
+def _flaws_of_own(dataset: ReidDataset) -> list[str]:
+    """What would spoil training or testing on your own images."""
+    remarks = []
+    if len(dataset.train):
+        cameras = dataset.train.groupby("identity")["camera"].nunique()
+        if (cameras == 1).all():
+            remarks.append(
+                f"train: all {len(cameras):,} identities were seen by one camera only, so a model "
+                "cannot learn from them what a person looks like under another"
+            )
+        tested = pd.concat([dataset.query, dataset.gallery])["identity"].unique()
+        if shared := len(set(cameras.index) & set(tested)):
+            remarks.append(f"{shared:,} identities are both trained on and tested on")
+    query = dataset.query.reset_index(names="row")[["row", "identity", "camera"]]
+    pairs = query.merge(dataset.gallery[["identity", "camera"]].drop_duplicates(), on="identity")
+    matched = pairs["row"][pairs["camera_x"] != pairs["camera_y"]].nunique()
+    if without := len(query) - matched:
+        remarks.append(
+            f"query: {without:,} of {len(query):,} images have no gallery image of the "
+            "same identity under another camera, and are not scored"
+        )
+    return remarks

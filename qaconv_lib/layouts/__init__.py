@@ -1,8 +1,7 @@
-"""Folder layouts of the public re-identification datasets: file names in, tables out.
+"""Folder layouts of the public datasets: from file names to tables (chapter 1).
 
-Each reader takes a dataset's folder and returns the three tables ``train``, ``query`` and
-``gallery`` with the columns of ``COLUMNS``. Chapter 1 shows what the parts of a file name mean;
-``qaconv_lib.datasets`` finds the folders and is what other code calls.
+Each reader takes a dataset's folder and returns the tables ``train``, ``query`` and ``gallery``
+with the columns of ``COLUMNS``. Other code calls them through ``qaconv_lib.datasets``.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ class Layout:
     Attributes:
         title: the dataset's name in messages.
         folders: names its folder goes by; the first is the official one.
-        markers: sets of entries, as patterns; a folder that has all entries of one set is taken
-            for the dataset. Earlier sets are looked for first.
+        markers: sets of patterns; a folder that has all entries of one set is taken for the
+            dataset. Earlier sets are looked for first.
         read: from the folder to the tables.
         distractor: identity number of people who belong to no query, or None.
-        contents: what a folder holds, in words; None names the markers.
+        contents: what the folder must have, in words; None names the markers.
     """
 
     title: str
@@ -49,25 +48,21 @@ class Layout:
     contents: str | None = None
 
     def describe(self) -> str:
-        """What a folder of this dataset must hold, in words."""
+        """What a folder of this dataset must have, in words."""
         return self.contents or " or ".join(", ".join(names) for names in self.markers)
 
     def find(self, root: Path) -> Path | None:
         """The dataset's folder: ``root`` itself, or one below it along folders of known names."""
         folders = list(self._candidates(root))
-        for names in self.markers:
-            for folder in folders:
-                if all(_has(folder, name) for name in names):
-                    return folder
-        return None
+        fits = (f for names in self.markers for f in folders if all(_has(f, n) for n in names))
+        return next(fits, None)
 
     def lacking(self, root: Path) -> str:
         """What is there and what is not where part of a dataset lies, or ""."""
         for folder in self._candidates(root):
             for names in self.markers:
                 there = [name for name in names if _has(folder, name)]
-                absent = [name for name in names if name not in there]
-                if there and absent:
+                if there and (absent := [name for name in names if name not in there]):
                     return f"{folder} holds {', '.join(there)} but lacks {', '.join(absent)}"
         return ""
 
@@ -86,9 +81,7 @@ class Layout:
 
 
 def _has(folder: Path, name: str) -> bool:
-    if "*" in name:
-        return any(True for _ in folder.glob(name))
-    return (folder / name).exists()
+    return any(True for _ in folder.glob(name)) if "*" in name else (folder / name).exists()
 
 
 def _plain(name: str) -> str:

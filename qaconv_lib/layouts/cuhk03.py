@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-from tqdm.auto import tqdm
 
+from qaconv_lib.layouts.archives import whole_folder
 from qaconv_lib.layouts.names import Tables, image_files, make_table, parse_name, read_boxes
 
-_SPLITS = {"train": "train_idx", "query": "query_idx", "gallery": "gallery_idx"}
-_DAMAGE = (ValueError, TypeError, KeyError, IndexError, OSError, EOFError, NotImplementedError)
+_SPLITS = ("train", "query", "gallery")
 _IMAGE_ARCHIVE = "cuhk-03.mat"
 
 
@@ -30,11 +23,8 @@ def read_cuhk03(root: Path, boxes: str) -> Tables:
     """CUHK03 with the protocol of Zhong et al. (CVPR 2017), in either of its forms.
 
     As folders (CUHK03-NP): ``detected/query/0001_c1_1.png`` = boxes, split, identity, camera,
-    number. The number (column ``frame``) counts images and is no time. ``root`` may be the folder
-    of the boxes itself.
-
-    As the protocol's file, ``cuhk03_new_protocol_config_detected.mat`` or ``..._labeled.mat``,
-    beside the images, see `read_protocol`.
+    number. The number (column ``frame``) counts images and is not a time. ``root`` may be the
+    folder of the boxes itself. As the protocol's file beside the images: see `read_protocol`.
     """
     inside = root / boxes
     if not (inside / "bounding_box_train").is_dir() and (root / protocol_name(boxes)).is_file():
@@ -50,58 +40,44 @@ def read_protocol(root: Path, boxes: str) -> Tables:
     """CUHK03 as the protocol's file and the original images.
 
     The images lie in ``images_detected`` or ``images_labeled`` under the names that the protocol
-    gives them, such as ``1_001_1_01.png`` = pair of cameras, person, view, number. Where that
-    folder does not exist it is made from ``cuhk-03.mat`` of the original release, which lies
-    beside or in ``cuhk03_release``. The camera is the view of the name: the protocol evaluates with
-    two cameras.
-
-    Raises:
-        FileNotFoundError: neither images nor ``cuhk-03.mat`` are there, or images of the list lack.
-        ValueError: a file that cannot be read, or lists that do not fit each other.
+    gives them, such as ``1_001_1_01.png`` = pair of cameras, person, view, number. If there is no
+    such folder, it is made from ``cuhk-03.mat`` of the original release, beside it or in
+    ``cuhk03_release``. The camera is the view: the protocol evaluates with two cameras.
     """
     path = root / protocol_name(boxes)
     names, labels, rows_of = _protocol(path)
     folder = _image_folder(root, boxes)
-    present = {file.stem.lower(): file for file in image_files(folder)}
-    used = sorted({int(row) for rows in rows_of.values() for row in rows})
-    missing = [names[row] for row in used if Path(names[row]).stem.lower() not in present]
-    if missing:
+    present = {file.stem.lower(): str(file) for file in image_files(folder)}
+    found = [present.get(Path(name).stem.lower()) for name in names]
+    used = sorted({row for rows in rows_of.values() for row in rows})
+    if missing := [names[row] for row in used if found[row] is None]:
         raise FileNotFoundError(
             f"{path} names {missing[0]}, which is not in {folder}; {len(missing):,} of its "
             f"{len(used):,} images are missing there"
         )
-    tables = {}
-    for split, rows in rows_of.items():
-        found = [present[Path(names[row]).stem.lower()] for row in rows]
-        fields = [parse_name(names[row], "CUHK03", path) for row in rows]
-        tables[split] = make_table(
-            [
-                {
-                    "path": str(file),
-                    "identity": int(labels[row]),
-                    "camera": field["camera"] - 1,
-                    "frame": field["frame"],
-                }
-                for row, file, field in zip(rows, found, fields, strict=True)
-            ]
-        )
-    return tables
+    images = {}
+    for row in used:
+        fields = parse_name(names[row], "CUHK03", path)
+        fields["camera"] -= 1
+        images[row] = {**fields, "path": found[row], "identity": labels[row]}
+    return {split: make_table([images[row] for row in rows]) for split, rows in rows_of.items()}
 
 
 def _protocol(path: Path) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """File names, identities, and the rows of each split, from 0."""
-    wanted = ("filelist", "labels", *_SPLITS.values())
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    wanted = ("filelist", "labels", *(f"{split}_idx" for split in _SPLITS))
+    damage = (ValueError, TypeError, LookupError, OSError, EOFError, NotImplementedError)
     try:
         content = loadmat(path)
-        lacking = [key for key in wanted if key not in content]
-        if lacking:
+        if lacking := [key for key in wanted if key not in content]:
             raise ValueError(f"it has no {', '.join(lacking)}")
         names = [str(np.squeeze(cell)).strip() for cell in content["filelist"].ravel()]
         labels = content["labels"].astype("int64").ravel()
-        rows_of = {
-            split: content[key].astype("int64").ravel() - 1 for split, key in _SPLITS.items()
-        }
-    except (*_DAMAGE, MatReadError, zlib.error) as error:
+        rows_of = {s: content[f"{s}_idx"].astype("int64").ravel() - 1 for s in _SPLITS}
+    except (*damage, MatReadError, zlib.error) as error:
         raise ValueError(
             f"cannot read {path} as a protocol of CUHK03 ({error}); it is a MATLAB file with "
             f"{', '.join(wanted)}"
@@ -110,10 +86,10 @@ def _protocol(path: Path) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]
         raise ValueError(f"{path} lists {len(names):,} files but {len(labels):,} identities")
     for split, rows in rows_of.items():
         if not len(rows):
-            raise ValueError(f"{path} has an empty {_SPLITS[split]}")
+            raise ValueError(f"{path} has an empty {split}_idx")
         if rows.min() < 0 or rows.max() >= len(names):
             raise ValueError(
-                f"{path}: {_SPLITS[split]} goes from {rows.min() + 1:,} to {rows.max() + 1:,}, "
+                f"{path}: {split}_idx goes from {rows.min() + 1:,} to {rows.max() + 1:,}, "
                 f"but the list has the files 1 to {len(names):,}"
             )
     return names, labels + (1 - min(1, labels.min())), rows_of  # 0 would be a distractor
@@ -135,45 +111,33 @@ def _image_folder(root: Path, boxes: str) -> Path:
 def extract_images(archive: Path, boxes: str, folder: Path) -> Path:
     """Write the images of ``cuhk-03.mat`` as PNG files; the folder appears when it is whole.
 
-    The archive holds one cell array for each pair of cameras, with one row a person and ten
-    columns: five images of the first view, five of the second, some of them empty.
-
-    Raises:
-        FileNotFoundError: the package h5py, which reads such archives, is not installed.
-        ValueError: the archive is damaged, or holds other things.
-        OSError: the folder cannot be written.
+    The archive has one cell array per pair of cameras, with one row per person and ten columns:
+    five images of the first view, five of the second, some of them empty.
     """
+    from PIL import Image
+    from tqdm.auto import tqdm
+
     try:
         import h5py
     except ImportError:
         raise FileNotFoundError(
-            f"there is no folder {folder}, and to make it from {archive} needs the package h5py; "
+            f"there is no folder {folder}, and making it from {archive} needs the package h5py; "
             "install it with `pip install h5py`"
         ) from None
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        try:
-            content = h5py.File(archive, "r")
-        except OSError as error:
-            raise ValueError(f"{archive} is damaged, or no MATLAB 7.3 file ({error})") from error
-        with content:
-            if boxes not in content:
-                raise ValueError(f"{archive} has no {boxes!r}; cuhk-03.mat of CUHK03 is expected")
-            pairs = content[boxes][0]
-            for pair, reference in enumerate(tqdm(pairs, desc=boxes, unit="pair", disable=None)):
-                people = content[reference][:].T  # (people, 10); MATLAB stores the transpose
-                for person, image in np.ndindex(people.shape):
-                    pixels = content[people[person, image]][:].T
-                    if pixels.ndim == 3 and pixels.size:  # an empty cell holds its size instead
-                        view = 1 if image < people.shape[1] // 2 else 2
-                        name = f"{pair + 1}_{person + 1:03d}_{view}_{image + 1:02d}.png"
-                        Image.fromarray(pixels.astype("uint8")).save(work / name)
-        work.chmod(0o755)  # mkdtemp makes it private
-        try:
-            os.replace(work, folder)
-        except OSError:  # another process was first: its folder is as good as ours
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        content = h5py.File(archive, "r")
+    except OSError as error:
+        raise ValueError(f"{archive} is damaged, or not a MATLAB 7.3 file ({error})") from error
+    with content, whole_folder(folder) as work:
+        if boxes not in content:
+            raise ValueError(f"{archive} has no {boxes!r}; cuhk-03.mat of CUHK03 is expected")
+        pairs = content[boxes][0]
+        for pair, reference in enumerate(tqdm(pairs, desc=boxes, unit="pair", disable=None)):
+            people = content[reference][:].T  # (people, 10); MATLAB stores the transpose
+            for person, image in np.ndindex(people.shape):
+                pixels = content[people[person, image]][:].T
+                if pixels.ndim == 3 and pixels.size:  # an empty cell holds its size instead
+                    view = 1 if image < people.shape[1] // 2 else 2
+                    name = f"{pair + 1}_{person + 1:03d}_{view}_{image + 1:02d}.png"
+                    Image.fromarray(pixels.astype("uint8")).save(work / name)
     return folder

@@ -17,16 +17,13 @@ DUKE_OFFSETS = (5542, 3606, 27243, 31181, 0, 22401, 18967, 46765)
 def read_market(root: Path) -> Tables:
     """Market-1501: ``0002_c1s1_000451_03.jpg`` = identity, camera and session, frame, box.
 
-    Bad detections (identity -1) are dropped from the gallery, which leaves 15,913 images there,
-    and distractors (identity 0) are kept. Names that end in ``.jpg.jpg`` count: the public archive
-    has 24 of them.
+    Bad detections (identity -1) are dropped from the gallery, which leaves 15,913 images there;
+    distractors (identity 0) are kept. Names may end in ``.jpg.jpg``, as 24 public ones do.
 
-    Frames restart at zero in every session of every camera. As in section 5.2 of the paper the
-    sessions of a camera are laid end to end: a session starts where the one before it ends, its
-    end being the largest frame seen of that camera and session in any split (bad detections too,
-    for they bear a time as well). Sessions that all end at frame 1000 so start at 0, 1000, 2000,
-    3000. The released code adds the offsets up twice and starts them at 0, 1000, 3000, 7000.
-    Seconds are frames / 25.
+    Frames restart at zero in every session of every camera. As in section 5.2 of the paper, each
+    session starts where the camera's previous one ends, at its largest frame in any split (bad
+    detections included): if all end at frame 1000, at 0, 1000, 2000, 3000. The released code adds
+    the offsets up twice and starts them at 0, 1000, 3000, 7000. Seconds are frames / 25.
     """
     tables = read_boxes(root, "Market-1501")
     last = pd.concat(tables.values()).groupby(["camera", "session"])["frame"].max().sort_index()

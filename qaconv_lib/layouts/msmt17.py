@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from qaconv_lib.layouts.names import (
-    FORMATS,
     MOST_DIGITS,
     Tables,
     is_file,
@@ -26,11 +25,10 @@ _LISTS = {
 def read_msmt17(root: Path) -> Tables:
     """MSMT17, first (``train``, ``test``) or second (``mask_train_v2``, ``mask_test_v2``) release.
 
-    The lists say which images belong where and who is on them; ``list_train.txt`` and
-    ``list_val.txt`` together are the training set (32,621 images of 1,041 identities). Training
-    and test identities are both numbered from 0 in the lists and have nothing to do with each
-    other: ``all_images`` tells them apart. Here they count from 1, because evaluation takes 0 for
-    a distractor. Time of day in the names is no clock.
+    The lists give each image's split and identity; ``list_train.txt`` and ``list_val.txt`` together
+    are the training set (32,621 images of 1,041 identities). The lists number training and test
+    identities, which are unrelated, from 0 each; here both start at 1, because evaluation takes 0
+    for a distractor. The time of day in a name is not a clock.
     """
     tables, present = {}, {}
     for split, (part, lists) in _LISTS.items():
@@ -53,18 +51,16 @@ def _image_folder(root: Path, part: str) -> Path:
     )
 
 
-def _files_below(folder: Path) -> dict[str, str]:
+def _files_below(folder: Path, inside: str = "") -> dict[str, str]:
     """Relative paths of all files, by their lower-case form."""
-    found, waiting = {}, [""]
-    while waiting:
-        inside = waiting.pop()
-        with os.scandir(folder / inside) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{inside}{entry.name}/")
-                elif is_file(entry):
-                    path = f"{inside}{entry.name}"
-                    found[path.lower()] = path
+    found: dict[str, str] = {}
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            path = f"{inside}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                found |= _files_below(folder, f"{path}/")
+            elif is_file(entry):
+                found[path.lower()] = path
     return found
 
 
@@ -78,38 +74,30 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
     for number, line in enumerate(read_text(list_path).splitlines(), start=1):
         if not line.strip():
             continue
+        place = f"{list_path}, line {number}"
         name, label = (line.rsplit(maxsplit=1) + [""])[:2]
         if not (label.isascii() and label.isdecimal()) or len(label) > MOST_DIGITS:
             raise ValueError(
-                f"{list_path}, line {number}: {line!r}; "
-                "an image path, a space and an identity are expected"
+                f"{place}: {line!r}; an image path, a space and an identity are expected"
             )
         name = name.strip().removeprefix("./").replace("\\", "/")
         try:
             fields = parse_name(name.rpartition("/")[2], "MSMT17", folder)
-        except ValueError as strange:
-            raise ValueError(f"{list_path}, line {number}: {strange}") from strange
-        if fields["camera"] < 1:
-            raise ValueError(
-                f"{list_path}, line {number}: {name} has camera 00; a name like "
-                f"{FORMATS['MSMT17'].example} counts from 01"
-            )
-        if name.lower() not in present:
-            missing.append((number, name))
-            continue
-        rows.append(
-            {
-                "path": str(folder / present[name.lower()]),
-                "identity": int(label) + 1,
-                "camera": fields["camera"] - 1,
-                "frame": fields["frame"],
-            }
-        )
+        except ValueError as flaw:
+            raise ValueError(f"{place}: {flaw}") from flaw
+        fields["camera"] -= 1
+        if fields["camera"] < 0:
+            raise ValueError(f"{place}: {name} has camera 00; cameras count from 01")
+        if name.lower() in present:
+            path = str(folder / present[name.lower()])
+            rows.append({**fields, "path": path, "identity": int(label) + 1})
+        else:
+            missing.append((place, name))
     if missing:
-        number, name = missing[0]
+        place, name = missing[0]
         error = FileNotFoundError(
-            f"{list_path}, line {number}, names {name}, which is not in {folder}; "
-            f"{len(missing):,} of the list's {len(missing) + len(rows):,} images are missing there"
+            f"{place}, names {name}, which is not in {folder}; {len(missing):,} of the list's "
+            f"{len(missing) + len(rows):,} images are missing there"
         )
         for _, name in missing:
             stop_at(folder / name, f"images of {list_path.name} are not there", error)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,18 +18,13 @@ BOX_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "boun
 MOST_DIGITS = 12  # of a number in a name: sums of such numbers fit into 64 bits
 _ENDING = r"(?:\.jpe?g|\.png|\.bmp)+$"
 
-
-# What was passed over, by what is wrong with it; None while readers stop at the first such file.
+# The flawed files that were skipped; None while readers stop at the first one.
 _passed_over: ContextVar[dict[str, list[str]] | None] = ContextVar("passed_over", default=None)
 
 
 @contextmanager
 def passing_over() -> Iterator[dict[str, list[str]]]:
-    """While this lasts, readers pass over files they would stop at.
-
-    Yields:
-        The paths that were passed over, by what is wrong with them; filled as readers go on.
-    """
+    """Make readers skip files they would stop at; yields the paths of those, by flaw."""
     found: dict[str, list[str]] = {}
     token = _passed_over.set(found)
     try:
@@ -47,51 +41,42 @@ def stop_at(path: Path, flaw: str, error: Exception) -> None:
     found.setdefault(flaw, []).append(str(path))
 
 
-class NameFormat(NamedTuple):
+class NameFormat:
     """How a dataset names its files; the groups of the pattern are whole numbers."""
 
-    pattern: re.Pattern[str]
-    example: str
+    def __init__(self, pattern: str, example: str):
+        # ASCII: otherwise \d matches the digits of every script, and the letter s a long s.
+        self.pattern, self.example = re.compile(pattern + _ENDING, re.I | re.A), example
 
 
-def _format(pattern: str, example: str) -> NameFormat:
-    # ASCII: else \d takes the digits of every script, and the letter s a long s.
-    return NameFormat(re.compile(pattern + _ENDING, re.I | re.A), example)
-
-
+_SCENE = r"(?P<identity>\d+)_s(?P<session>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)"
 FORMATS = {
-    "Market-1501": _format(
+    "Market-1501": NameFormat(
         r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s(?P<session>\d+)_(?P<frame>\d+)_\d+",
         "0002_c1s1_000451_03.jpg",
     ),
-    "DukeMTMC-reID": _format(
+    "DukeMTMC-reID": NameFormat(
         r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)", "0005_c2_f0046985.jpg"
     ),
-    "CUHK03-NP": _format(r"(?P<identity>\d+)_c(?P<camera>\d+)_(?P<frame>\d+)", "0001_c1_1.png"),
+    "CUHK03-NP": NameFormat(r"(?P<identity>\d+)_c(?P<camera>\d+)_(?P<frame>\d+)", "0001_c1_1.png"),
     # Pair of cameras, person of the pair, view, image.
-    "CUHK03": _format(r"\d_\d+_(?P<camera>[12])_(?P<frame>\d+)", "1_001_1_01.png"),
-    "MSMT17": _format(
+    "CUHK03": NameFormat(r"\d_\d+_(?P<camera>[12])_(?P<frame>\d+)", "1_001_1_01.png"),
+    "MSMT17": NameFormat(
         r"\d+_\d+_(?P<camera>\d+)_[0-9]*[a-z]*_(?P<frame>\d+)_\d+(?:_ex)?",
         "0000_000_01_0303morning_0008_0.jpg",
     ),
-    "RandPerson": _format(
-        r"(?P<identity>\d+)_s(?P<session>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)",
-        "000000_s00_c00_f000264.jpg",
-    ),
+    "RandPerson": NameFormat(_SCENE, "000000_s00_c00_f000264.jpg"),
     # The first release of RandPerson named camera and scene the other way round.
-    "RandPerson (2020)": _format(
+    "RandPerson (2020)": NameFormat(
         r"(?P<identity>\d+)_c(?P<camera>\d+)_s(?P<session>\d+)_f(?P<frame>\d+)",
         "000000_c00_s00_f000264.jpg",
     ),
-    "ClonedPerson": _format(
-        r"(?P<identity>\d+)_s(?P<session>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)",
-        "700000_s02_c00_f023389.jpg",
-    ),
+    "ClonedPerson": NameFormat(_SCENE, "700000_s02_c00_f023389.jpg"),
 }
 
 
 def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
-    """The numbers in a file name; ValueError says what is expected, and whose name it may be."""
+    """The numbers in a file name; ValueError says what is expected, and which dataset it fits."""
     expected = FORMATS[dataset]
     match = expected.pattern.match(name)
     if match is None:
@@ -107,7 +92,7 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
 
 
 def parse_names(paths: list[Path], dataset: str) -> Iterator[tuple[Path, dict[str, int]]]:
-    """Each path with the numbers in its name; as `parse_name`, or `passing_over` what has none."""
+    """Each path with the numbers in its name, as `parse_name` finds them."""
     for path in paths:
         try:
             fields = parse_name(path.name, dataset, path.parent)
@@ -127,22 +112,19 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; a folder of images is expected there")
     with os.scandir(folder) as entries:
-        files = {entry.name: entry for entry in entries if is_image(entry.name)}
-    if not files:
+        there = {entry.name: is_file(entry) for entry in entries if is_image(entry.name)}
+    if not there:
         message = f"no images in {folder}; files ending in .jpg or .png are expected"
         stop_at(folder, "folders hold no images", ValueError(message))
-    found = []
-    for name in sorted(files):
-        if is_file(files[name]):
-            found.append(folder / name)
-        else:
+    for name in there:
+        if not there[name]:
             message = f"{folder / name} is no file, or a link to one that is gone"
             stop_at(folder / name, "links lead nowhere", FileNotFoundError(message))
-    return found
+    return [folder / name for name in sorted(there) if there[name]]
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether there is a file, perhaps at the end of a link; the disk is asked for links alone."""
+    """Whether this is a file or a link to one; only links cost a disk access."""
     try:
         return entry.is_file()
     except OSError:  # links in a circle
@@ -151,13 +133,9 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 def make_table(rows: list[dict]) -> pd.DataFrame:
     """Rows to a table with the common columns; absent numbers are 0, absent time is NaN."""
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    for column in ("session", "frame"):
-        table[column] = table[column].fillna(0)
-    integers = ["identity", "camera", "session", "frame"]
-    table[integers] = table[integers].astype("int64")
-    table["seconds"] = table["seconds"].astype("float64")
-    return table.astype({"path": "str"})
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS).fillna({"session": 0, "frame": 0})
+    integers = dict.fromkeys(("identity", "camera", "session", "frame"), "int64")
+    return table.astype({"path": "str", **integers, "seconds": "float64"})
 
 
 def read_boxes(root: Path, dataset: str) -> Tables:
@@ -176,11 +154,7 @@ def read_boxes(root: Path, dataset: str) -> Tables:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
-
-    Raises:
-        ValueError: it is in another encoding, or no text.
-    """
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one."""
     content = path.read_bytes()
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:

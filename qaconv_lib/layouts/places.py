@@ -20,8 +20,7 @@ def find_csv(name: str, places: list[Path]) -> Path:
         path = place if place.name == name and place.is_file() else place / name
         if path.is_file():
             return path
-    looked = ", ".join(map(str, places)) or "no folder at all"
-    raise FileNotFoundError(f"{name} not found in {looked}; name its folder with QACONV_DATA")
+    raise FileNotFoundError(f"{name} not found in {_listed(places)}; set QACONV_DATA to its folder")
 
 
 def find_folder(
@@ -48,18 +47,21 @@ def not_found(
     root: str | os.PathLike[str] | None,
 ) -> str:
     """Why there is no such dataset: a sentence for the error."""
-    looked = ", ".join(str(place) for place in places) or "no folder at all"
-    if root is not None and not Path(root).exists():
+    if root is not None and not places[0].exists():
         return f"{name}: there is no folder {root}"
     wanted = f"a folder {layout.folders[0]} with {layout.describe()}"
-    hint = _what_is_there(layout, places, given=root is not None)
-    if archive is not None:
-        return (
-            f"{name}: neither {archive}.zip nor {wanted} found in {looked}; {hint}"
-            f"draw it with `python -m qaconv_lib synthesize {archive}`, "
-            "or name its place with root= or QACONV_DATA"
-        )
-    return f"{name}: {wanted} not found in {looked}; {hint}name its place with root= or QACONV_DATA"
+    found = f"found in {_listed(places)}; {_what_is_there(layout, places, given=root is not None)}"
+    if archive is None:
+        return f"{name}: {wanted} not {found}name its folder with root= or QACONV_DATA"
+    return (
+        f"{name}: neither {archive}.zip nor {wanted} {found}draw it with `python -m qaconv_lib "
+        f"synthesize {archive}`, or name its folder with root= or QACONV_DATA"
+    )
+
+
+def _listed(places: list[Path]) -> str:
+    shown = (f"{place}{'' if place.exists() else ' (which does not exist)'}" for place in places)
+    return ", ".join(shown) or "any folder, since there is no data folder"
 
 
 def _what_is_there(layout: Layout, places: list[Path], given: bool) -> str:
