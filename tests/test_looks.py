@@ -30,12 +30,6 @@ def test_drawings_have_the_colours_of_the_figures(name: str) -> None:
     assert found <= {*PALETTE.values(), *GROUND} and len(found & set(PALETTE.values())) >= 2
 
 
-def test_the_idea_joins_places_by_the_colours_of_the_figures() -> None:
-    text = (STATIC / "idea.svg").read_text(encoding="utf-8")
-    frames = set(re.findall(r'<rect [^>]*stroke="(#\w+)" stroke-width="3.5"', text))
-    assert len(frames) == 4 and frames <= set(PALETTE.values())
-
-
 THEMES = ("light", "dark")
 SHEETS = (
     ("pydata_sphinx_theme", "theme/pydata_sphinx_theme/static/styles/theme.css"),

@@ -1,4 +1,4 @@
-"""Figures and equations of chapters: `book/numbered.py`, in a small site and in the notebooks."""
+"""Figures and equations: `book/tools/numbered.py`, in a small site and in the notebooks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 MENTION = re.compile(r"\b(Figure|Equation)\s(\d+\.\d+)\b")
 WIDE = 600  # pixels as shown; six inches
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 CONF = f"""
 import sys
-sys.path.insert(0, {str(BOOK)!r})
+sys.path.insert(0, {str(BOOK / "tools")!r})
 extensions = ["myst_parser", "sphinx.ext.mathjax", "numbered"]
 numfig = True
 myst_enable_extensions = ["dollarmath"]
@@ -109,12 +110,6 @@ def pictures(cell: nbformat.NotebookNode) -> list[tuple[int, int]]:
     return widths
 
 
-def captions(path: Path) -> list[str | None]:
-    """The caption of each cell that shows a picture."""
-    shown = filter(pictures, nbformat.read(path, as_version=4).cells)
-    return [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption") for cell in shown]
-
-
 def prose(path: Path) -> str:
     cells = nbformat.read(path, as_version=4).cells
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -124,56 +119,22 @@ def tags(path: Path) -> list[str]:
     return re.findall(r"\\tag\{([^}]*)\}", prose(path))
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_figures_of_a_chapter_have_captions(path: Path) -> None:
-    given = captions(path)
-    assert all(given), "a figure without a caption"
-    for caption in given:
-        assert caption[0].isupper() or caption[0] in "`$*", caption
-        assert caption.endswith("."), caption
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_the_code_of_a_figure_begins_with_its_number(path: Path) -> None:
-    """Jupyter and Colab show no captions; a text that names a figure must be followed there too."""
+@each_chapter
+def test_figures_of_a_chapter(path: Path) -> None:
+    """A caption that the code repeats under a number, and twice as many pixels as are shown."""
     shown = filter(pictures, nbformat.read(path, as_version=4).cells)
     for number, cell in enumerate(shown, start=1):
-        first = cell.source.split("\n")[0]
-        assert first == f"# Figure {int(path.name[:2])}.{number}", first
-        told = cell.source.split("\n#   ", 1)[1].replace("\n#  ", "")
-        assert told.startswith(cell.metadata.mystnb["figure"]["caption"])
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_wide_figures_are_marked(path: Path) -> None:
-    for cell in filter(pictures, nbformat.read(path, as_version=4).cells):
         figure = cell.metadata.mystnb["figure"]
-        _, width = pictures(cell)[0]
-        assert (figure.get("classes") == "wide") == (width >= WIDE), cell.source
+        assert figure["caption"].endswith(".")
+        first, told = cell.source.split("\n#   ", 1)
+        assert first == f"# Figure {int(path.name[:2])}.{number}", first
+        assert told.replace("\n#  ", "").startswith(figure["caption"])
+        for across, width in pictures(cell):
+            assert across >= 2 * width - 1, cell.source
+            assert (figure.get("classes") == "wide") == (width >= WIDE), cell.source
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_figures_are_stored_twice_as_fine_as_they_are_shown(path: Path) -> None:
-    for cell in nbformat.read(path, as_version=4).cells:
-        for across, shown in pictures(cell):
-            assert across >= 2 * shown - 1, cell.source
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@each_chapter
 def test_equations_of_a_chapter_are_numbered_in_order(path: Path) -> None:
     chapter = int(path.name[:2])
     assert tags(path) == [f"{chapter}.{n}" for n in range(1, len(tags(path)) + 1)]
-
-
-def test_every_mention_has_its_figure_or_equation() -> None:
-    there = set()
-    for path in CHAPTERS:
-        chapter = int(path.name[:2])
-        numbers = range(1, sum(map(bool, captions(path))) + 1)
-        there |= {("Figure", f"{chapter}.{number}") for number in numbers}
-        there |= {("Equation", number) for number in tags(path)}
-    texts = [prose(path) for path in CHAPTERS]
-    texts += [page.read_text(encoding="utf-8") for page in BOOK.glob("*.md")]
-    mentions = {found for text in texts for found in MENTION.findall(text)}
-    assert len(mentions) > 10
-    assert mentions <= there, sorted(mentions - there)

@@ -32,7 +32,7 @@ TOOLS = Path(__file__).resolve().parent
 BOOK, ROOT = TOOLS.parent, TOOLS.parent.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-# A check names the usual mistakes and so nearly the answer: it is folded, on the site and elsewhere.
+# A check names the usual mistakes, and so nearly the answer: its code is folded.
 FOLDED = {
     "cellView": "form",
     "jupyter": {"source_hidden": True},

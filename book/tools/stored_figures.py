@@ -38,7 +38,7 @@ def store_compactly(output: NotebookNode) -> None:
 
 
 def compact(png: bytes) -> tuple[str, bytes]:
-    """The kind and the bytes of the file: a palette for charts, else the smaller of PNG and JPEG."""
+    """Kind and bytes of the file: a palette for charts, else the smaller of PNG and JPEG."""
     image = Image.open(BytesIO(png)).convert("RGB")
     charted = image.quantize(COLOURS, dither=Image.Dither.NONE)
     change = np.abs(np.subtract(image, charted.convert("RGB"), dtype=np.int16)).max(axis=2)
