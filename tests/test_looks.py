@@ -90,18 +90,5 @@ def test_a_page_is_printed_in_the_light_theme(tmp_path: Path) -> None:
         page.goto(inspector.address + "page.html")
         assert page.evaluate(COLOURS_SHOWN, "light") != page.evaluate(COLOURS_SHOWN, "dark")
         page.emulate_media(media="print", color_scheme="dark", reduced_motion="reduce")
-        light, dark = (page.evaluate(COLOURS_SHOWN, theme) for theme in THEMES)
-        assert dark == light
+        assert page.evaluate(COLOURS_SHOWN, "dark") == page.evaluate(COLOURS_SHOWN, "light")
         assert page.evaluate(PICTURE_SHOWN, "dark") == page.evaluate(PICTURE_SHOWN, "light")
-        page.emulate_media(media="screen", color_scheme="light", reduced_motion="reduce")
-        screen = page.evaluate(COLOURS_SHOWN, "light")
-    # Code has on paper the colours of the light theme on the screen; plain text is black there.
-    plain = colour_of_tokens(screen)[""]
-    tokens = {kind: it for kind, it in colour_of_tokens(screen).items() if it != plain}
-    assert len(tokens) > 50
-    assert {kind: colour_of_tokens(light)[kind] for kind in tokens} == tokens
-
-
-def colour_of_tokens(shown: list[str]) -> dict[str, str]:
-    parts = [one.split("; ") for one in shown if one.startswith("SPAN")]
-    return {name.removeprefix("SPAN "): colour for name, colour, *_ in parts}

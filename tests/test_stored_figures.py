@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
-import refresh
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_output
 from PIL import Image
 from stored_figures import JPEG, LARGEST_CHANGE, PNG, compact, store_compactly
 
@@ -63,16 +62,3 @@ def test_other_outputs_stay() -> None:
     output = new_output("display_data", {"image/svg+xml": "<svg/>"})
     store_compactly(output)
     assert output.data == {"image/svg+xml": "<svg/>"}
-
-
-def test_an_executed_notebook_holds_figures_of_two_pixels_for_one() -> None:
-    source = (
-        "import matplotlib.pyplot as plt\nplt.figure(figsize=(3, 2))\nplt.plot([1, 2])\nplt.show()"
-    )
-    executed = refresh.execute(new_notebook(cells=[new_code_cell(source)]))
-    tidy = refresh.normalise(executed)
-    (output,) = (o for o in tidy.cells[0].outputs if o.output_type == "display_data")
-    ((kind, about),) = output.metadata.items()
-    assert kind == PNG
-    width, _ = Image.open(BytesIO(b64decode(output.data[PNG]))).size
-    assert abs(width - 2 * about["width"]) <= 1

@@ -30,8 +30,11 @@ GROUPS = {
     "commands": ["cli"],
 }
 REQUEST = re.compile(r"^<!-- (names|commands|modules: \w+) -->$", re.MULTILINE)
+# The line in between keeps the module's id, which the search cannot select, off the heading.
 AUTOMODULE = """
-## `{name}`
+## `{heading}`
+
+`qaconv_lib.{name}`
 
 ```{{eval-rst}}
 .. automodule:: qaconv_lib.{name}
@@ -90,7 +93,9 @@ def fill_page(app: Sphinx, page: str, source: list[str]) -> None:
         if found[1] == "commands":
             return describe_commands()
         names = modules_of(found[1].removeprefix("modules: "))
-        return "\n".join(AUTOMODULE.format(name=name) for name in names)
+        return "\n".join(
+            AUTOMODULE.format(name=name, heading=name.split(".")[-1]) for name in names
+        )
 
     source[0] = REQUEST.sub(answer, source[0])
 
