@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib
 import pkgutil
 import re
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -14,8 +16,10 @@ import refresh
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
+from PIL import Image
 
 import qaconv_lib
+from qaconv_lib.experiments.published import TABLES34
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -42,6 +46,7 @@ MEGABYTE = 1_000_000
 LARGEST_NOTEBOOK = 1.5 * MEGABYTE
 LARGEST_BOOK = 12 * MEGABYTE
 LARGEST_EXEMPT_SHARE = 0.1
+WIDE = 600  # pixels as shown; six inches
 EXEMPT_TAGS = {"nbval-ignore-output", "nbval-skip", "pytest-validate-ignore-output"}
 EXEMPT_COMMENT = re.compile(
     r"^\s*#+\s*(NBVAL_IGNORE_OUTPUT|NBVAL_SKIP|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", re.MULTILINE
@@ -205,6 +210,40 @@ def test_exercises_rise_from_recall_to_an_open_question(path: Path) -> None:
     assert text.count("<details>") == text.count("</details>") == len(kinds)
 
 
+def pictures(cell: nbformat.NotebookNode) -> list[tuple[int, int]]:
+    """Of each picture of a cell: its pixels across, and those of the page it is shown on."""
+    widths = []
+    for output in cell.get("outputs", []):
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("image/"):
+                across = Image.open(BytesIO(base64.b64decode(data))).width
+                widths.append((across, output.metadata.get(kind, {}).get("width", across)))
+    return widths
+
+
+@each_chapter
+def test_figures_of_a_chapter(path: Path) -> None:
+    """A caption that the code repeats under a number, and twice as many pixels as are shown."""
+    shown = filter(pictures, read(path).cells)
+    for number, cell in enumerate(shown, start=1):
+        figure = cell.metadata.mystnb["figure"]
+        assert figure["caption"].endswith(".")
+        first, told = cell.source.split("\n#   ", 1)
+        assert first == f"# Figure {int(path.name[:2])}.{number}", first
+        assert told.replace("\n#  ", "").startswith(figure["caption"])
+        for across, width in pictures(cell):
+            assert across >= 2 * width - 1, cell.source
+            assert (figure.get("classes") == "wide") == (width >= WIDE), cell.source
+
+
+@each_chapter
+def test_equations_are_numbered_in_order_and_named_by_the_notation(path: Path) -> None:
+    numbers = re.findall(r"\\tag\{([^}]*)\}", prose(read(path)))
+    assert numbers == [f"{int(path.name[:2])}.{n}" for n in range(1, len(numbers) + 1)]
+    notation = (BOOK / "notation.md").read_text(encoding="utf-8")
+    assert set(numbers) <= set(re.findall(r"\bEquation\s(\d+\.\d+)\b", notation))
+
+
 def test_the_way_through_an_afternoon_names_headings_of_its_chapters() -> None:
     front = (BOOK / "index.md").read_text(encoding="utf-8")
     way = re.search(r"^1\. \[Chapter 1\].*?(?=\n\n)", front, re.MULTILINE | re.DOTALL)[0]
@@ -274,6 +313,9 @@ def test_toc_and_files_agree() -> None:
     assert sorted([toc["root"], *chapters]) == sorted(files)
     numbered = [entry for entry in chapters if re.match(r"book/\d\d_", entry)]
     assert numbered == sorted(numbered), "chapters stand in the order of their numbers"
+    parts = [p["caption"] for p in toc["parts"] if p["chapters"][0]["file"] in numbered]
+    recall = (BOOK / "recall.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", recall, re.MULTILINE) == parts, "each part has its questions"
 
 
 @pytest.mark.parametrize(
@@ -327,3 +369,24 @@ def test_the_front_page_has_the_minutes_of_each_chapter() -> None:
     for name, minutes in rows:
         head = nbformat.read(BOOK / name, as_version=4).cells[0].source
         assert f"**Time** {minutes} minutes" in head, name
+
+
+def test_the_published_column_is_that_of_the_tables() -> None:
+    names = {
+        "Market-1501": "market",
+        "DukeMTMC-reID": "duke",
+        "CUHK03-NP": "cuhk03",
+        "MSMT17": "msmt17",
+        "MSMT17, all images": "msmt17",
+    }
+    checked = 0
+    for row in re.findall(
+        r"^\| (.+ → .+) \|$", (BOOK / "after.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        direction, *columns = row.split(" | ")
+        source, target = (names.get(name) for name in direction.split(" → "))
+        if source and columns[1] != "–":
+            rank1, mean_ap = TABLES34["small", "alone", source, target]
+            assert columns[1] == f"{rank1} / {mean_ap}", direction
+            checked += 1
+    assert checked >= 6

@@ -77,7 +77,7 @@ def describe_names() -> str:
 def describe_commands() -> str:
     """What each command says about itself."""
     parsers = make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    with mock.patch.dict(os.environ, COLUMNS="96"):
+    with mock.patch.dict(os.environ, COLUMNS="80"):
         return "\n".join(
             f"## `{name}`\n\n```text\n{parser.format_help()}```\n"
             for name, parser in parsers.items()
