@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml
 
 # Runs a copy: the committed notebooks are not touched.
 book: $(INSTALLED)
-	$(PY) book/refresh.py --output _build/book
+	$(PY) book/tools/refresh.py --output _build/book
 	$(BIN)/jupyter-book build --all --quiet --path-output . _build/book $(SPHINX_STRICT)
 	@echo
 	@$(PY) -m qaconv_lib tables headline
@@ -62,22 +62,22 @@ mutants: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
 	rm -rf mutants
 	$(BIN)/mutmut run --max-children $(WORKERS)
-	$(PY) book/mutation.py
+	$(PY) book/tools/mutation.py
 
 site: $(INSTALLED)
 	$(BIN)/jupyter-book build --all --quiet . $(SPHINX_STRICT)
 	@echo "The site is built: open $(CURDIR)/_build/html/index.html"
 
 check-site: $(INSTALLED)
-	$(PY) book/check_site.py _build/html
+	$(PY) book/tools/check_site.py _build/html
 
 refresh: $(INSTALLED)
-	$(PY) book/refresh.py
-	$(PY) book/refresh.py --headline
+	$(PY) book/tools/refresh.py
+	$(PY) book/tools/refresh.py --headline
 
 bench: $(INSTALLED)
 	$(PY) -m qaconv_lib bench
-	$(PY) book/refresh.py book/13_making_it_fast.ipynb
+	$(PY) book/tools/refresh.py book/13_making_it_fast.ipynb
 
 lab: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check jupyterlab
@@ -87,7 +87,7 @@ lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check qaconv_lib tests
 	$(PY) -m mypy
-	$(PY) book/refresh.py --check
+	$(PY) book/tools/refresh.py --check
 
 hooks: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check pre-commit

@@ -349,7 +349,7 @@ def test_what_cannot_be_shown_is_refused(page, model):
 
 
 def test_only_the_explorers_page_gets_its_files():
-    files = pytest.importorskip("explorer_files", reason="what builds the pages is not installed")
+    files = pytest.importorskip("tidy_site", reason="what builds the pages is not installed")
 
     class App:
         added: list[str] = []
@@ -360,8 +360,7 @@ def test_only_the_explorers_page_gets_its_files():
         def add_js_file(self, name, loading_method):
             self.added.append(name)
 
-    files.add_files(App(), "book/index", "page.html", {}, None)
+    files.add_explorer(App(), "book/index", "page.html", {}, None)
     assert App.added == []
-    files.add_files(App(), "book/explorer", "page.html", {}, None)
+    files.add_explorer(App(), "book/explorer", "page.html", {}, None)
     assert App.added and all((BOOK / "_static" / name).is_file() for name in App.added)
-    assert (BOOK.parent / files.PAGE).with_suffix(".md").is_file()

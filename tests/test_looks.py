@@ -30,12 +30,6 @@ def test_drawings_have_the_colours_of_the_figures(name: str) -> None:
     assert found <= {*PALETTE.values(), *GROUND} and len(found & set(PALETTE.values())) >= 2
 
 
-def test_the_idea_joins_places_by_the_colours_of_the_figures() -> None:
-    text = (STATIC / "idea.svg").read_text(encoding="utf-8")
-    frames = set(re.findall(r'<rect [^>]*stroke="(#\w+)" stroke-width="3.5"', text))
-    assert len(frames) == 4 and frames <= set(PALETTE.values())
-
-
 THEMES = ("light", "dark")
 SHEETS = (
     ("pydata_sphinx_theme", "theme/pydata_sphinx_theme/static/styles/theme.css"),
@@ -96,18 +90,5 @@ def test_a_page_is_printed_in_the_light_theme(tmp_path: Path) -> None:
         page.goto(inspector.address + "page.html")
         assert page.evaluate(COLOURS_SHOWN, "light") != page.evaluate(COLOURS_SHOWN, "dark")
         page.emulate_media(media="print", color_scheme="dark", reduced_motion="reduce")
-        light, dark = (page.evaluate(COLOURS_SHOWN, theme) for theme in THEMES)
-        assert dark == light
+        assert page.evaluate(COLOURS_SHOWN, "dark") == page.evaluate(COLOURS_SHOWN, "light")
         assert page.evaluate(PICTURE_SHOWN, "dark") == page.evaluate(PICTURE_SHOWN, "light")
-        page.emulate_media(media="screen", color_scheme="light", reduced_motion="reduce")
-        screen = page.evaluate(COLOURS_SHOWN, "light")
-    # Code has on paper the colours of the light theme on the screen; plain text is black there.
-    plain = colour_of_tokens(screen)[""]
-    tokens = {kind: it for kind, it in colour_of_tokens(screen).items() if it != plain}
-    assert len(tokens) > 50
-    assert {kind: colour_of_tokens(light)[kind] for kind in tokens} == tokens
-
-
-def colour_of_tokens(shown: list[str]) -> dict[str, str]:
-    parts = [one.split("; ") for one in shown if one.startswith("SPAN")]
-    return {name.removeprefix("SPAN "): colour for name, colour, *_ in parts}

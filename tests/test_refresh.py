@@ -1,4 +1,4 @@
-"""Tests of book/refresh.py: executing notebooks and bringing them into normal form."""
+"""Tests of book/tools/refresh.py: running notebooks and bringing them into normal form."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ def untidy_notebook() -> nbformat.NotebookNode:
     cell = new_code_cell(
         "print(1)   \n\n",
         execution_count=7,
-        metadata={
-            "tags": ["b", "a"],
-            "collapsed": True,
-            "execution": {"iopub.execute_input": "2020-01-01"},
-            "mystnb": {"image": {"alt": "a dog"}},
-        },
+        metadata={"tags": ["b", "a"], "collapsed": True, "mystnb": {"image": {"alt": "a dog"}}},
         outputs=[
             new_output("stream", name="stdout", text="1\n"),
             new_output("stream", name="stderr", text="100%|###|"),
@@ -37,17 +32,9 @@ def untidy_notebook() -> nbformat.NotebookNode:
             error,
         ],
     )
-    notebook = new_notebook(
-        cells=[new_markdown_cell("# A"), cell, new_markdown_cell("same"), new_markdown_cell("same")]
-    )
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "mine", "language": "python", "name": "mine"},
-            "widgets": {"state": {}},
-            "jupytext": {"text_representation": {}},
-            "language_info": {"name": "python", "version": "3.11.7"},
-        }
-    )
+    same = [new_markdown_cell("same"), new_markdown_cell("same")]
+    notebook = new_notebook(cells=[new_markdown_cell("# A"), cell, *same])
+    notebook.metadata = nbformat.from_dict({"kernelspec": {"name": "mine"}, "widgets": {}})
     return notebook
 
 
@@ -66,27 +53,20 @@ def test_normal_form() -> None:
     assert picture.metadata == {"image/png": {"width": 100}}
     assert result.execution_count == cell.execution_count == 7
     assert error.traceback == ["ValueError: no"]
-    assert "kernelspec" in untidy.metadata and untidy.metadata.kernelspec.name == "mine"
+    assert untidy.metadata.kernelspec.name == "mine", "the argument is not changed"
 
 
 def test_the_code_of_a_check_is_folded() -> None:
-    notebook = new_notebook(
-        cells=[
-            new_code_cell("def f(): ...", metadata={"tags": ["exercise"]}),
-            new_code_cell("check(f, [])", metadata={"tags": ["exercise-check"]}),
-        ]
-    )
-    stub, check = refresh.normalise(notebook).cells
-    assert stub.metadata == {"tags": ["exercise"]}
+    cell = new_code_cell("check(f, [])", metadata={"tags": ["exercise-check"]})
+    (check,) = refresh.normalise(new_notebook(cells=[cell])).cells
     assert check.metadata == refresh.FOLDED | {"tags": ["exercise-check", "hide-input"]}
 
 
 def test_normal_form_is_a_fixed_point() -> None:
     notebook = untidy_notebook()
     notebook.cells[1].metadata["tags"] = ["exercise-check"]
-    assert refresh.normalise(refresh.normalise(notebook)) == refresh.normalise(notebook)
-    tidy = refresh.normalise(untidy_notebook())
-    assert refresh.normalise(tidy) == tidy
+    once = refresh.normalise(notebook)
+    assert refresh.normalise(once) == once
 
 
 def test_cell_ids_follow_from_sources() -> None:
@@ -114,7 +94,7 @@ def test_execution(tmp_path: Path) -> None:
     assert Path(refresh.sys.executable).name in second.outputs[0].data["text/plain"]
     assert third.outputs[0].ename == "ZeroDivisionError"
     assert refresh.check([target]) == []
-    assert any("counts" in complaint for complaint in refresh.check([source]))
+    assert "a.ipynb" in refresh.check([source])[0]
 
 
 def test_a_failing_notebook_is_named_and_not_written(
@@ -133,32 +113,16 @@ def test_a_failing_notebook_is_named_and_not_written(
 def test_damaged_or_missing_notebooks_are_named(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.ipynb"
     damaged.write_text("{", encoding="utf-8")
-    with pytest.raises(SystemExit, match="damaged.ipynb is not a notebook"):
+    with pytest.raises(SystemExit, match="damaged.ipynb"):
         refresh.read(damaged)
-    with pytest.raises(SystemExit, match="no such notebook.*absent.ipynb"):
+    with pytest.raises(SystemExit, match="absent.ipynb"):
         refresh.read(tmp_path / "absent.ipynb")
-
-
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "page.md"
-    path.write_text("old", encoding="utf-8")
-
-    def refuse(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(refresh.os, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
-        refresh.write_whole(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["page.md"]
 
 
 def test_output_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = tmp_path / "book"
     book.mkdir()
-    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/refresh.py"):
+    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/a.md"):
         (tmp_path / name).write_text(name, encoding="utf-8")
     nbformat.write(new_notebook(cells=[new_code_cell("6 * 7")]), book / "a.ipynb")
     before = (book / "a.ipynb").read_bytes()
@@ -167,36 +131,31 @@ def test_output_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     output = tmp_path / "built"
     assert refresh.main(["--output", str(output)]) == 0
     assert (book / "a.ipynb").read_bytes() == before
-    assert refresh.is_executed(refresh.read(output / "book" / "a.ipynb"))
+    assert refresh.check([output / "book" / "a.ipynb"]) == []
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/refresh.py", "book/a.ipynb"}
+    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/a.md", "book/a.ipynb"}
 
 
 @pytest.mark.parametrize("place", [".", "book", "..", "mine"])
-def test_output_never_replaces_what_is_no_copy(
+def test_output_never_replaces_anything_else(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
     for folder in (root / "book", root / "mine"):
         folder.mkdir(parents=True)
-    (root / "_toc.yml").write_text("toc", encoding="utf-8")
-    (root / "mine" / "letter.txt").write_text("dear", encoding="utf-8")
+        (folder / "letter.txt").write_text("dear", encoding="utf-8")
     monkeypatch.setattr(refresh, "ROOT", root)
     monkeypatch.setattr(refresh, "BOOK", root / "book")
     with pytest.raises(SystemExit, match="--output"):
         refresh.copy_book(root / place)
-    assert (root / "mine" / "letter.txt").exists() and (root / "_toc.yml").exists()
+    assert (root / "mine" / "letter.txt").exists() and (root / "book" / "letter.txt").exists()
 
 
 def test_tables_go_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, start, end = tmp_path / "page.md", "<!-- table:start -->", "<!-- table:end -->"
     page.write_text(f"above\n{start}\nold\n{end}\nbelow\n", encoding="utf-8")
     monkeypatch.setattr(refresh, "FILLED", [(page, "table", ["tables"])])
-
-    class Printed:
-        stdout = "| new |\n"
-
-    monkeypatch.setattr(refresh.subprocess, "run", lambda *a, **k: Printed)
+    monkeypatch.setattr(refresh, "printed", lambda command: "| new |")
     refresh.fill_pages()
     assert page.read_text(encoding="utf-8") == f"above\n{start}\n| new |\n{end}\nbelow\n"
     page.write_text("no marks", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `book/tidy_site.py` makes of the pages' HTML."""
+"""What `book/tools/tidy_site.py` makes of the pages' HTML."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ def test_parameters_of_a_signature_become_lines_and_lists_stay() -> None:
     assert signature.count('<span class="sig-line"><em>') == signature.count("</span>") == 2
     assert "<dl>" not in signature and "<dd>" not in signature
     assert rest == PAGE.split("</dt>", 1)[1]
-
-
-def test_works_are_items_of_their_list() -> None:
-    context = {"body": '<div role="list"><div role="doc-biblioentry">a work</div></div>'}
-    tidy_site.mend_lists(None, "page", "page.html", context, None)
-    assert context["body"] == '<div role="list"><div role="listitem">a work</div></div>'
 
 
 def test_scripts_of_thebe_are_dropped() -> None:

@@ -1,0 +1,60 @@
+"""Sphinx extension: leaves out of the pages what they do not use, and mends what it can.
+
+- Jupyter Book 1.x loads sphinx-thebe twice on every page, which is an error in the console.
+- Sphinx writes the parameters of a long signature as descriptions without a term, which no screen
+  reader can announce: they become lines. Works of a bibliography lose a deprecated role.
+- Only the page "The explorer" loads the explorer's style sheet, data and program.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
+
+
+def drop_thebe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Remove the scripts of sphinx-thebe from one page."""
+
+    def is_thebe(script: Any) -> bool:
+        body = getattr(script, "attributes", {}).get("body") or ""
+        return "thebe" in str(getattr(script, "filename", "") or "") or "THEBE_JS_URL" in body
+
+    scripts = context.get("script_files", [])
+    context["script_files"] = [script for script in scripts if not is_thebe(script)]
+
+
+def mend_lists(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Mend the signatures and the bibliography of one page."""
+    if "body" in context:
+        body = SIGNATURE.sub(lambda found: _as_lines(found[0]), context["body"])
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _as_lines(signature: str) -> str:
+    signature = re.sub(r"</?dl>", "", signature)
+    return signature.replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+
+
+def add_explorer(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    if page == "book/explorer":
+        app.add_css_file("explorer/explorer.css")
+        for name in ("data.js", "explorer.js"):
+            app.add_js_file(f"explorer/{name}", loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", mend_lists)
+    app.connect("html-page-context", add_explorer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
