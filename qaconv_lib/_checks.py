@@ -31,13 +31,11 @@ def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
     elif scores.dtype.itemsize < 4:
         scores = scores.astype(np.float32)
     extremes = (scores.min(), scores.max()) if scores.size else ()  # NaN if there is one
-    if np.isnan(extremes).any() or (finite and np.isinf(extremes).any()):
-        wrong = np.isnan if np.isnan(extremes).any() else np.isinf
-        row, column = np.argwhere(wrong(scores))[0]
-        wanted = "finite" if finite else "a number"
-        raise ValueError(
-            f"{name} is {scores[row, column]} at row {row}, column {column}; it must be {wanted}"
-        )
+    for wrong, wanted in ((np.isnan, "a number"), (np.isinf, "finite"))[: 1 + finite]:
+        if wrong(extremes).any():
+            row, column = np.argwhere(wrong(scores))[0]
+            found = f"{scores[row, column]} at row {row}, column {column}"
+            raise ValueError(f"{name} is {found}; it must be {wanted}")
     return scores
 
 
@@ -46,8 +44,8 @@ def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
     if isinstance(like, torch.Tensor):
         dtype = like.dtype if like.dtype.is_floating_point else torch.get_default_dtype()
         return torch.from_numpy(np.ascontiguousarray(result)).to(like.device, dtype)
-    dtype = np.asarray(like).dtype
-    return result.astype(dtype if dtype.kind == "f" else np.float64, copy=False)
+    kind = np.asarray(like).dtype
+    return result.astype(kind if kind.kind == "f" else np.float64, copy=False)
 
 
 def to_labels(values: Any, name: str, length: int, fits: str) -> np.ndarray:

@@ -71,23 +71,19 @@ def k_reciprocal_rerank(
     Returns:
         Distances of shape (q, g), from 0 to 1, an array or tensor like ``query_gallery``.
     """
-    named = {
-        "query_gallery": query_gallery,
-        "query_query": query_query,
-        "gallery_gallery": gallery_gallery,
-    }
-    parts = {name: to_scores(part, name, finite=True) for name, part in named.items()}
-    num_query, num_gallery = parts["query_gallery"].shape
-    if not num_query or not num_gallery:
-        raise ValueError(f"query_gallery is empty: it has shape {(num_query, num_gallery)}")
-    for name, size in (("query_query", num_query), ("gallery_gallery", num_gallery)):
-        if parts[name].shape != (size, size):
-            raise ValueError(
-                f"{name} must have shape {(size, size)} to fit query_gallery "
-                f"{(num_query, num_gallery)}, got {parts[name].shape}"
-            )
-    checked = (_check_distances(part, name, squared) for name, part in parts.items())
-    rows = _ScaledRows(_Matrices(*checked, squared), num_query, num_gallery)
+    checked = to_scores(query_gallery, "query_gallery", finite=True)
+    num_query, num_gallery = checked.shape
+    if not checked.size:
+        raise ValueError(f"query_gallery is empty: it has shape {checked.shape}")
+    parts = [_check_distances(checked, "query_gallery", squared)]
+    squares = {"query_query": query_query, "gallery_gallery": gallery_gallery}
+    for (name, part), size in zip(squares.items(), checked.shape, strict=True):
+        part = to_scores(part, name, finite=True)
+        if part.shape != (size, size):
+            fits = f"to fit query_gallery {checked.shape}"
+            raise ValueError(f"{name} must have shape {(size, size)} {fits}, got {part.shape}")
+        parts.append(_check_distances(part, name, squared))
+    rows = _ScaledRows(_Matrices(parts, squared), num_query, num_gallery)
     return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
 
 
@@ -256,7 +252,8 @@ def _jaccard_distance(encoding: sparse.csr_array, num_query: int) -> np.ndarray:
 class _Matrices:
     """Rows, and single entries, of D transposed, perhaps squared, read from the parts of D."""
 
-    def __init__(self, mixed: np.ndarray, query: np.ndarray, gallery: np.ndarray, squared: bool):
+    def __init__(self, parts: list[np.ndarray], squared: bool):
+        mixed, query, gallery = parts
         self.blocks, self.squared = ((query, mixed), (mixed.T, gallery)), squared
         self.num_query, self.num_images = len(mixed), sum(mixed.shape)
 

@@ -103,7 +103,7 @@ def tlift(
         if same_camera == "suppress":
             block[scene.query_cameras == camera] = 0
     back = np.argsort(by_camera)
-    for start in range(0, len(fused), 256):
+    for start in range(0, len(fused), 256):  # in place, block by block
         rows = fused[start : start + 256]
         rows[:] = rows.take(back, axis=1)
     return restore_kind(fused, similarity)
@@ -153,7 +153,7 @@ def tlift_pivots(
     return Pivots(nearby, nearby[person], columns[image], pairs[person, image])
 
 
-def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple[np.ndarray, ...]]:
+def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple]:
     """For each camera its queries by time, and where the run of those near each starts and ends."""
     runs = []
     for camera in np.unique(scene.query_cameras):

@@ -151,9 +151,8 @@ def show_correspondences(
     if right is not None and np.shape(right) != shape:
         raise ValueError(f"right must have shape {shape}, got {np.shape(right)}")
     figure, (axes,) = _axes(1, 2, 4.6, 4.4)
-    for axis, image, name in zip(
-        axes, (query_image, gallery_image), ("query", "gallery"), strict=True
-    ):
+    images = {"query": query_image, "gallery": gallery_image}
+    for axis, (name, image) in zip(axes, images.items(), strict=True):
         _show(axis, image, height, width)
         axis.set_title(name, fontsize=9)
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
@@ -165,8 +164,8 @@ def show_correspondences(
         for axis, point in zip(axes, ends, strict=True):
             axis.plot(*point, "o" if good else "X", ms=4 if good else 6, c=colour, mec="w", mew=0.5)
         line = ConnectionPatch(
-            *ends,
-            "data",
+            ends[0],
+            ends[1],
             "data",
             axesA=axes[0],
             axesB=axes[1],
@@ -417,8 +416,8 @@ def _axes(rows: int, columns: int, width: float, height: float, **options: Any) 
     """A figure of that many inches, and its axes (rows, columns)."""
     import matplotlib.pyplot as plt
 
-    size = {"figsize": (width, height), "layout": "constrained"}
-    return plt.subplots(rows, columns, squeeze=False, **size, **options)
+    options |= {"figsize": (width, height), "layout": "constrained"}
+    return plt.subplots(rows, columns, squeeze=False, **options)
 
 
 def _show(axis: Axes, image: Image.Image, height: int, width: int) -> None:
