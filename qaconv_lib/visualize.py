@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from qaconv_lib._checks import check_choice, check_timed_scores
-from qaconv_lib.matching import correlate, find_correspondences
+from qaconv_lib.matching import Correspondences, correlate, find_correspondences
 from qaconv_lib.temporal import tlift_pivots
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def show_correspondences(
     from matplotlib.patches import ConnectionPatch
     from matplotlib.patheffects import withStroke
 
-    links = _links(query_map, gallery_map, kernel_size, threshold, side, mutual)
+    found = find_correspondences(query_map, gallery_map, kernel_size)
     height, width = query_map.shape[-2:]
     shape = (height * width, gallery_map[0].numel())
     if right is not None and np.shape(right) != shape:
@@ -156,8 +156,8 @@ def show_correspondences(
         _show(axis, image, height, width)
         axis.set_title(name, fontsize=9)
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
-    for link, similarity in links.items():
-        if locations is not None and link[0] not in locations:
+    for link, similarity in _links(found, side, mutual).items():
+        if similarity <= threshold or (locations is not None and link[0] not in locations):
             continue
         good, colour = right is None or bool(right[link]), colours(scale(similarity))
         ends = [(place % width + 0.5, place // width + 0.5) for place in link]
@@ -184,27 +184,16 @@ def show_correspondences(
     return finish(figure, alt)
 
 
-def _links(
-    query_map: Tensor,
-    gallery_map: Tensor,
-    kernel_size: int,
-    threshold: float,
-    side: str,
-    mutual: bool,
-) -> dict[tuple[int, int], float]:
-    """Similarities by query and gallery location, of the matches to draw."""
+def _links(found: Correspondences, side: str, mutual: bool) -> dict[tuple[int, int], float]:
+    """Similarities of the matches from that side, by query and gallery location."""
     check_choice("side", side, "query", "gallery", "both")
-    found = find_correspondences(query_map, gallery_map, kernel_size)
     forth = enumerate(found.gallery_location.tolist())
     back = ((location, place) for place, location in enumerate(found.query_location.tolist()))
     from_query = dict(zip(forth, found.similarity_to_gallery.tolist(), strict=True))
     from_gallery = dict(zip(back, found.similarity_to_query.tolist(), strict=True))
     chosen = {"query": from_query, "gallery": from_gallery, "both": from_query | from_gallery}[side]
-    return {
-        link: similarity
-        for link, similarity in chosen.items()
-        if similarity > threshold and (not mutual or (link in from_query and link in from_gallery))
-    }
+    both = from_query.keys() & from_gallery.keys()
+    return {link: chosen[link] for link in chosen if not mutual or link in both}
 
 
 class RankList(NamedTuple):
@@ -322,14 +311,14 @@ def show_time_line(
 def show_roc(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Figure:
     """ROC curves by name, with `false_positive_rate` (logarithmic) and `true_positive_rate`."""
     figure, ((axis,),) = _axes(1, 1, 5.4, 4)
-    marked, lowest = (1e-2, 1e-3), 1e-3
+    lowest = 1e-3
     for number, (name, rates) in enumerate(curves.items()):
         false, true = map(np.asarray, (rates["false_positive_rate"], rates["true_positive_rate"]))
         some = false > 0
         style = _curve(number) | {"marker": ""}
         axis.step(false[some], true[some], where="post", label=name, **style)
         lowest = min(lowest, false[some].min())
-    for rate in marked:
+    for rate in (1e-2, 1e-3):
         axis.axvline(rate, color=COLOURS["grey"], linewidth=0.8, linestyle=":")
     axis.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
     axis.set(xlabel="false positive rate", ylabel="true positive rate")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaconv_lib import reranking
-from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 
 
@@ -60,14 +59,14 @@ def clustered_distances(seed, num_query=12, num_gallery=45, num_people=6, spread
     points = centres[people] + spread * rng.normal(size=(len(people), 5))
     d = np.linalg.norm(points[:, None] - points[None], axis=2).astype(np.float32)
     q = num_query
-    return d[:q, q:], d[:q, :q], d[q:, q:], people[:q], people[q:]
+    return d[:q, q:], d[:q, :q], d[q:, q:]
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize(("k1", "k2"), [(20, 6), (5, 1), (7, 3), (6, 12), (1, 2), (2, 1)])
 def test_equals_the_definition(seed, squared, k1, k2):
-    qg, qq, gg, _, _ = clustered_distances(seed)
+    qg, qq, gg = clustered_distances(seed)
     result = k_reciprocal_rerank(qg, qq, gg, k1, k2, squared=squared)
     expected = rerank_by_definition(qg, qq, gg, k1, k2, squared=squared)
     np.testing.assert_allclose(result, expected, atol=1e-5)
@@ -104,18 +103,8 @@ def test_distances_that_scaling_makes_equal_keep_the_order_of_the_list():
     np.testing.assert_array_equal(nearest[:, 0], np.where(equal, 0, 1))
 
 
-def test_improves_the_ranking_of_clusters():
-    qg, qq, gg, query_people, gallery_people = clustered_distances(1, 30, 150, 10, spread=0.6)
-
-    def mean_ap(distance):
-        q, g = np.zeros(len(query_people), int), np.ones(len(gallery_people), int)
-        return evaluate_ranking(-distance, query_people + 1, gallery_people + 1, q, g).mean_ap
-
-    assert mean_ap(k_reciprocal_rerank(qg, qq, gg, 12, 4)) > mean_ap(qg) + 0.03
-
-
 def test_lambda_one_keeps_the_scaled_distance_and_zero_the_jaccard_distance():
-    qg, qq, gg, _, _ = clustered_distances(2)
+    qg, qq, gg = clustered_distances(2)
     largest = np.maximum(qg.max(axis=1), qq.max(axis=0))
     only_distance = k_reciprocal_rerank(qg, qq, gg, lambda_value=1)
     np.testing.assert_allclose(only_distance, qg / largest[:, None], rtol=1e-6)
@@ -125,15 +114,8 @@ def test_lambda_one_keeps_the_scaled_distance_and_zero_the_jaccard_distance():
     assert jaccard.min() >= 0 and jaccard.max() <= 1
 
 
-def test_order_of_the_gallery_does_not_matter():
-    qg, qq, gg, _, _ = clustered_distances(3)
-    order = np.random.default_rng(0).permutation(qg.shape[1])
-    result = k_reciprocal_rerank(qg[:, order], qq, gg[order][:, order])
-    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg)[:, order], atol=1e-6)
-
-
 def test_fewer_images_than_neighbours_takes_them_all():
-    qg, qq, gg, _, _ = clustered_distances(4, 3, 5)
+    qg, qq, gg = clustered_distances(4, 3, 5)
     result = k_reciprocal_rerank(qg, qq, gg, k1=500, k2=300)
     np.testing.assert_allclose(result, rerank_by_definition(qg, qq, gg, 7, 8), atol=1e-5)
     one = k_reciprocal_rerank([[0.5]], [[0.0]], [[0.0]])
@@ -146,7 +128,7 @@ def test_identical_images_do_not_divide_by_zero():
 
 
 def test_rounding_below_zero_counts_as_zero():
-    qg, qq, gg, _, _ = clustered_distances(7)
+    qg, qq, gg = clustered_distances(7)
     expected = k_reciprocal_rerank(qg, qq, gg)
     for below in (1e-7, 9e-6 * gg.max()):
         slightly = gg - below * np.eye(len(gg), dtype=np.float32)
@@ -156,7 +138,7 @@ def test_rounding_below_zero_counts_as_zero():
 
 
 def test_defaults_are_those_of_the_public_codes():
-    qg, qq, gg, _, _ = clustered_distances(8)
+    qg, qq, gg = clustered_distances(8)
     d = np.block([[qq, qg], [qg.T, gg]])
     expected = k_reciprocal_rerank(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False)
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), expected)
@@ -239,14 +221,6 @@ class TestStreaming:
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
             expected = (1 - unit[4:9] @ unit.T) / 2
         np.testing.assert_allclose(rows, expected, atol=2e-3 if kind == "euclidean" else 1e-6)
-
-    def test_ranks_people_first(self):
-        rng = np.random.default_rng(1)
-        people = np.arange(60) % 6
-        vectors = rng.normal(size=(6, 16))[people] + 0.5 * rng.normal(size=(60, 16))
-        result = rerank_streaming(vector_distances(vectors), 12, 48, 8, 3)
-        best = people[12:][result.argmin(axis=1)]
-        np.testing.assert_array_equal(best, people[:12])
 
     @pytest.mark.parametrize(
         ("block", "message"),

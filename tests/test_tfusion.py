@@ -167,29 +167,6 @@ def test_labelled_transitions_refuse_bad_labels(more, message):
         labelled_transitions(**GOOD, **labels)
 
 
-def test_tfusion_learns_a_constant_walking_time():
-    """Everybody needs 60 s from camera 0 to 1, and the similarity confuses pairs of people."""
-    rng = np.random.default_rng(0)
-    num = 60
-    start = np.sort(rng.uniform(0, 50_000, num))
-    similarity = 0.1 * rng.random((num, num))
-    similarity[np.arange(num), np.arange(num)] = 0.7
-    twin = (np.arange(num) + num // 2) % num
-    similarity[np.arange(num), twin] = 0.8
-    options = dict(num_matches=2, window=10.0, floor=0.01)
-    fused = tfusion(similarity, [0] * num, start, [1] * num, start + 60, **options)
-    assert (similarity.argmax(axis=1) == twin).all()
-    assert (fused.argmax(axis=1) == np.arange(num)).mean() > 0.9
-
-
-def test_tfusion_keeps_visual_order_among_the_impossible():
-    scene = random_scene(2, levels=20)
-    fused = tfusion(*scene, num_matches=1, window=1.0)
-    impossible = fused <= 0
-    assert impossible.any() and not impossible.all()
-    np.testing.assert_allclose(fused[impossible], scene[0][impossible] - 1)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -44,17 +44,6 @@ def test_one_line_for_every_match_above_the_threshold(pair, threshold):
     assert len(lines(figure)) == int((found.similarity_to_gallery > threshold).sum())
 
 
-def test_mutual_matches_only(pair):
-    found = find_correspondences(*pair[2:])
-    mutual = sum(
-        int(found.query_location[place]) == location
-        for location, place in enumerate(found.gallery_location.tolist())
-    )
-    assert (
-        len(lines(show_correspondences(*pair, threshold=-1, mutual=True, alt="a pair"))) == mutual
-    )
-
-
 def test_lines_from_either_side(pair):
     found = find_correspondences(*pair[2:])
     forth = set(enumerate(found.gallery_location.tolist()))

@@ -1,7 +1,7 @@
-"""TFusion (Lv et al., CVPR 2018): transition times between cameras as a second opinion.
+"""TFusion (Lv et al., CVPR 2018), beside TLift in chapter 10.
 
-Built in chapter 10, beside TLift, which needs no such model. TFusion learns how long people take
-from camera to camera, and asks whether a pair's time difference is usual.
+TFusion learns how long people take from camera to camera, and asks whether a pair's time difference
+is usual.
 """
 
 from __future__ import annotations
@@ -94,11 +94,10 @@ def tfusion(
 
     Args:
         similarity: array or tensor of shape (num_query, num_gallery), from 0 to 1.
-        query_cameras: num_query integers.
+        query_cameras: as for `tlift`, and so are the next three.
         query_seconds: num_query times, seconds.
-        gallery_cameras: num_gallery integers, in the numbering of ``query_cameras``.
-        gallery_seconds: num_gallery times, seconds. Within a session a camera's clock may be off
-            by a constant.
+        gallery_cameras: num_gallery integers.
+        gallery_seconds: num_gallery times. In a session a clock may be off by a constant.
         query_sessions: num_query integers. Without sessions, all images are of one.
         gallery_sessions: num_gallery integers, given together with ``query_sessions``.
         error_positive: :math:`E_p`, from 0.
@@ -107,8 +106,7 @@ def tfusion(
         num_random: random gallery images of each query, from 1.
         window: half width of the window around a time difference, seconds.
         floor: smallest value used for :math:`P_{rand}`, above 0.
-        same_camera: whether gallery images from the query's own camera are treated as all others
-            ("keep") or as impossible ("suppress").
+        same_camera: whether images from the query's own camera can be matches ("keep") or not.
         seed: of the random images.
 
     Returns:
