@@ -49,7 +49,7 @@ def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
 
 
 def to_labels(values: Any, name: str, length: int, fits: str) -> np.ndarray:
-    """Identities, cameras or sessions as int64 (length,); `fits` names what gives the length.
+    """Identities, cameras or sessions as int64 (length,), to fit the object named by `fits`.
 
     Whole numbers stored as floats are refused: their column has, or had, missing values.
     """

@@ -78,10 +78,7 @@ def show_location_match(
     kernel_size: int = 1,
     alt: str,
 ) -> Figure:
-    """How similar each gallery location is to some query locations (section 3.1).
-
-    The maps have shape (d, h, w); locations are numbered row by row.
-    """
+    """Similarity of all gallery locations to some query locations, numbered row by row."""
     similarity = correlate(query_map, gallery_map, kernel_size).numpy(force=True)
     height, width = gallery_map.shape[-2:]
     figure, axes = _axes(2, len(locations), 1.7 * len(locations) + 0.8, 6)
@@ -121,13 +118,9 @@ def show_correspondences(
     title: str | None = None,
     alt: str,
 ) -> Figure:
-    """Lines between best matches, coloured by similarity (Fig. 2).
+    """Lines between best matches of two maps (d, h, w), coloured by similarity (Fig. 2).
 
     Args:
-        query_image: drawn on the left, at any size.
-        gallery_image: drawn on the right, at any size.
-        query_map: shape (d, h, w).
-        gallery_map: shape (d, h, w).
         threshold: only matches above this similarity are drawn.
         side: "query" draws a line from each query location to its best gallery location, "gallery"
             one from each gallery location to its best query location, "both" all of these.
@@ -135,9 +128,6 @@ def show_correspondences(
         locations: only matches of these query locations.
         right: (h*w, h*w) bool, whether a query and a gallery location belong together, as
             `right_links` says; lines between others are dashed and end in crosses.
-        kernel_size: odd side of the kernels.
-        title: a line above the images.
-        alt: what the figure shows, in words.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -169,7 +159,7 @@ def show_correspondences(
             "data",
             axesA=axes[0],
             axesB=axes[1],
-            # Level lines of one row would lie on each other; each column has a bow of its own.
+            # level lines of one row would lie on each other, so each column bows differently
             connectionstyle=f"arc3,rad={_BOW * (2 * ends[0][0] / width - 1):.3f}",
             color=colour,
             linestyle="-" if good else (0, (2, 1.5)),
