@@ -1,7 +1,7 @@
-"""What the evaluation, re-ranking and temporal modules share: arrays in, checked, and given back.
+"""Checked arrays for evaluation, re-ranking and the temporal modules, and memory that runs out.
 
-These modules compute with numpy. They accept numpy arrays, torch tensors, lists and pandas columns;
-a score matrix goes back as the kind it came in, with its dtype and device.
+These modules compute with numpy. They accept numpy arrays, torch tensors, lists and pandas columns,
+and return scores as the kind, dtype and device that came in.
 """
 
 from __future__ import annotations
@@ -12,47 +12,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
-
-def _plain(values: Any, name: str) -> np.ndarray:
-    """Any array-like as a numpy array on the CPU, without a copy where none is needed.
-
-    Raises:
-        ValueError: rows of different lengths, or masked values.
-    """
-    if isinstance(values, torch.Tensor):
-        values = values.detach()
-        if values.dtype == torch.bfloat16:  # numpy has no bfloat16
-            values = values.float()
-        return values.cpu().numpy()
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} has masked values; fill them or leave them out")
-    if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
-        values = [_plain(v, name) for v in values]
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array, with rows of one length: {error}") from error
+# Memory that runs out, in the words of a RuntimeError of PyTorch and of a DataLoader's worker.
+_SHORTAGE = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+_WORKER_SHORTAGE = ("signal: Killed", "signal: Bus error", "shared memory")
 
 
 def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
-    """A matrix of similarities or distances as a floating point numpy array.
-
-    Args:
-        values: array-like of shape (rows, columns).
-        name: the argument's name, for messages.
-        finite: refuse infinite values too.
-
-    Returns:
-        The matrix in float32 or wider: half precision becomes float32, integers become float64.
-
-    Raises:
-        TypeError: if the values are no real numbers.
-        ValueError: if there are not two axes, or a value is NaN (or infinite, with ``finite``).
-    """
-    scores = _plain(values, name)
+    """A matrix of real numbers without NaN, in float32 or wider; integers become float64."""
+    scores = _to_array(values, name)
     if scores.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {scores.dtype}")
     if scores.ndim != 2:
@@ -61,26 +30,17 @@ def to_scores(values: Any, name: str, *, finite: bool = False) -> np.ndarray:
         scores = scores.astype(np.float64)
     elif scores.dtype.itemsize < 4:
         scores = scores.astype(np.float32)
-    if scores.size:
-        low, high = scores.min(), scores.max()  # both propagate NaN, and need no extra memory
-        if np.isnan(low):
-            row, column = np.unravel_index(np.flatnonzero(np.isnan(scores))[0], scores.shape)
-            raise ValueError(f"{name} has NaN at row {row}, column {column}")
-        if finite and (np.isinf(low) or np.isinf(high)):
-            row, column = np.unravel_index(np.flatnonzero(np.isinf(scores))[0], scores.shape)
-            raise ValueError(
-                f"{name} has an infinite value at row {row}, column {column}; "
-                "it must be finite everywhere"
-            )
+    extremes = (scores.min(), scores.max()) if scores.size else ()  # NaN if there is one
+    for wrong, wanted in ((np.isnan, "a number"), (np.isinf, "finite"))[: 1 + finite]:
+        if wrong(extremes).any():
+            row, column = np.argwhere(wrong(scores))[0]
+            found = f"{scores[row, column]} at row {row}, column {column}"
+            raise ValueError(f"{name} is {found}; it must be {wanted}")
     return scores
 
 
 def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
-    """``result`` as the kind of ``like``: a tensor of its dtype and device, or a numpy array.
-
-    Where ``like`` holds integers, the result keeps floating point: torch's default for tensors,
-    float64 for arrays.
-    """
+    """`result` as an array or tensor like `like`, in the default float type for integers."""
     if isinstance(like, torch.Tensor):
         dtype = like.dtype if like.dtype.is_floating_point else torch.get_default_dtype()
         return torch.from_numpy(np.ascontiguousarray(result)).to(like.device, dtype)
@@ -88,77 +48,38 @@ def restore_kind(result: np.ndarray, like: Any) -> np.ndarray | torch.Tensor:
     return result.astype(kind if kind.kind == "f" else np.float64, copy=False)
 
 
-def _check_length(array: np.ndarray, name: str, length: int, counted: str) -> None:
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one axis, got shape {array.shape}")
-    if len(array) != length:
-        raise ValueError(f"{name} has {len(array)} entries, {counted}")
+def to_labels(values: Any, name: str, length: int, fits: str) -> np.ndarray:
+    """Identities, cameras or sessions as int64 (length,), to fit the object named by `fits`.
 
-
-def to_labels(values: Any, name: str, length: int, counted: str) -> np.ndarray:
-    """Identities, cameras or sessions as int64.
-
-    Args:
-        values: integers of any kind: list, pandas column, numpy array or tensor.
-        name: the argument's name, for messages.
-        length: the number of labels wanted.
-        counted: what gives that number, for messages: ``"similarity has 6 rows"``.
-
-    Returns:
-        int64 array of shape (length,).
-
-    Raises:
-        TypeError: if the labels are not integers. Whole numbers stored as floats are refused too:
-            they come from a column that has, or had, missing values.
-        ValueError: if the number of labels is wrong, or one does not fit into 64 bits.
+    Whole numbers stored as floats are refused: their column has, or had, missing values.
     """
-    labels = _plain(values, name)
-    _check_length(labels, name, length, counted)
-    if labels.size == 0:
-        return np.zeros(0, dtype=np.int64)
-    if labels.dtype.kind == "O":  # nullable pandas columns, or Python integers of any size
-        wrong = [v for v in labels if isinstance(v, bool) or not isinstance(v, numbers.Integral)]
-        if wrong:
-            raise TypeError(f"{name} must be integers, found {wrong[0]!r}")
-    elif labels.dtype.kind not in "iu":
+    labels = _to_column(values, name, length, fits)
+    if labels.size and labels.dtype.kind not in "iuO":
         raise TypeError(f"{name} must be integers, got dtype {labels.dtype}")
-    if labels.dtype.kind in "Ou" and max(labels) > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} has {max(labels)}, which does not fit into 64 bits with sign")
+    if labels.dtype.kind in "uO":  # O: nullable pandas columns, or Python integers of any size
+        for label in labels.tolist():
+            if not _is_whole(label):
+                raise TypeError(f"{name} must be integers, got {label!r}")
+            if not -(2**63) <= label < 2**63:
+                raise ValueError(f"{name} must fit into 64 bits with a sign, got {label}")
     return labels.astype(np.int64)
 
 
-def to_seconds(values: Any, name: str, length: int, counted: str) -> np.ndarray:
-    """Times in seconds as float64, all known and finite.
-
-    Args:
-        values: real numbers: list, pandas column, numpy array or tensor.
-        name: the argument's name, for messages.
-        length: the number of times wanted.
-        counted: what gives that number, for messages: ``"similarity has 6 rows"``.
-
-    Returns:
-        float64 array of shape (length,).
-
-    Raises:
-        TypeError: if the times are no real numbers.
-        ValueError: if the number of times is wrong, or one is missing (NaN) or infinite.
-    """
-    seconds = _plain(values, name)
-    _check_length(seconds, name, length, counted)
-    if seconds.dtype.kind == "O":  # nullable pandas columns, or a list of all sorts
-        seconds = np.where(pd.isna(seconds), np.nan, seconds)
-        wrong = [value for value in seconds if not is_number(value)]
-        if wrong:
-            raise TypeError(f"{name} must be numbers of seconds, found {wrong[0]!r}")
-    elif seconds.size and seconds.dtype.kind not in "fiu":
+def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
+    """Times in seconds as float64 (length,), all known and finite."""
+    seconds = _to_column(values, name, length, fits)
+    if seconds.size and seconds.dtype.kind not in "fiuO":
         raise TypeError(f"{name} must be numbers of seconds, got dtype {seconds.dtype}")
+    if seconds.dtype.kind == "O":  # nullable pandas columns, or a list of all sorts
+        import pandas as pd
+
+        seconds = np.where(pd.isna(seconds), np.nan, seconds)
+        for value in seconds:
+            if not is_number(value):
+                raise TypeError(f"{name} must be numbers of seconds, got {value!r}")
     seconds = seconds.astype(np.float64)
-    if not np.isfinite(seconds).all():
-        entry = int(np.flatnonzero(~np.isfinite(seconds))[0])
-        raise ValueError(
-            f"{name} has {seconds[entry]} at entry {entry}; every image needs a time "
-            "(a dataset without times cannot be used here)"
-        )
+    for entry in np.flatnonzero(~np.isfinite(seconds)):
+        raise ValueError(f"{name} has {seconds[entry]} at entry {entry}; every image needs a time")
     return seconds
 
 
@@ -180,46 +101,37 @@ def check_timed_scores(
     gallery_seconds: Any,
     highest: float = np.inf,
 ) -> TimedScores:
-    """The five arguments that temporal functions share, as numpy arrays.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if lengths do not fit, a time is missing, or a similarity is NaN, infinite,
-            negative or above ``highest``.
-    """
+    """The arguments that the temporal functions share; similarities from 0 to `highest`."""
     scores = to_scores(similarity, "similarity", finite=True)
-    num_query, num_gallery = scores.shape
-    if scores.size and scores.min() < 0:
-        raise ValueError(
-            f"similarity is negative (lowest value {scores.min():.4g}); probabilities are wanted: "
-            "take the sigmoid of logits, and calibrate cosines"
-        )
-    if scores.size and scores.max() > highest:
-        raise ValueError(f"similarity must not be above {highest}, got {scores.max():.4g}")
-    rows, columns = f"similarity has {num_query} rows", f"similarity has {num_gallery} columns"
+    for extreme in (scores.min(), scores.max()) if scores.size else ():
+        if not 0 <= extreme <= highest:
+            raise ValueError(
+                f"similarity must be from 0 to {highest}, got {extreme:.4g}; take the sigmoid of "
+                "logits, and calibrate cosines"
+            )
+    (num_query, num_gallery), fits = scores.shape, f"similarity {scores.shape}"
     return TimedScores(
         scores,
-        to_labels(query_cameras, "query_cameras", num_query, rows),
-        to_seconds(query_seconds, "query_seconds", num_query, rows),
-        to_labels(gallery_cameras, "gallery_cameras", num_gallery, columns),
-        to_seconds(gallery_seconds, "gallery_seconds", num_gallery, columns),
+        to_labels(query_cameras, "query_cameras", num_query, fits),
+        to_seconds(query_seconds, "query_seconds", num_query, fits),
+        to_labels(gallery_cameras, "gallery_cameras", num_gallery, fits),
+        to_seconds(gallery_seconds, "gallery_seconds", num_gallery, fits),
     )
 
 
-def kth_highest(values: np.ndarray, k: int) -> float:
-    """The k-th highest of ``values`` (n,), or minus infinity where n is not above k."""
-    if len(values) <= k:
-        return -np.inf
-    return np.partition(values, len(values) - k)[len(values) - k]
+def check_choice(name: str, value: str, *choices: str) -> None:
+    """Raise ValueError unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is one real number: no boolean, no string, no array."""
+    """Whether `value` is a single real number, and neither a boolean nor a string."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_above_zero(**values: float) -> None:
-    """Raise ValueError unless all values, given by name, are numbers above 0 and finite."""
+    """Raise ValueError unless all values, given by name, are finite numbers above 0."""
     for name, value in values.items():
         if not is_number(value) or not 0 < value < np.inf:
             raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
@@ -228,22 +140,8 @@ def check_above_zero(**values: float) -> None:
 def check_whole_numbers(**values: int) -> None:
     """Raise ValueError unless all values, given by name, are integers from 1."""
     for name, value in values.items():
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        if not _is_whole(value) or value < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
-
-
-# shortage ------------------------------------------------------------
-
-# What PyTorch says in a plain RuntimeError: its CPU allocator, cuBLAS, cuDNN.
-_SIGNS = (
-    "not enough memory",
-    "can't allocate memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-# Workers of a DataLoader that the system stopped, and shared memory that is full.
-_WORKER_SIGNS = ("killed by signal: Killed", "killed by signal: Bus error", "shared memory")
 
 
 class ShortOfMemoryError(MemoryError):
@@ -252,15 +150,9 @@ class ShortOfMemoryError(MemoryError):
 
 @contextmanager
 def naming_shortage(doing: str, advice: str) -> Iterator[None]:
-    """Turn an error for want of memory, whoever raises it, into a `ShortOfMemoryError`.
+    """Turn any error that says that memory ran out into a `ShortOfMemoryError`.
 
-    Args:
-        doing: what was being done, e.g. "matching 3 x 9 images".
-        advice: which setting to lower.
-
-    Raises:
-        ShortOfMemoryError: memory ran out inside. One from further inside passes, as do all other
-            errors.
+    Its message names what was being done, e.g. "matching 3 x 9 images", and the setting to lower.
     """
     try:
         yield
@@ -268,19 +160,36 @@ def naming_shortage(doing: str, advice: str) -> Iterator[None]:
         raise
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if isinstance(error, RuntimeError) and _says(text, "DataLoader worker", _WORKER_SIGNS):
+        if "DataLoader worker" in text and any(sign in text for sign in _WORKER_SHORTAGE):
             advice = "lower workers, the processes that load images"
-        elif not is_shortage(error):
+        elif not isinstance(error, MemoryError) and not any(sign in text for sign in _SHORTAGE):
             raise
         raise ShortOfMemoryError(f"out of memory while {doing}: {advice}") from error
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the GPU or of the machine."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _says(text: str, first: str, others: tuple[str, ...]) -> bool:
-    return first in text and any(sign in text for sign in others)
+def _to_array(values: Any, name: str) -> np.ndarray:
+    """Any array-like as a numpy array on the CPU, without a copy where none is needed."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        if values.dtype == torch.bfloat16:  # numpy has no bfloat16
+            values = values.float()
+        return values.cpu().numpy()
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked values; fill them or leave them out")
+    if isinstance(values, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in values):
+        values = [_to_array(v, name) for v in values]
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be an array: {error}") from error
+
+
+def _to_column(values: Any, name: str, length: int, fits: str) -> np.ndarray:
+    column = _to_array(values, name)
+    if column.shape != (length,):
+        raise ValueError(f"{name} must have shape ({length},) to fit {fits}, got {column.shape}")
+    return column

@@ -1,4 +1,4 @@
-"""Checks for the exercises of the book: they say what is wrong, and never stop a notebook."""
+"""Checks for the exercises: they say what is wrong, and never stop a notebook."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def check(
 ) -> None:
     """Try an exercise's function on examples and print what came out.
 
-    A wrong answer is named with the case it was given for; the right one is kept back where the
-    function takes no arguments, since there it is the whole exercise.
+    A wrong answer is named with its case. The right answer is withheld if the function takes no
+    arguments, since there it is the whole exercise.
 
     Args:
         function: the reader's function; one that returns None counts as not written yet.
-        cases: pairs of arguments and the expected result (a number, or anything that becomes an
-            array).
-        tolerance: largest difference that still counts as equal.
-        slips: usual mistakes: what to say, and the result that the mistake gives, or a function
-            that makes it.
-
-    Raises:
-        ValueError: a slip that gives the right results.
+        cases: pairs of arguments and the expected result, a number or array-like.
+        tolerance: largest relative or absolute difference that still counts as equal.
+        slips: common mistakes: what to say, and the result of the mistake or a function that makes
+            it; ValueError if that gives the right results.
     """
     name, slips = function.__name__, slips or {}
+
+    def answer(slip: Any, arguments: tuple) -> Any:
+        return slip(*arguments) if callable(slip) else slip
+
     for words, slip in slips.items():
-        if not any(_difference(_answer(slip, a), expected, tolerance) for a, expected in cases):
+        if not any(_difference(answer(slip, a), expected, tolerance) for a, expected in cases):
             raise ValueError(f"the slip {words!r} is no mistake in any of these cases")
     for arguments, expected in cases:
         try:
@@ -48,7 +48,7 @@ def check(
         if complaint:
             print(f"{name}: {_case(arguments)}{complaint}")
             for words, slip in slips.items():
-                if not _difference(result, _answer(slip, arguments), tolerance):
+                if not _difference(result, answer(slip, arguments), tolerance):
                     print(f"  {words}")
             return
     print(f"{name}: right")
@@ -65,10 +65,9 @@ def _case(arguments: tuple) -> str:
 
 
 def _written(argument: Any, longest: int = 100) -> str:
-    array = _as_array(argument)
+    array, whole = _as_array(argument), repr(argument)
     if array is None or not array.ndim:
-        return repr(argument)
-    whole = repr(argument)
+        return whole
     if isinstance(argument, (np.ndarray, torch.Tensor)):
         values = argument.numpy(force=True) if isinstance(argument, torch.Tensor) else argument
         whole = np.array2string(values, separator=", ", precision=4, max_line_width=10_000)
@@ -76,15 +75,10 @@ def _written(argument: Any, longest: int = 100) -> str:
     return whole if len(whole) <= longest else f"an array of shape {array.shape}"
 
 
-def _answer(slip: Any, arguments: tuple) -> Any:
-    return slip(*arguments) if callable(slip) else slip
-
-
 def _difference(result: Any, expected: Any, tolerance: float, secret: bool = False) -> str | None:
     """What is wrong with a result, or None; a secret is not told."""
     got, wanted = _as_array(result), _as_array(expected)
-    if wanted is None:
-        raise TypeError(f"what is expected must be numbers, got {type(expected).__name__}")
+    assert wanted is not None, "an expected result must be numbers"
     if got is None:
         return (
             f"the result should be a number or one array of shape {wanted.shape}, it is of type "
@@ -103,8 +97,7 @@ def _difference(result: Any, expected: Any, tolerance: float, secret: bool = Fal
     )
     if wanted.ndim == 0:
         return f"{found} is not right" if secret else f"expected {right}, got {found}"
-    where = ", ".join(map(str, place))
-    many = int(wrong.sum())
+    where, many = ", ".join(map(str, place)), int(wrong.sum())
     if secret:
         are = "is not right:" if many == 1 else "are not right; the first of them is"
         return f"{many} of {wrong.size} numbers {are} {found}, at [{where}]"

@@ -1,11 +1,9 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) in sparse form. Built in chapter 9.
 
 Two images that are neighbours of each other, and share their neighbours, are probably the same
-person. Every image is described by its mutual neighbours, and the descriptions are compared.
-
-The square matrix of all distances and the dense descriptions, each of N x N entries for N images in
-query and gallery together, are never built: only neighbour lists and sparse rows. Distances are
-read in blocks of rows, so they may be computed as they are read (`rerank_streaming`, chapter 13).
+person. Neither the matrix of all N x N distances nor dense descriptions are ever built: only
+neighbour lists and sparse rows. Distances are read in blocks of rows, so they may be computed as
+they are read (`rerank_streaming`, chapter 13).
 """
 
 from __future__ import annotations
@@ -17,7 +15,11 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from qaconv_lib._checks import check_whole_numbers, is_number, restore_kind, to_scores
+from qaconv_lib._checks import check_choice, check_whole_numbers, is_number, restore_kind, to_scores
+
+_BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
+_CACHED_ENTRIES = 2**18  # of those, searched at a time: 1 MiB, which a core's cache holds
+_SMALLEST = np.finfo(np.float32).tiny  # below it a quotient loses digits
 
 
 def k_reciprocal_rerank(
@@ -40,11 +42,11 @@ def k_reciprocal_rerank(
     2. *Neighbours.* :math:`N(i, k)` are the first k images by ascending :math:`d_{ij}`, equal
        distances in the order of the list. The image itself is a candidate and normally the first,
        so "k nearest neighbours" means :math:`N(i, k + 1)`.
-    3. *Mutual neighbours.* :math:`R(i, k)` holds the :math:`j \in N(i, k + 1)` that have
+    3. *Mutual neighbours.* :math:`R(i, k)`: the :math:`j \in N(i, k + 1)` with
        :math:`i \in N(j, k + 1)`.
     4. *Expansion.* To :math:`R(i, k_1)` add :math:`R(j, h)` with :math:`h = round(k_1 / 2)` (halves
        to even) for each :math:`j \in R(i, k_1)` that has
-       :math:`|R(j, h) \cap R(i, k_1)| > \frac23 |R(j, h)|`. Only the unexpanded set is asked.
+       :math:`|R(j, h) \cap R(i, k_1)| > \frac23 |R(j, h)|`.
     5. *Encoding.* :math:`V_{ij} = e^{-d_{ij}}` on the expanded set and 0 elsewhere, each row then
        divided by its sum.
     6. *Local query expansion.* Each row becomes the mean of the rows of :math:`N(i, k_2)`: exactly
@@ -53,37 +55,35 @@ def k_reciprocal_rerank(
        :math:`m = \sum_l \min(V_{il}, V_{jl})`.
     8. *Mix.* :math:`(1 - \lambda) J_{ij} + \lambda d_{ij}` for queries i and gallery images j.
 
-    ``squared=False`` is how QAConv's authors call it, ``squared=True`` how Zhong et al. do. Step 1
-    matters where D is not symmetric, as from a matcher whose two directions have weights of their
-    own. Scores become distances as 1 - score; with similarities of a wide range in which everything
-    is near 0 or 1, neighbours tie and re-ranking can make a ranking worse.
-
     Computed in float32. Memory beyond the input: about :math:`N (k_1 + k_2 k_1)` sparse entries and
-    the result. Neighbour lists are as long as there are images: where N is smaller than ``k1 + 1``
-    or ``k2``, all images are neighbours, and nothing is raised.
+    the result. If N is smaller than ``k1 + 1`` or ``k2``, all images are neighbours.
 
     Args:
-        query_gallery: distances of shape (q, g), from 0, smaller is more alike.
+        query_gallery: finite distances of shape (q, g), from 0. Scores become distances as
+            1 - score; if nearly all scores are near 0 or 1, neighbours tie and rankings suffer.
         query_query: distances of shape (q, q). The diagonal is used as it is.
         gallery_gallery: distances of shape (g, g).
         k1: number of neighbours for the mutual sets, from 1.
         k2: number of images averaged in the local query expansion, from 1.
         lambda_value: weight of the original distance, 0 to 1; 1 keeps the original ranking.
-        squared: square the distances first.
+        squared: square the distances first, as Zhong et al. do and QAConv's authors do not.
 
     Returns:
-        Distances of shape (q, g), from 0 to 1, as an array or tensor like ``query_gallery`` with
-        its dtype and device.
-
-    Raises:
-        TypeError: if the distances are no real numbers.
-        ValueError: if shapes do not fit together, there are no queries or no gallery images, a
-            distance is negative (beyond rounding: -1e-5 of the largest, which counts as 0), NaN,
-            infinite or too large for float32, or a parameter is out of its range.
+        Distances of shape (q, g), from 0 to 1, an array or tensor like ``query_gallery``.
     """
-    parts = check_matrices(query_gallery, query_query, gallery_gallery, squared)
-    num_query, num_gallery = parts[0].shape
-    rows = ScaledRows(MatrixRows(*parts), num_query, num_gallery, squared)
+    checked = to_scores(query_gallery, "query_gallery", finite=True)
+    num_query, num_gallery = checked.shape
+    if not checked.size:
+        raise ValueError(f"query_gallery is empty: it has shape {checked.shape}")
+    parts = [_check_distances(checked, "query_gallery", squared)]
+    squares = {"query_query": query_query, "gallery_gallery": gallery_gallery}
+    for (name, part), size in zip(squares.items(), checked.shape, strict=True):
+        part = to_scores(part, name, finite=True)
+        if part.shape != (size, size):
+            fits = f"to fit query_gallery {checked.shape}"
+            raise ValueError(f"{name} must have shape {(size, size)} {fits}, got {part.shape}")
+        parts.append(_check_distances(part, name, squared))
+    rows = _ScaledRows(_Matrices(parts, squared), num_query, num_gallery)
     return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
 
 
@@ -100,49 +100,35 @@ def rerank_streaming(
 ) -> np.ndarray:
     """`k_reciprocal_rerank` of distances that are computed when they are needed.
 
-    The images are numbered from 0, queries first. Beside the result, memory grows with N * k1 * k2:
-    the N x N distances never exist. They are asked for twice, and those of the queries a third
-    time, in blocks of rows from first to last.
+    Beside the result, memory grows with N * k1 * k2. All rows are asked for twice, and those of the
+    queries a third time. The other arguments are those of `k_reciprocal_rerank`.
 
     Args:
         distance_rows: called with `start` and `stop`; returns the distances (stop - start, N) of
-            all images *to* images start, ..., stop - 1: rows of D transposed. `vector_distances`
-            makes one for vectors.
-        num_query: number q of queries.
-        num_gallery: number g of gallery images.
-        k1: as for `k_reciprocal_rerank`, and so are the next three.
-        k2: number of images averaged.
-        lambda_value: weight of the original distance.
-        squared: square the distances first.
+            all images *to* images start, ..., stop - 1, numbered from 0 with the queries first:
+            rows of D transposed. `vector_distances` makes one for vectors.
+        num_query: number q of queries, from 1.
+        num_gallery: number g of gallery images, from 1.
         progress: show a progress bar over the rows.
 
     Returns:
         Distances of shape (q, g), float32.
-
-    Raises:
-        TypeError: if the distances are no real numbers.
-        ValueError: if a block has another shape, a distance is negative, NaN, infinite or too
-            large, there are no queries or no gallery images, or a parameter is out of its range.
     """
     check_whole_numbers(num_query=num_query, num_gallery=num_gallery)
     if not callable(distance_rows):
-        raise TypeError(
-            "distance_rows must be a function of start and stop, such as `vector_distances` gives, "
-            f"got {type(distance_rows).__name__}"
-        )
+        wrong = type(distance_rows).__name__
+        raise TypeError(f"distance_rows must be a function of start and stop, got {wrong}")
     num_query, num_gallery = int(num_query), int(num_gallery)
-    num_images = num_query + num_gallery
 
     def checked(start: int, stop: int) -> np.ndarray:
-        name = f"the block of rows {start} to {stop - 1}"
+        name, shape = f"the block of rows {start} to {stop - 1}", (stop - start, rows.num_images)
         block = to_scores(distance_rows(start, stop), name, finite=True)
-        if block.shape != (stop - start, num_images):
-            raise ValueError(
-                f"{name} must have shape {(stop - start, num_images)}, got {block.shape}"
-            )
-        return check_distances(block, name, squared)
+        if block.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {block.shape}")
+        block = _check_distances(block, name, squared)
+        return block * block if squared else block
 
-    rows = ScaledRows(checked, num_query, num_gallery, squared, progress)
+    rows = _ScaledRows(checked, num_query, num_gallery, progress)
     return _rerank(rows, k1, k2, lambda_value)
 
 
@@ -155,47 +141,50 @@ def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int],
 
     Returns:
         A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
-        start, ..., stop - 1 from all, float32. It raises IndexError for rows that are not there.
-
-    Raises:
-        TypeError: if the vectors are no real numbers.
-        ValueError: vectors that are not finite or have not two axes, an unknown kind, or a vector
-            of length 0, which has no cosine.
+        start, ..., stop - 1 from all, float32.
     """
     points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
-    if kind not in ("cosine", "euclidean"):
-        raise ValueError(f"kind must be 'cosine' or 'euclidean', got {kind!r}")
+    check_choice("kind", kind, "cosine", "euclidean")
     if kind == "cosine":
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
-        if len(zero := np.flatnonzero(lengths == 0)):
-            raise ValueError(f"vector {zero[0]} has length 0, so there is no cosine with it")
+        if not lengths.all():
+            raise ValueError(f"vector {lengths.argmin()} has length 0, so there is no cosine")
         points = (points / lengths).astype(np.float32)
-
-        def cosine_rows(start: int, stop: int) -> np.ndarray:
-            _check_block(start, stop, len(points))
-            return np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
-
-        return cosine_rows
-    # |a - b|^2 = |a|^2 + |b|^2 - 2ab takes near vectors from each other's large squares: in double
-    # precision, and around the mean, little is lost.
-    points -= points.mean(axis=0)
+    else:
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab takes near vectors from each other's large squares: in
+        # double precision, and around the mean, little is lost.
+        points -= points.mean(axis=0)
     squares = np.square(points).sum(axis=1)
 
     def rows(start: int, stop: int) -> np.ndarray:
-        _check_block(start, stop, len(points))
-        found = squares[start:stop, None] + squares - 2 * (points[start:stop] @ points.T)
+        if not 0 <= start <= stop <= len(points):
+            raise IndexError(f"there are {len(points)} rows, got a block of {start} to {stop - 1}")
+        products = points[start:stop] @ points.T
+        if kind == "cosine":
+            return np.maximum(0.5 - 0.5 * products, 0)
+        found = squares[start:stop, None] + squares - 2 * products
         found[np.arange(stop - start), np.arange(start, stop)] = 0
         return np.sqrt(np.maximum(found, 0)).astype(np.float32)
 
     return rows
 
 
-def _check_block(start: int, stop: int, size: int) -> None:
-    if not 0 <= start <= stop <= size:
-        raise IndexError(f"rows {start} to {stop - 1} were asked for; there are {size}, from 0")
+def _check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
+    """Distances in float32, none of them negative or too large; rounding below 0 becomes 0."""
+    low, high = part.min(), part.max()
+    if low < -1e-5 * max(high, -low):
+        row, column = np.unravel_index(part.argmin(), part.shape)
+        raise ValueError(
+            f"{name} is negative ({low:.4g}) at row {row}, column {column}; it must "
+            "hold distances (for similarities from 0 to 1: 1 - similarity)"
+        )
+    limit = float(np.finfo(np.float32).max) ** (0.5 if squared else 1.0)
+    if high >= limit:
+        raise ValueError(f"{name} must stay below {limit:.3g} (single precision), got {high:.4g}")
+    return (part.clip(0) if low < 0 else part).astype(np.float32, copy=False)
 
 
-def _rerank(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
+def _rerank(rows: _ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
     check_whole_numbers(k1=k1, k2=k2)
     if not is_number(lambda_value) or not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
@@ -226,7 +215,7 @@ def _mutual(lists: np.ndarray) -> sparse.csr_array:
     return members.multiply(members.T).tocsr()
 
 
-def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -> sparse.csr_array:
+def _encode(neighbours: np.ndarray, distances: _ScaledRows, k1: int, half: int) -> sparse.csr_array:
     """V of steps 3 to 5, (N, N): the weights of each image's expanded mutual neighbours."""
     mutual = _mutual(neighbours[:, : k1 + 1])
     smaller = _mutual(neighbours[:, : half + 1])
@@ -238,10 +227,8 @@ def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -
     ones = np.ones(np.count_nonzero(trusted), dtype=np.float32)
     added = sparse.csr_array((ones, (rows[trusted], columns[trusted])), shape=mutual.shape)
     expanded = (mutual + added @ smaller).tocsr()
-
     expanded.data = np.exp(-distances.at(expanded))
-    sums = expanded.sum(axis=1)
-    expanded.data /= np.repeat(sums, np.diff(expanded.indptr))
+    expanded.data /= np.repeat(expanded.sum(axis=1), np.diff(expanded.indptr))
     return expanded
 
 
@@ -262,108 +249,37 @@ def _jaccard_distance(encoding: sparse.csr_array, num_query: int) -> np.ndarray:
     return jaccard
 
 
-# _distance_rows ------------------------------------------------------------
+class _Matrices:
+    """Rows, and single entries, of D transposed, perhaps squared, read from the parts of D."""
 
-_BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
-_CACHED_ENTRIES = 2**18  # of those, searched at a time: 512 KiB, which a core's cache holds
-_SMALLEST = np.finfo(np.float32).tiny  # below it a quotient loses digits
-
-
-def check_matrices(
-    query_gallery: Any, query_query: Any, gallery_gallery: Any, squared: bool
-) -> list[np.ndarray]:
-    """The three matrices in float32, checked; copied only where something had to be changed."""
-    named = {
-        "query_gallery": query_gallery,
-        "query_query": query_query,
-        "gallery_gallery": gallery_gallery,
-    }
-    parts = {name: to_scores(part, name, finite=True) for name, part in named.items()}
-    num_query, num_gallery = parts["query_gallery"].shape
-    if not num_query or not num_gallery:
-        raise ValueError(
-            f"query_gallery is empty: {num_query} queries and {num_gallery} gallery images"
-        )
-    for name, size in (("query_query", num_query), ("gallery_gallery", num_gallery)):
-        if parts[name].shape != (size, size):
-            raise ValueError(
-                f"{name} must have shape {(size, size)} to fit query_gallery "
-                f"{parts['query_gallery'].shape}, got {parts[name].shape}"
-            )
-    return [check_distances(part, name, squared) for name, part in parts.items()]
-
-
-def check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
-    """Distances in float32, none of them negative or too large."""
-    low, high = part.min(), part.max()
-    if low < -1e-5 * max(high, -low):
-        row, column = np.unravel_index(part.argmin(), part.shape)
-        raise ValueError(
-            f"{name} is negative ({low:.4g}) at row {row}, column {column}; it must "
-            "hold distances (for similarities from 0 to 1: 1 - similarity)"
-        )
-    limit = float(np.finfo(np.float32).max) ** (0.5 if squared else 1.0)
-    if high >= limit:
-        row, column = np.unravel_index(part.argmax(), part.shape)
-        raise ValueError(
-            f"{name} is {high:.4g} at row {row}, column {column}; in single "
-            f"precision distances must stay below {limit:.3g}"
-        )
-    return (part.clip(0) if low < 0 else part).astype(np.float32, copy=False)
-
-
-class MatrixRows:
-    """Rows, and single entries, of D transposed, read from the three parts of D."""
-
-    def __init__(
-        self, query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray
-    ):
-        self.parts = query_gallery, query_query, gallery_gallery
-        self.num_query = len(query_gallery)
+    def __init__(self, parts: list[np.ndarray], squared: bool):
+        mixed, query, gallery = parts
+        self.blocks, self.squared = ((query, mixed), (mixed.T, gallery)), squared
+        self.num_query, self.num_images = len(mixed), sum(mixed.shape)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Distances (stop - start, N); a block is all queries or all gallery."""
-        query_gallery, query_query, gallery_gallery = self.parts
-        if stop <= self.num_query:
-            to_queries, to_gallery = query_query[:, start:stop].T, query_gallery[start:stop]
-        else:
-            part = slice(start - self.num_query, stop - self.num_query)
-            to_queries, to_gallery = query_gallery[:, part].T, gallery_gallery[:, part].T
-        found = np.empty((stop - start, self.num_query + len(gallery_gallery)), dtype=np.float32)
-        found[:, : self.num_query] = to_queries
-        found[:, self.num_query :] = to_gallery
-        return found
+        side = int(start >= self.num_query)
+        part = slice(start - side * self.num_query, stop - side * self.num_query)
+        found = np.empty((stop - start, self.num_images), dtype=np.float32)
+        np.concatenate([block[side][:, part].T for block in self.blocks], axis=1, out=found)
+        return np.square(found, out=found) if self.squared else found
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Distances at (rows[i], columns[i])."""
-        query_gallery, query_query, gallery_gallery = self.parts
         q, found = self.num_query, np.empty(len(rows), dtype=np.float32)
-        from_query, to_query = columns < q, rows < q
-        for chosen, part, i, j in (
-            (from_query & to_query, query_query, columns, rows),
-            (from_query & ~to_query, query_gallery, columns, rows - q),
-            (~from_query & to_query, query_gallery, rows, columns - q),
-            (~from_query & ~to_query, gallery_gallery, columns - q, rows - q),
-        ):
-            found[chosen] = part[i[chosen], j[chosen]]
-        return found
+        for row_side, column_side in np.ndindex(2, 2):
+            chosen = ((rows >= q) == row_side) & ((columns >= q) == column_side)
+            i, j = columns[chosen] - q * column_side, rows[chosen] - q * row_side
+            found[chosen] = self.blocks[column_side][row_side][i, j]
+        return np.square(found, out=found) if self.squared else found
 
 
-class ScaledRows:
-    """The scaled distances d (N, N) of step 1, a block of rows at a time.
+class _ScaledRows:
+    """The scaled distances d (N, N) of step 1; `neighbours` finds the maxima, so it comes first."""
 
-    `neighbours` comes first: it finds the maxima that the others divide by.
-    """
-
-    def __init__(
-        self,
-        raw: Callable[[int, int], np.ndarray],
-        num_query: int,
-        num_gallery: int,
-        squared: bool,
-        progress: bool = False,
-    ):
-        self.raw, self.squared, self.progress = raw, squared, progress
+    def __init__(self, raw: Callable, num_query: int, num_gallery: int, progress: bool = False):
+        self.raw, self.progress = raw, progress  # raw(start, stop): rows of D transposed
         self.num_query, self.num_images = num_query, num_query + num_gallery
         self.largest = np.ones(self.num_images, dtype=np.float32)
 
@@ -372,7 +288,7 @@ class ScaledRows:
         count = min(count, self.num_images)
         nearest = np.empty((self.num_images, count), dtype=np.int32)
         for start, stop in self._blocks():
-            block = self._read(start, stop)
+            block = self.raw(start, stop)
             step = max(1, _CACHED_ENTRIES // self.num_images)
             for first in range(0, stop - start, step):
                 rows = block[first : first + step]
@@ -385,26 +301,21 @@ class ScaledRows:
     def at(self, pattern: sparse.csr_array) -> np.ndarray:
         """The entries of d where ``pattern`` (N, N) has entries, in their order."""
         lengths = np.diff(pattern.indptr)
-        if isinstance(self.raw, MatrixRows):
+        if isinstance(self.raw, _Matrices):
             values = self.raw.entries(np.repeat(np.arange(len(lengths)), lengths), pattern.indices)
-            values = values * values if self.squared else values
         else:
             values = np.empty(pattern.nnz, dtype=np.float32)
             for start, stop in self._blocks():
                 part = slice(pattern.indptr[start], pattern.indptr[stop])
                 local = np.repeat(np.arange(stop - start), lengths[start:stop])
-                values[part] = self._read(start, stop)[local, pattern.indices[part]]
+                values[part] = self.raw(start, stop)[local, pattern.indices[part]]
         return values / np.repeat(self.largest, lengths)
 
     def queries(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Blocks of queries, and their rows of d (block, g) without the columns of queries."""
         for start, stop in self._blocks(self.num_query):
-            rows = self._read(start, stop)[:, self.num_query :]
+            rows = self.raw(start, stop)[:, self.num_query :]
             yield slice(start, stop), rows / self.largest[start:stop, None]
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        rows = self.raw(start, stop)
-        return rows * rows if self.squared else rows
 
     def _blocks(self, end: int | None = None) -> Iterator[tuple[int, int]]:
         """Bounds of the blocks that cover the first `end` rows; none has queries and gallery."""

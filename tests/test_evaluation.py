@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -64,8 +63,7 @@ def assert_equals_definition(arguments):
     expected = scores_by_definition(*[np.asarray(a).tolist() for a in arguments])
     valid = [e for e in expected if e]
     scores = evaluate_ranking(*arguments)
-    assert scores.num_queries == len(expected)
-    assert scores.num_valid == len(valid)
+    assert scores.num_valid == len(valid) and len(scores.per_query) == len(expected)
     assert scores.mean_ap == pytest.approx(np.mean([e["ap"] for e in valid]))
     assert scores.mean_ap_trapezoid == pytest.approx(np.mean([e["area"] for e in valid]))
     assert scores.mean_inp == pytest.approx(np.mean([e["inp"] for e in valid]))
@@ -100,7 +98,7 @@ def test_equals_the_definition_on_small_galleries(seed, num_query, num_gallery, 
     if any(scores_by_definition(*[a.tolist() for a in arguments])):
         assert_equals_definition(arguments)
     else:
-        with pytest.raises(ValueError, match="no gallery image"):
+        with pytest.raises(ValueError, match="none of the"):
             evaluate_ranking(*arguments)
 
 
@@ -126,38 +124,6 @@ def test_example_by_hand():
     (row,) = scores.per_query.itertuples()
     assert (row.query, row.identity, row.camera) == (0, 7, 1)
     assert (row.num_matches, row.num_ignored, row.first_match_rank) == (2, 2, 2)
-    assert "rank-1 0.0" in repr(scores) and "mAP 50.0" in scores.summary()
-
-
-def test_perfect_ranking_scores_one_by_every_measure():
-    ids = np.arange(1, 6)
-    scores = evaluate_ranking(np.eye(5), ids, ids, np.zeros(5, int), np.ones(5, int))
-    assert scores.mean_ap == scores.mean_ap_trapezoid == scores.mean_inp == scores.rank(1) == 1
-
-
-def test_order_of_queries_and_gallery_does_not_matter():
-    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(5)
-    before = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
-    rng = np.random.default_rng(0)
-    q, g = rng.permutation(len(query_ids)), rng.permutation(len(gallery_ids))
-    after = evaluate_ranking(
-        similarity[q][:, g], query_ids[q], gallery_ids[g], query_cams[q], gallery_cams[g]
-    )
-    np.testing.assert_allclose(after.cmc, before.cmc)
-    assert after.mean_ap == pytest.approx(before.mean_ap)
-    np.testing.assert_allclose(
-        after.per_query["average_precision"], before.per_query["average_precision"].iloc[q]
-    )
-
-
-def test_equal_similarities_keep_the_gallery_order():
-    def first_rank(gallery_ids):
-        ones = np.ones((1, 4))
-        scores = evaluate_ranking(ones, [1], gallery_ids, [0], [1, 1, 1, 1])
-        return scores.per_query["first_match_rank"][0]
-
-    assert first_rank([1, 2, 3, 4]) == 1
-    assert first_rank([2, 3, 4, 1]) == 4
 
 
 def test_query_without_match_is_left_out_and_counted():
@@ -167,7 +133,7 @@ def test_query_without_match_is_left_out_and_counted():
     assert scores.per_query["valid"].tolist() == [True, False, False]
     assert scores.per_query["num_matches"].tolist() == [1, 0, 0]
     assert scores.per_query["average_precision"].isna().tolist() == [False, True, True]
-    assert (scores.num_valid, scores.num_queries) == (1, 3)
+    assert (scores.num_valid, len(scores.per_query)) == (1, 3)
     assert scores.mean_ap == scores.rank(1) == 1
 
 
@@ -180,48 +146,9 @@ def test_distractor_never_matches_and_stays_in():
     assert scores.per_query["first_match_rank"][2] == 2
 
 
-def test_bad_detection_leaves_every_ranking():
-    scores = evaluate_ranking([[0.9, 0.8]], [1], [-1, 1], [0], [1, 1])
-    assert scores.rank(1) == 1
-
-
-@pytest.mark.parametrize("kind", ["float64", "bfloat16", "tensor", "list", "frame", "strided"])
-def test_any_kind_of_input_gives_the_same_scores(kind):
-    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(7, levels=100)
-    expected = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
-    labels = [query_ids, gallery_ids, query_cams, gallery_cams]
-    if kind == "float64":
-        similarity = similarity.astype(np.float64)
-        labels = [a.astype(np.uint8) if a.min() >= 0 else a.astype(np.int16) for a in labels]
-    elif kind == "bfloat16":  # whole numbers below 256 survive bfloat16
-        similarity = torch.from_numpy(similarity).to(torch.bfloat16)
-    elif kind == "tensor":
-        similarity = torch.from_numpy(similarity).requires_grad_()
-        labels = [torch.from_numpy(a) for a in labels]
-    elif kind == "list":
-        similarity, labels = similarity.tolist(), [a.tolist() for a in labels]
-    elif kind == "frame":
-        similarity = pd.DataFrame(similarity)
-        labels = [pd.Series(a, index=a[::-1], dtype="Int64") for a in labels]
-    else:
-        similarity = np.asfortranarray(np.repeat(similarity, 2, axis=1))[:, ::2]
-    scores = evaluate_ranking(similarity, *labels)
-    assert isinstance(scores.cmc, np.ndarray)
-    pd.testing.assert_frame_equal(scores.per_query, expected.per_query)
-    np.testing.assert_array_equal(scores.cmc, expected.cmc)
-
-
 def test_infinite_similarities_are_ranked():
     scores = evaluate_ranking([[-np.inf, np.inf, 0.0]], [1], [1, 2, 1], [0], [1, 1, 1])
     assert scores.mean_ap == pytest.approx((1 / 2 + 2 / 3) / 2)
-
-
-def test_does_not_change_its_input():
-    arguments = random_ranking(1)
-    copies = [a.copy() for a in arguments]
-    evaluate_ranking(*arguments)
-    for argument, copy in zip(arguments, copies, strict=True):
-        np.testing.assert_array_equal(argument, copy)
 
 
 GOOD = dict(
@@ -236,27 +163,20 @@ GOOD = dict(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        (dict(similarity=[[0, 1, 2], [0, np.nan, 1]]), ValueError, "NaN at row 1, column 1"),
+        (dict(similarity=[[0, 1, 2], [0, np.nan, 1]]), ValueError, "similarity is nan at row 1"),
         (dict(similarity=np.zeros((2, 0))), ValueError, "empty: 2 queries, 0 gallery"),
         (dict(similarity=np.zeros(3)), ValueError, r"similarity must have two axes, got .*\(3,\)"),
         (dict(similarity=np.zeros((2, 3), complex)), TypeError, "similarity must hold real"),
         (dict(similarity=[["a"] * 3] * 2), TypeError, "similarity must hold real"),
-        (dict(query_cameras=[0] * 5), ValueError, "query_cameras has 5 entries, similarity has 2"),
-        (dict(gallery_identities=[1, 2]), ValueError, "gallery_identities has 2 entries"),
-        (dict(gallery_cameras=[[1, 1, 1]]), ValueError, "gallery_cameras must have one axis"),
+        (dict(gallery_cameras=[[1, 1, 1]]), ValueError, "gallery_cameras must have shape"),
         (dict(query_identities=[1.0, 2.0]), TypeError, "query_identities must be integers"),
-        (dict(query_identities=["1", "2"]), TypeError, "query_identities must be integers"),
         (dict(query_identities=[True, False]), TypeError, "query_identities must be integers"),
         (dict(query_identities=pd.Series([1, None], dtype="Int64")), TypeError, "integers"),
+        (dict(query_identities=np.array([1, 2**63], np.uint64)), ValueError, "64 bits"),
         (
-            dict(query_identities=np.array([1, 2**63], np.uint64)),
+            dict(query_identities=[1, -(2**70)]),
             ValueError,
-            "not fit into 64 bits",
-        ),
-        (
-            dict(query_identities=[1, 2**70]),
-            ValueError,
-            "query_identities has 1180591620717411303424",
+            "identities must fit into 64 bits",
         ),
         (dict(query_identities=[8, 9]), ValueError, "none of the 2 queries has a match"),
         (dict(gallery_cameras=[0, 0, 0]), ValueError, "none of the 2 queries has a match"),
@@ -269,29 +189,20 @@ def test_bad_input_is_named(changes, error, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "counted"),
+    ("name", "length"),
     [
-        ("query_identities", "2 rows"),
-        ("gallery_identities", "3 columns"),
-        ("query_cameras", "2 rows"),
-        ("gallery_cameras", "3 columns"),
+        ("query_identities", 2),
+        ("gallery_identities", 3),
+        ("query_cameras", 2),
+        ("gallery_cameras", 3),
     ],
 )
-def test_labels_of_another_length_or_kind_are_named(name, counted):
-    with pytest.raises(ValueError, match=f"^{name} has 7 entries, similarity has {counted}$"):
+def test_labels_of_another_length_or_kind_are_named(name, length):
+    fit = rf"^{name} must have shape \({length},\) to fit similarity \(2, 3\), got \(7,\)$"
+    with pytest.raises(ValueError, match=fit):
         evaluate_ranking(**{**GOOD, name: [1] * 7})
     with pytest.raises(TypeError, match=f"^{name} must be integers"):
-        evaluate_ranking(**{**GOOD, name: ["a"] * int(counted[0])})
-
-
-def test_similarity_is_named():
-    with pytest.raises(ValueError, match="^similarity has NaN"):
-        evaluate_ranking(**{**GOOD, "similarity": np.full((2, 3), np.nan)})
-
-
-def test_one_query_and_one_image_are_a_ranking():
-    scores = evaluate_ranking([[0.5]], [1], [1], [0], [1])
-    assert scores.cmc.tolist() == [1] and scores.mean_ap == scores.mean_inp == 1
+        evaluate_ranking(**{**GOOD, name: ["a"] * length})
 
 
 def test_summary_is_one_line_in_percent():
@@ -326,3 +237,29 @@ def test_columns_of_queries_with_a_match_and_without():
 def test_rank_needs_a_whole_number_from_one(k):
     with pytest.raises(ValueError, match="k must be"):
         evaluate_ranking(**GOOD).rank(k)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**20), levels=st.sampled_from([None, 3]))
+def test_what_changes_no_score_and_what_does(seed, levels):
+    ranking = random_ranking(seed, 6, 16, levels)
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = ranking
+    gallery_ids[0], gallery_cams[0] = query_ids[0], query_cams[0] + 1  # a match
+    once = evaluate_ranking(*ranking)
+    own = once.per_query[once.per_query["valid"]]
+    assert (own["average_precision_trapezoid"] <= own["average_precision"]).all()
+    assert (np.diff(once.cmc) >= 0).all() and once.cmc[-1] == 1
+
+    rng = np.random.default_rng(seed)  # only the order counts, and numbers are only names
+    names, cameras = rng.permutation(np.arange(1, 50)) * 10**6, rng.permutation(9) * 1000 - 4000
+    names = np.concatenate([[0], names, [-1]])  # the last is -1
+    renamed = names[query_ids], names[gallery_ids], cameras[query_cams], cameras[gallery_cams]
+    same = evaluate_ranking(np.exp(similarity.astype(float) / 9) - 3, *renamed)
+    columns = list(own)[3:]
+    pd.testing.assert_frame_equal(same.per_query[columns], once.per_query[columns])
+
+    for at, step in ((-1e6, 0), (1e6, 3)):  # distractors: each above a match costs a rank
+        wider = np.insert(similarity, 0, [[at]] * 3, axis=1), query_ids
+        wider += np.insert(gallery_ids, 0, [0] * 3), query_cams, np.insert(gallery_cams, 0, [0] * 3)
+        ranks = evaluate_ranking(*wider).per_query["first_match_rank"]
+        np.testing.assert_array_equal(ranks, once.per_query["first_match_rank"] + step)

@@ -32,6 +32,7 @@ from safetensors.torch import save
 
 from qaconv_lib.__main__ import main, make_parser
 from qaconv_lib._files import read_checkpoint, write_checkpoint
+from qaconv_lib.beyond.tfusion import tfusion
 from qaconv_lib.datasets import (
     dataset_from_table,
     load_dataset,
@@ -50,7 +51,7 @@ from qaconv_lib.models import ReidModel, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale import _store_files
 from qaconv_lib.scale.store import MapStore
-from qaconv_lib.temporal import tfusion, tlift
+from qaconv_lib.temporal import tlift
 
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

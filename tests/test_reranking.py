@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaconv_lib import reranking as _distance_rows
-from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib import reranking
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
 
 
@@ -60,14 +59,14 @@ def clustered_distances(seed, num_query=12, num_gallery=45, num_people=6, spread
     points = centres[people] + spread * rng.normal(size=(len(people), 5))
     d = np.linalg.norm(points[:, None] - points[None], axis=2).astype(np.float32)
     q = num_query
-    return d[:q, q:], d[:q, :q], d[q:, q:], people[:q], people[q:]
+    return d[:q, q:], d[:q, :q], d[q:, q:]
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize(("k1", "k2"), [(20, 6), (5, 1), (7, 3), (6, 12), (1, 2), (2, 1)])
 def test_equals_the_definition(seed, squared, k1, k2):
-    qg, qq, gg, _, _ = clustered_distances(seed)
+    qg, qq, gg = clustered_distances(seed)
     result = k_reciprocal_rerank(qg, qq, gg, k1, k2, squared=squared)
     expected = rerank_by_definition(qg, qq, gg, k1, k2, squared=squared)
     np.testing.assert_allclose(result, expected, atol=1e-5)
@@ -93,13 +92,6 @@ def test_equals_the_definition_with_ties_and_without_symmetry(
     np.testing.assert_allclose(result, rerank_by_definition(qg, qq, gg, k1, k2), atol=1e-5)
 
 
-def test_blocks_do_not_matter(monkeypatch):
-    qg, qq, gg, _, _ = clustered_distances(0)
-    whole = k_reciprocal_rerank(qg, qq, gg)
-    monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 200)
-    np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), whole)
-
-
 def test_distances_that_scaling_makes_equal_keep_the_order_of_the_list():
     scale = np.float32(1.4)
     smaller = np.linspace(0.75, 0.99, 1000, dtype=np.float32)
@@ -107,22 +99,12 @@ def test_distances_that_scaling_makes_equal_keep_the_order_of_the_list():
     equal = smaller / scale == larger / scale
     assert 100 < np.count_nonzero(equal) < 900
     rows = np.stack([larger, smaller, np.full_like(smaller, scale)], axis=1)
-    nearest = _distance_rows._nearest(rows, np.full(len(rows), scale), 1)
+    nearest = reranking._nearest(rows, np.full(len(rows), scale), 1)
     np.testing.assert_array_equal(nearest[:, 0], np.where(equal, 0, 1))
 
 
-def test_improves_the_ranking_of_clusters():
-    qg, qq, gg, query_people, gallery_people = clustered_distances(1, 30, 150, 10, spread=0.6)
-
-    def mean_ap(distance):
-        q, g = np.zeros(len(query_people), int), np.ones(len(gallery_people), int)
-        return evaluate_ranking(-distance, query_people + 1, gallery_people + 1, q, g).mean_ap
-
-    assert mean_ap(k_reciprocal_rerank(qg, qq, gg, 12, 4)) > mean_ap(qg) + 0.03
-
-
 def test_lambda_one_keeps_the_scaled_distance_and_zero_the_jaccard_distance():
-    qg, qq, gg, _, _ = clustered_distances(2)
+    qg, qq, gg = clustered_distances(2)
     largest = np.maximum(qg.max(axis=1), qq.max(axis=0))
     only_distance = k_reciprocal_rerank(qg, qq, gg, lambda_value=1)
     np.testing.assert_allclose(only_distance, qg / largest[:, None], rtol=1e-6)
@@ -132,15 +114,8 @@ def test_lambda_one_keeps_the_scaled_distance_and_zero_the_jaccard_distance():
     assert jaccard.min() >= 0 and jaccard.max() <= 1
 
 
-def test_order_of_the_gallery_does_not_matter():
-    qg, qq, gg, _, _ = clustered_distances(3)
-    order = np.random.default_rng(0).permutation(qg.shape[1])
-    result = k_reciprocal_rerank(qg[:, order], qq, gg[order][:, order])
-    np.testing.assert_allclose(result, k_reciprocal_rerank(qg, qq, gg)[:, order], atol=1e-6)
-
-
 def test_fewer_images_than_neighbours_takes_them_all():
-    qg, qq, gg, _, _ = clustered_distances(4, 3, 5)
+    qg, qq, gg = clustered_distances(4, 3, 5)
     result = k_reciprocal_rerank(qg, qq, gg, k1=500, k2=300)
     np.testing.assert_allclose(result, rerank_by_definition(qg, qq, gg, 7, 8), atol=1e-5)
     one = k_reciprocal_rerank([[0.5]], [[0.0]], [[0.0]])
@@ -152,26 +127,8 @@ def test_identical_images_do_not_divide_by_zero():
     np.testing.assert_allclose(result, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_tensor_in_tensor_out(dtype):
-    parts = [torch.from_numpy(part).to(dtype) for part in clustered_distances(5)[:3]]
-    result = k_reciprocal_rerank(*parts)
-    assert isinstance(result, torch.Tensor) and result.dtype == dtype
-    expected = k_reciprocal_rerank(*[part.float().numpy() for part in parts])
-    assert expected.dtype == np.float32
-    torch.testing.assert_close(result.float(), torch.from_numpy(expected).to(dtype).float())
-
-
-def test_does_not_change_its_input():
-    parts = clustered_distances(6)[:3]
-    copies = [part.copy() for part in parts]
-    k_reciprocal_rerank(*parts, squared=True)
-    for part, copy in zip(parts, copies, strict=True):
-        np.testing.assert_array_equal(part, copy)
-
-
 def test_rounding_below_zero_counts_as_zero():
-    qg, qq, gg, _, _ = clustered_distances(7)
+    qg, qq, gg = clustered_distances(7)
     expected = k_reciprocal_rerank(qg, qq, gg)
     for below in (1e-7, 9e-6 * gg.max()):
         slightly = gg - below * np.eye(len(gg), dtype=np.float32)
@@ -181,7 +138,7 @@ def test_rounding_below_zero_counts_as_zero():
 
 
 def test_defaults_are_those_of_the_public_codes():
-    qg, qq, gg, _, _ = clustered_distances(8)
+    qg, qq, gg = clustered_distances(8)
     d = np.block([[qq, qg], [qg.T, gg]])
     expected = k_reciprocal_rerank(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False)
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), expected)
@@ -197,22 +154,22 @@ def test_defaults_are_those_of_the_public_codes():
         (dict(gallery_gallery=np.zeros((2, 2))), r"gallery_gallery must have shape \(3, 3\)"),
         (dict(gallery_gallery=np.zeros((3, 4))), r"gallery_gallery must have shape \(3, 3\)"),
         (dict(query_gallery=np.zeros(3)), "query_gallery must have two axes"),
-        (dict(query_gallery=np.zeros((2, 0))), "^query_gallery is empty: 2 queries and 0 gallery"),
-        (dict(query_gallery=np.zeros((0, 3))), "^query_gallery is empty: 0 queries and 3 gallery"),
-        (dict(query_gallery=np.full((2, 3), np.nan)), "^query_gallery has NaN at row 0, column 0"),
-        (dict(query_query=np.full((2, 2), np.inf)), "^query_query has an infinite value"),
-        (dict(gallery_gallery=np.full((3, 3), np.nan)), "^gallery_gallery has NaN"),
+        (dict(query_gallery=np.zeros((2, 0))), r"^query_gallery is empty: .*\(2, 0\)"),
+        (dict(query_gallery=np.zeros((0, 3))), r"^query_gallery is empty: .*\(0, 3\)"),
+        (dict(query_gallery=np.full((2, 3), np.nan)), "^query_gallery is nan at row 0, column 0"),
+        (dict(query_query=np.full((2, 2), np.inf)), "^query_query is inf at .*finite"),
+        (dict(gallery_gallery=np.full((3, 3), np.nan)), "^gallery_gallery is nan"),
         (
             dict(gallery_gallery=-np.eye(3)),
             r"^gallery_gallery is negative \(-1\) at row 0, column 0;",
         ),
         (
             dict(query_query=np.array([[0, 1e39], [0, 0]])),
-            r"^query_query is 1e\+39 at row 0, column 1; .* must stay below 3.4e\+38",
+            r"^query_query must stay below 3.4e\+38.*got 1e\+39$",
         ),
         (
             dict(query_query=np.array([[0, 0], [1e20, 0]]), squared=True),
-            r"^query_query is 1e\+20 at row 1, column 0; .* must stay below 1.84e\+19",
+            r"^query_query must stay below 1.84e\+19.*got 1e\+20$",
         ),
         (dict(k1=0), "k1 must be"),
         (dict(k1=2.5), "k1 must be"),
@@ -242,7 +199,7 @@ class TestStreaming:
         rng = np.random.default_rng(3)
         d, q = rng.random((50, 50), dtype=np.float32), 11
         d[q:, :q] = d[:q, q:].T  # what the three matrices say; queries and gallery need no symmetry
-        monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 230)
+        monkeypatch.setattr(reranking, "_BLOCK_ENTRIES", 230)
         asked = []
 
         def rows(start, stop):
@@ -265,20 +222,12 @@ class TestStreaming:
             expected = (1 - unit[4:9] @ unit.T) / 2
         np.testing.assert_allclose(rows, expected, atol=2e-3 if kind == "euclidean" else 1e-6)
 
-    def test_ranks_people_first(self):
-        rng = np.random.default_rng(1)
-        people = np.arange(60) % 6
-        vectors = rng.normal(size=(6, 16))[people] + 0.5 * rng.normal(size=(60, 16))
-        result = rerank_streaming(vector_distances(vectors), 12, 48, 8, 3)
-        best = people[12:][result.argmin(axis=1)]
-        np.testing.assert_array_equal(best, people[:12])
-
     @pytest.mark.parametrize(
         ("block", "message"),
         [
             (np.zeros((3, 4)), r"rows 0 to 1 must have shape \(2, 5\), got \(3, 4\)"),
-            (np.full((2, 5), np.nan), "rows 0 to 1 has NaN"),
-            (np.full((2, 5), np.inf), "rows 0 to 1 has an infinite value"),
+            (np.full((2, 5), np.nan), "rows 0 to 1 is nan"),
+            (np.full((2, 5), np.inf), "rows 0 to 1 is inf"),
             (np.full((2, 5), -1.0), "rows 0 to 1 is negative"),
         ],
     )
@@ -299,11 +248,11 @@ class TestStreaming:
             return np.full((stop - start, 5), 1e20)
 
         assert rerank_streaming(rows, 2, 3).shape == (2, 3)
-        with pytest.raises(ValueError, match=r"^the block of rows 0 to 1 is 1e\+20 at row 0, col"):
+        with pytest.raises(ValueError, match="^the block of rows 0 to 1 must stay below"):
             rerank_streaming(rows, 2, 3, squared=True)
 
     def test_the_bar_counts_rows_and_is_silent_unless_asked_for(self, monkeypatch, capsys):
-        monkeypatch.setattr(_distance_rows, "_BLOCK_ENTRIES", 100)
+        monkeypatch.setattr(reranking, "_BLOCK_ENTRIES", 100)
         rows = vector_distances(np.random.default_rng(0).normal(size=(30, 6)))
         rerank_streaming(rows, 7, 23)
         assert capsys.readouterr().err == ""
@@ -342,7 +291,7 @@ class TestStreaming:
     def test_vectors_are_checked(self):
         with pytest.raises(ValueError, match="kind must be"):
             vector_distances(np.ones((2, 3)), "hamming")
-        with pytest.raises(ValueError, match="^vectors has an infinite value at row 1, column 0"):
+        with pytest.raises(ValueError, match="^vectors is inf at row 1, column 0"):
             vector_distances(np.array([[1.0, 0], [np.inf, 0]]))
         with pytest.raises(ValueError, match="vector 1 has length 0"):
             vector_distances(np.array([[1.0, 0], [0, 0]]))
@@ -352,5 +301,33 @@ class TestStreaming:
     def test_rows_that_are_not_there_are_named(self, kind, bounds):
         rows = vector_distances(np.eye(9), kind)
         assert rows(3, 3).shape == (0, 9)
-        with pytest.raises(IndexError, match=f"rows {bounds[0]} to {bounds[1] - 1} were asked"):
+        with pytest.raises(IndexError, match=f"9 rows, .* of {bounds[0]} to {bounds[1] - 1}"):
             rows(*bounds)
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    power=st.integers(-20, 20),
+    squared=st.booleans(),
+    entries=st.integers(1, 60),
+)
+def test_neither_the_unit_nor_the_blocks_matter(seed, power, squared, entries):
+    """Exactly for powers of two, ties and all."""
+    rng = np.random.default_rng(seed)
+    q, g, k1, k2 = rng.integers(1, [6, 16, 9, 9])
+    d = rng.integers(0, 6, (q + g, q + g)).astype(np.float32)
+    d[q:, :q] = d[:q, q:].T
+
+    def rerank(d):
+        return k_reciprocal_rerank(d[:q, q:], d[:q, :q], d[q:, q:], k1, k2, squared=squared)
+
+    whole = rerank(d)
+    np.testing.assert_array_equal(rerank(d * np.float32(2.0**power)), whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reranking, "_BLOCK_ENTRIES", entries)
+        patch.setattr(reranking, "_CACHED_ENTRIES", max(1, entries // 3))
+        rows = lambda start, stop: d[:, start:stop].T  # noqa: E731
+        streamed = rerank_streaming(rows, q, g, k1, k2, squared=squared)
+        np.testing.assert_array_equal(rerank(d), whole)
+    np.testing.assert_array_equal(streamed, whole)

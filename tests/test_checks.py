@@ -1,0 +1,122 @@
+"""What evaluation, re-ranking and the temporal functions take, refuse, and give back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from qaconv_lib.beyond.tfusion import tfusion
+from qaconv_lib.evaluation import evaluate_ranking
+from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.temporal import tlift
+
+RNG = np.random.default_rng(0)
+VALUES = np.round(RNG.random((5, 12)), 2)
+CAMERAS, SECONDS = [RNG.integers(0, 3, n) for n in (5, 12)], [RNG.random(n) * 99 for n in (5, 12)]
+TIMED = CAMERAS[0], SECONDS[0], CAMERAS[1], SECONDS[1]
+ZEROS = [np.zeros((n, n)) for n in (5, 12)]
+KINDS = {
+    "array": lambda values: values,
+    "float32": lambda values: values.astype(np.float32),
+    "float16": lambda values: values.astype(np.float16),
+    "longdouble": lambda values: values.astype(np.longdouble),
+    "swapped": lambda values: values.astype(values.dtype.newbyteorder()),
+    "strided": lambda values: np.asfortranarray(np.repeat(values, 2, axis=1))[:, ::2],
+    "tensor": lambda values: torch.from_numpy(values.copy()).requires_grad_(),
+    "half": lambda values: torch.from_numpy(values).half(),
+    "bfloat16": lambda values: torch.from_numpy(values).bfloat16(),
+    "list": lambda values: values.tolist(),
+    "frame": lambda values: pd.DataFrame(values),
+}
+COLUMNS = {
+    "tensor": torch.from_numpy,
+    "list": lambda values: values.tolist(),
+    "tensors": lambda values: list(torch.from_numpy(values)),
+    "series": lambda values: pd.Series(values, index=values[::-1]),
+    "nullable": lambda values: pd.Series(values).convert_dtypes(),
+    "narrow": lambda values: values.astype(np.uint8 if values.dtype.kind == "i" else np.float32),
+}
+
+
+def rerank(similarity):
+    return k_reciprocal_rerank(similarity, *ZEROS, 4, 2)
+
+
+@pytest.mark.parametrize("function", [tlift, tfusion, rerank])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_back_is_of_the_kind_given(function, kind):
+    timed = () if function is rerank else TIMED
+    given = KINDS[kind](VALUES)
+    copy = VALUES.copy()
+    result = function(given, *timed)
+    np.testing.assert_array_equal(VALUES, copy)
+    plain = given.detach().double().numpy() if isinstance(given, torch.Tensor) else given
+    expected = function(np.asarray(plain, dtype=float), *timed)
+    if isinstance(given, torch.Tensor):
+        assert isinstance(result, torch.Tensor) and not result.requires_grad
+        assert result.dtype == given.dtype
+        result = result.double().numpy()
+    else:
+        assert isinstance(result, np.ndarray) and result.dtype == np.asarray(given).dtype
+    coarse = 1e-2 if kind in ("float16", "half", "bfloat16") else 1e-5
+    np.testing.assert_allclose(result.astype(float), expected, rtol=coarse, atol=coarse)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *COLUMNS])
+def test_any_kind_of_input_gives_the_same_scores(kind):
+    values = np.floor(VALUES * 99)  # whole numbers below 256 survive bfloat16
+    labels = [RNG.integers(1, 4, n) for n in (5, 12)] + CAMERAS
+    expected = evaluate_ranking(values, *labels)
+    column = COLUMNS.get(kind, lambda values: values)
+    scores = evaluate_ranking(KINDS.get(kind, lambda values: values)(values), *map(column, labels))
+    pd.testing.assert_frame_equal(scores.per_query, expected.per_query)
+    np.testing.assert_array_equal(scores.cmc, expected.cmc)
+    seconds = [np.floor(times) for times in SECONDS]
+    given = [column(part) for pair in zip(CAMERAS, seconds, strict=True) for part in pair]
+    plain = [part for pair in zip(CAMERAS, seconds, strict=True) for part in pair]
+    np.testing.assert_array_equal(tlift(VALUES, *given), tlift(VALUES, *plain))
+
+
+def test_integers_become_floating_point():
+    whole = np.ones((5, 12), dtype=int)
+    assert tlift(whole, *TIMED).dtype == np.float64
+    assert tlift(torch.from_numpy(whole), *TIMED).dtype == torch.get_default_dtype()
+
+
+GOOD = dict(
+    similarity=[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]],
+    query_cameras=[0, 0],
+    query_seconds=[0.0, 1.0],
+    gallery_cameras=[1, 1, 1],
+    gallery_seconds=[0, 1, 2],
+)
+BAD = [
+    (dict(similarity=[[0, 0, 0], [0, 0, -0.5]]), ValueError, "similarity must be .* got -0.5"),
+    (dict(similarity=np.full((2, 3), np.nan)), ValueError, "similarity is nan at row 0, column 0"),
+    (dict(similarity=np.full((2, 3), np.inf)), ValueError, "similarity is inf .* finite"),
+    (dict(similarity=[0.1, 0.2]), ValueError, "similarity must have two axes"),
+    (dict(query_seconds=[0, np.nan]), ValueError, "query_seconds has nan at entry 1; every image"),
+    (dict(gallery_seconds=[0, np.inf, 1]), ValueError, "gallery_seconds has inf at entry 1"),
+    (dict(gallery_seconds=["a", "b", "c"]), TypeError, "gallery_seconds must be numbers"),
+    (
+        dict(query_seconds=pd.Series([0, None], dtype="Float64")),
+        ValueError,
+        "query_seconds has nan",
+    ),
+    (dict(query_seconds=[0, pd.Timestamp(0)]), TypeError, "query_seconds must be numbers .*Timest"),
+    (dict(similarity=[[1, 2, 3], [1]]), ValueError, "similarity must be an array"),
+    (dict(similarity=np.ma.masked_equal([[0, 1, 1]] * 2, 0)), ValueError, "similarity has masked"),
+    (dict(gallery_cameras=[0.5, 1, 1]), TypeError, "gallery_cameras must be integers"),
+    (dict(query_cameras=[1] * 7), ValueError, r"query_cameras must have shape \(2,\).*got \(7,\)"),
+    (dict(query_seconds=[1] * 7), ValueError, r"query_seconds must have shape \(2,\)"),
+    (dict(gallery_cameras=[1] * 7), ValueError, r"gallery_cameras must have shape \(3,\)"),
+    (dict(gallery_seconds=[1] * 7), ValueError, r"gallery_seconds must have shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize("function", [tlift, tfusion])
+@pytest.mark.parametrize(("changes", "error", "message"), BAD)
+def test_bad_input_is_named(function, changes, error, message):
+    function(**GOOD)
+    with pytest.raises(error, match=message):
+        function(**{**GOOD, **changes})

@@ -1,0 +1,245 @@
+"""TFusion, and transition times with labels, against their definitions, spelled out in loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qaconv_lib.beyond.tfusion import TransitionTimes, labelled_transitions, tfusion
+
+GOOD = dict(
+    similarity=[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]],
+    query_cameras=[0, 0],
+    query_seconds=[0.0, 1.0],
+    gallery_cameras=[1, 1, 1],
+    gallery_seconds=[0, 1, 2],
+)
+
+
+def random_scene(seed, num_query=14, num_gallery=40, levels=50, length=900):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.integers(0, levels, (num_query, num_gallery)) / (levels - 1),
+        rng.integers(0, 3, num_query),
+        rng.integers(0, length, num_query).astype(float),
+        rng.integers(0, 3, num_gallery),
+        rng.integers(0, length, num_gallery).astype(float),
+    )
+
+
+def tfusion_by_definition(scene, sessions, ep, en, num_matches, num_random, window, floor, seed):
+    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
+    query_sess, gallery_sess = sessions
+    num_query, num_gallery = similarity.shape
+    drawn = np.random.default_rng(seed).integers(num_gallery, size=(num_query, num_random))
+    examples = {"same": [], "random": [], "different": []}
+    for q in range(num_query):
+        top = sorted(range(num_gallery), key=lambda g, q=q: (-similarity[q, g], g))[:num_matches]
+        chosen = {
+            "same": top,
+            "random": drawn[q],
+            "different": [g for g in drawn[q] if g not in top],
+        }
+        for kind, images in chosen.items():
+            for g in images:
+                if query_sess[q] == gallery_sess[g]:
+                    seconds = gallery_secs[g] - query_secs[q]
+                    examples[kind].append((query_cams[q], gallery_cams[g], seconds))
+
+    def probability(kind, first, second, seconds):
+        total = sum(a == first for a, _, _ in examples[kind])
+        count = sum(
+            a == first and b == second and seconds - window <= t <= seconds + window
+            for a, b, t in examples[kind]
+        )
+        return count / total if total else 0
+
+    fused = np.zeros(similarity.shape)
+    for q in range(num_query):
+        for g in range(num_gallery):
+            key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
+            value = (1 - ep) * probability("same", *key) - en * probability("different", *key)
+            value *= (similarity[q, g] + ep / (1 - ep - en)) / max(
+                probability("random", *key), floor
+            )
+            possible = value > 0 and query_sess[q] == gallery_sess[g]
+            fused[q, g] = value if possible else similarity[q, g] - 1
+    return fused
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("sessions", [False, True])
+@pytest.mark.parametrize(("ep", "en"), [(0.25, 0.25), (0.0, 0.5), (0.5, 0.0), (0, 0)])
+def test_tfusion_equals_the_definition(seed, sessions, ep, en):
+    scene = random_scene(seed)
+    rng = np.random.default_rng(seed)
+    given_sessions = {}
+    labels = np.zeros(14, int), np.zeros(40, int)
+    if sessions:
+        labels = rng.integers(0, 2, 14), rng.integers(0, 2, 40)
+        given_sessions = dict(query_sessions=labels[0], gallery_sessions=labels[1])
+    options = dict(num_matches=5, num_random=8, window=60.0, floor=0.01, seed=seed)
+    result = tfusion(*scene, **given_sessions, error_positive=ep, error_negative=en, **options)
+    expected = tfusion_by_definition(scene, labels, ep, en, **options)
+    assert (expected > 0).any() and (expected < 0).any()
+    np.testing.assert_allclose(result, expected, atol=1e-12)
+
+
+def labelled_by_definition(scene, sessions, labelled, window, floor):
+    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
+    pairs = [
+        (a[1], b[1], b[2] - a[2], a[0] == b[0])
+        for i, a in enumerate(labelled)
+        for j, b in enumerate(labelled)
+        if i != j and a[3] == b[3]
+    ]
+
+    def probability(first, second, seconds, examples):
+        starts = [e for e in examples if e[0] == first]
+        near = [e for e in starts if e[1] == second and abs(e[2] - seconds) <= window]
+        return len(near) / len(starts) if starts else 0
+
+    fused = similarity - 1
+    for q, g in np.ndindex(similarity.shape):
+        key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
+        matched = probability(*key, [e for e in pairs if e[3]])
+        value = similarity[q, g] * matched / max(probability(*key, pairs), floor)
+        if value > 0 and sessions[0][q] == sessions[1][g]:
+            fused[q, g] = value
+    return fused
+
+
+@pytest.mark.parametrize("with_sessions", [False, True])
+def test_labelled_transitions_equal_the_definition(with_sessions):
+    scene, rng = random_scene(4), np.random.default_rng(4)
+    cameras = np.unique(np.concatenate([scene[1], scene[3]]))
+    people, seconds = rng.integers(1, 6, 30), rng.uniform(0, 1000, 30)
+    labelled_cameras = rng.choice(cameras, 30)
+    sessions = [rng.integers(0, 2 if with_sessions else 1, n) for n in (14, 40, 30)]
+    given = dict(zip(("query_sessions", "gallery_sessions", "sessions"), sessions, strict=True))
+    found = labelled_transitions(
+        *scene,
+        identities=people,
+        cameras=labelled_cameras,
+        seconds=seconds,
+        window=90.0,
+        floor=0.05,
+        **(given if with_sessions else {}),
+    )
+    labelled = list(zip(people, labelled_cameras, seconds, sessions[2], strict=True))
+    expected = labelled_by_definition(scene, sessions, labelled, 90.0, 0.05)
+    assert (expected > 0).any() and (expected < 0).any()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_tfusion_can_leave_out_the_querys_own_camera():
+    scene = random_scene(5)
+    kept = tfusion(*scene, floor=0.01)
+    left_out = tfusion(*scene, floor=0.01, same_camera="suppress")
+    own = scene[1][:, None] == scene[3]
+    np.testing.assert_array_equal(left_out[~own], kept[~own])
+    np.testing.assert_array_equal(left_out[own], scene[0][own] - 1)
+    with pytest.raises(ValueError, match="same_camera"):
+        tfusion(*scene, same_camera="drop")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"identities": [1, 2]}, "no person has two"),
+        ({"seconds": [1.0]}, "^seconds must have shape"),
+        ({"seconds": [1.0, np.nan]}, "^seconds has nan at entry 1"),
+        ({"window": 0.0}, "window"),
+        ({"sessions": [0, 0]}, "for query, gallery and labelled"),
+        (
+            {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], "sessions": [0]},
+            r"^sessions must have shape \(2,\)",
+        ),
+        ({"cameras": [0]}, r"^cameras must have shape \(2,\)"),
+        ({"identities": [[1], [1]]}, "^identities must have shape"),
+        ({"floor": 0.0}, "^floor must be above 0"),
+        ({"same_camera": "skip"}, "^same_camera must be 'keep' or 'suppress', got 'skip'"),
+    ],
+)
+def test_labelled_transitions_refuse_bad_labels(more, message):
+    labels = {"identities": [1, 1], "cameras": [0, 1], "seconds": [0.0, 5.0], **more}
+    with pytest.raises(ValueError, match=message):
+        labelled_transitions(**GOOD, **labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(error_positive=0.5, error_negative=0.5), "sum to less than 1"),
+        (dict(error_positive=-0.1), "must be from 0"),
+        (dict(num_matches=0), "num_matches must be"),
+        (dict(num_random=0), "num_random must be"),
+        (dict(window=0), "window must be above 0"),
+        (dict(floor=0), "floor must be above 0"),
+        (dict(query_sessions=[0, 0]), "give both query_sessions and gallery_sessions"),
+    ],
+)
+def test_tfusion_refuses_parameters_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        tfusion(**GOOD, **options)
+
+
+def test_more_than_a_probability_is_refused():
+    too_much = {**GOOD, "similarity": np.full((2, 3), 1.5)}
+    labels = {"identities": [1, 1], "cameras": [0, 1], "seconds": [0.0, 5.0]}
+    with pytest.raises(ValueError, match="^similarity must be from 0 to 1, got 1.5"):
+        tfusion(**too_much)
+    with pytest.raises(ValueError, match="^similarity must be from 0 to 1, got 1.5"):
+        labelled_transitions(**too_much, **labels)
+
+
+def test_sessions_of_another_length_are_named():
+    for name, length in (("query_sessions", 2), ("gallery_sessions", 3)):
+        sessions = {"query_sessions": [0, 0], "gallery_sessions": [0, 0, 0], name: [0]}
+        with pytest.raises(ValueError, match=rf"^{name} must have shape \({length},\)"):
+            tfusion(**GOOD, **sessions)
+
+
+def test_defaults_of_tfusion_are_those_of_the_authors():
+    scene = random_scene(12, num_query=20, num_gallery=60)
+    released = dict(error_positive=0.25, error_negative=0.25, num_matches=11, num_random=100)
+    ours = dict(window=30.0, floor=2e-5, same_camera="keep", seed=0)
+    np.testing.assert_array_equal(tfusion(*scene), tfusion(*scene, **released, **ours))
+
+
+def test_defaults_of_labelled_transitions():
+    rng = np.random.default_rng(13)
+    scene = random_scene(13, length=80)
+    people, cameras = rng.integers(1, 9, 80), rng.integers(0, 3, 80)
+    labels = dict(identities=people, cameras=cameras, seconds=rng.integers(0, 80, 80))
+    expected = labelled_transitions(*scene, **labels, window=30.0, floor=2e-3, same_camera="keep")
+    np.testing.assert_array_equal(labelled_transitions(*scene, **labels), expected)
+
+
+def test_a_window_includes_its_ends():
+    cameras, seconds = np.zeros(4, int), np.array([10.0, 20.0, 30.0, 50.0])
+    times = TransitionTimes(cameras, cameras, seconds, window=10.0)
+    asked = np.array([20.0, 40.0, 60.1, 0.0])
+    np.testing.assert_array_equal(times.probability(0, 0, asked), [3 / 4, 2 / 4, 0, 1 / 4])
+    np.testing.assert_array_equal(times.probability(0, 1, asked), np.zeros(4))
+    np.testing.assert_array_equal(times.probability(1, 0, asked), np.zeros(4))
+
+
+def test_an_empty_gallery_gives_an_empty_result():
+    assert tfusion(np.zeros((2, 0)), [0, 1], [0, 1], [], []).shape == (2, 0)
+
+
+@pytest.mark.parametrize("same_camera", ["keep", "suppress"])
+def test_clocks_and_numbers_of_cameras_do_not_matter(same_camera):
+    """A camera's clock may be off, if it is for queries and gallery alike."""
+    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene = random_scene(3)
+    offsets, names = np.array([0, 700.0, -2100]), np.array([5, -2, 99])
+    moved = (
+        similarity,
+        names[query_cams],
+        query_secs + offsets[query_cams],
+        names[gallery_cams],
+        gallery_secs + offsets[gallery_cams],
+    )
+    options = dict(same_camera=same_camera, num_matches=2, num_random=5, floor=0.01)
+    np.testing.assert_allclose(tfusion(*moved, **options), tfusion(*scene, **options), rtol=1e-12)
