@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import plain_pairs as plain
 import pytest
 import torch
 
@@ -15,7 +16,6 @@ from qaconv_lib.beyond.graph_sampling import (
     nearest_classes,
 )
 from qaconv_lib.config import get_profile
-from qaconv_lib.experiments import plain
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.training import Trainer
 
