@@ -12,6 +12,7 @@ import functools
 import inspect
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -269,3 +270,18 @@ def data_parallel(module: nn.Module) -> nn.Module:
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
     return DistributedDataParallel(module, **options)
+
+
+def peak_megabytes(device: str) -> int | None:
+    """Most memory this process has held so far, in MB: on a GPU, or with its libraries on the CPU.
+
+    None where the system does not tell.
+    """
+    if not device.startswith("cpu"):
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

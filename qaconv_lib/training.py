@@ -33,13 +33,13 @@ from qaconv_lib._processes import (
     add_up,
     data_parallel,
     naming_lost_processes,
+    peak_megabytes,
     process_count,
     process_rank,
     share,
 )
 from qaconv_lib.beyond.distillation import Distillation, make_distillation
 from qaconv_lib.beyond.graph_sampling import class_similarities, make_sampler
-from qaconv_lib.experiments.measure import peak_megabytes
 from qaconv_lib.losses import MatchingLoss, compares_maps
 from qaconv_lib.models import (
     ReidModel,

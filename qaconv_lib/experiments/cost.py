@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from qaconv_lib._processes import peak_megabytes
 from qaconv_lib.config import get_profile
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments.measure import peak_megabytes
 from qaconv_lib.experiments.records import provenance, write_record
 from qaconv_lib.experiments.runs import Run, times
 from qaconv_lib.losses import LOSSES, ClassMemoryLoss, QAConvLoss

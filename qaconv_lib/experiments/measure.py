@@ -111,20 +111,3 @@ def largest_gap(mine: Any, theirs: Any) -> float:
 def rounded(value: float | None) -> float | None:
     """Three digits; None stays None."""
     return None if value is None else float(f"{value:.3g}")
-
-
-def peak_megabytes(device: str) -> int | None:
-    """Most memory this process has held so far, in MB: on a GPU, or with its libraries on the CPU.
-
-    None where the system does not tell.
-    """
-    if not device.startswith("cpu"):
-        import torch
-
-        return round(torch.cuda.max_memory_allocated(device) / 1e6)
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
