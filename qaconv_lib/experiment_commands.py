@@ -8,8 +8,6 @@ import sys
 from qaconv_lib.data_commands import add_skip_option
 
 Subparsers = argparse._SubParsersAction
-
-
 _MEANS = {
     "accumulate": (int, "micro-batches that a batch is taken in; BN sees each by itself"),
     "precision": (str, "float32, bfloat16, or on a GPU float16"),
@@ -29,9 +27,10 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _profile(options: argparse.Namespace) -> str:
-    from qaconv_lib.experiments.profiles import profile_with
+    from qaconv_lib.experiments.profiles import get_profile, profile_with
 
-    return profile_with(options.profile, **{name: getattr(options, name) for name in _MEANS})
+    given = {name: getattr(options, name) for name in _MEANS}
+    return get_profile(profile_with(options.profile, **given)).name
 
 
 def add_run(subparsers: Subparsers) -> None:
@@ -42,75 +41,61 @@ def add_run(subparsers: Subparsers) -> None:
         description="Run what an experiment still lacks: train, test, write records. What has a "
         "record is not run again; a run that was interrupted goes on after its last epoch.",
     )
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="an experiment (without it: list them)"
-    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="an experiment (without it: list them)")
     _add_profile(parser)
-    parser.add_argument("--seeds", type=int, default=None, help="how many (default: see the list)")
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default: 1)")
+    add("--seeds", type=int, default=None, help="how many (default: see the list)")
+    add("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+    add("--jobs", type=int, default=1, help="processes side by side (default: 1)")
     add_skip_option(parser)
-    parser.add_argument(
-        "--predict-memory",
-        action="store_true",
-        help="say how much memory a step of each run will take, and run nothing",
-    )
+    about = "say how much memory a step of each run will take, and run nothing"
+    add("--predict-memory", action="store_true", help=about)
     parser.set_defaults(run=run_run)
 
 
 def run_run(options: argparse.Namespace) -> None:
     """Run an experiment and report on stderr."""
     from qaconv_lib._checks import ShortOfMemoryError
+    from qaconv_lib.experiments.profiles import get_profile
     from qaconv_lib.experiments.suite import EXPERIMENTS, list_trials, run_experiment
 
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    profile = _profile(options)
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
             print(f"{name:16}{experiment.title} ({experiment.seeds} seeds)")
         print(f"{'correspondence':16}Matches held against part maps (1 seed)")
         print(f"{'cost':16}Time and memory of each step")
-        return
-    if options.name == "correspondence":
+    elif options.name == "correspondence":
         from qaconv_lib.experiments.correspondence_records import run_correspondence
 
-        found = run_correspondence(_profile(options), options.device, report=_on_stderr)
+        found = run_correspondence(profile, options.device, report=report)
         print(f"{options.name}: {len(found)} records; chapter 11 shows them")
-        return
-    if options.name == "cost":
+    elif options.name == "cost":
         from qaconv_lib.experiments.cost import cost_record
 
-        for row in cost_record(_profile(options), options.device)["steps"]:
+        for row in cost_record(profile, options.device)["steps"]:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
-        return
-    if options.predict_memory:
-        from qaconv_lib.experiments.profiles import get_profile
+    elif options.predict_memory:
+        from qaconv_lib.experiments.step_memory import memory_table
         from qaconv_lib.experiments.variants import check_variants
-        from qaconv_lib.training_commands import memory_table
 
-        check_variants(options.name, get_profile(_profile(options)))
-        trials = list_trials(options.name, _profile(options), seeds=1)
+        check_variants(options.name, get_profile(profile))
+        trials = list_trials(options.name, profile, seeds=1)
         for run in {trial.run.name: trial.run for trial in trials}.values():
             print(memory_table(run, options.device))
-        return
-    try:
-        records = run_experiment(
-            options.name,
-            profile=_profile(options),
-            seeds=options.seeds,
-            device=options.device,
-            jobs=options.jobs,
-            skip_unreadable=options.skip_unreadable,
-            report=_on_stderr,
-        )
-    except ShortOfMemoryError as error:
-        raise ShortOfMemoryError(
-            f"{error}; of these settings `run` takes --accumulate, --precision and --workers, and "
-            "--jobs says how many runs share the memory"
-        ) from error
-    print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
-
-
-def _on_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    else:
+        how = {key: getattr(options, key) for key in ("seeds", "device", "jobs", "skip_unreadable")}
+        try:
+            records = run_experiment(options.name, profile=profile, report=report, **how)
+        except ShortOfMemoryError as error:
+            raise ShortOfMemoryError(
+                f"{error}; of these settings `run` takes --accumulate, --precision and --workers, "
+                "and --jobs says how many runs share the memory"
+            ) from error
+        print(f"{options.name}: {len(records)} records; `python -m qaconv_lib tables` prints them")
 
 
 def add_tables(subparsers: Subparsers) -> None:
@@ -120,22 +105,17 @@ def add_tables(subparsers: Subparsers) -> None:
         help="print the tables from the records",
         description="Print tables from the records, as Markdown.",
     )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="headline, within, or an experiment (default: all that have records)",
-    )
+    about = "headline, within, or an experiment (default: all that have records)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=about)
     _add_profile(parser)
     parser.set_defaults(run=run_tables)
 
 
 def run_tables(options: argparse.Namespace) -> None:
     """Print the tables."""
-    from qaconv_lib.experiments.profiles import get_profile
     from qaconv_lib.experiments.tables import all_tables
 
-    print(all_tables(get_profile(_profile(options)).name, options.names))
+    print(all_tables(_profile(options), options.names))
 
 
 def add_claims(subparsers: Subparsers) -> None:
@@ -152,9 +132,8 @@ def add_claims(subparsers: Subparsers) -> None:
 def run_claims(options: argparse.Namespace) -> None:
     """Print the ledger."""
     from qaconv_lib.experiments.claims import ledger
-    from qaconv_lib.experiments.profiles import get_profile
 
-    print(ledger(get_profile(_profile(options)).name))
+    print(ledger(_profile(options)))
 
 
 def add_bench(subparsers: Subparsers) -> None:

@@ -20,22 +20,13 @@ def add_train(subparsers: Subparsers) -> None:
         "train", help="train a model on a dataset", description="Train a model on a dataset."
     )
     _add_run_options(parser)
-    parser.add_argument(
-        "--run-folder",
-        type=Path,
-        default=None,
-        help="keep the state after each epoch here, and go on from it if there is one",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write a log for TensorBoard there, too"
-    )
-    parser.add_argument(
-        "--predict-memory",
-        action="store_true",
-        help="say how much memory a step will take, and do not train",
-    )
+    about = "keep the state after each epoch here, and go on from it if there is one"
+    parser.add_argument("--run-folder", type=Path, default=None, help=about)
+    about = "write a log for TensorBoard there, too"
+    parser.add_argument("--tensorboard", action="store_true", help=about)
+    about = "say how much memory a step will take, and do not train"
+    parser.add_argument("--predict-memory", action="store_true", help=about)
     _add_settings(parser)
-    add_skip_option(parser)
     parser.set_defaults(run=run_train)
 
 
@@ -46,6 +37,8 @@ def run_train(options: argparse.Namespace) -> None:
 
     run = _run(options)
     if options.predict_memory:
+        from qaconv_lib.experiments.step_memory import memory_table
+
         if process_rank() == 0:
             print(memory_table(run, options.device))
         return
@@ -78,7 +71,6 @@ def add_evaluate(subparsers: Subparsers) -> None:
     _add_run_options(parser)
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="datasets to test on")
     _add_settings(parser)
-    add_skip_option(parser)
     parser.set_defaults(run=run_evaluate)
 
 
@@ -89,17 +81,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from qaconv_lib.experiments.runs import pair_similarities
     from qaconv_lib.experiments.suite import Trial, evaluate_trial
 
-    run = _run(options)
+    run, device, skip = _run(options), options.device, options.skip_unreadable
     for target in options.targets:
         if process_rank():  # of several processes, the others help with the similarities only
-            dataset = load_test(target, options.skip_unreadable)
-            pair_similarities(run, dataset, device=options.device)
+            pair_similarities(run, load_test(target, skip), device=device)
             continue
-        record = evaluate_trial(
-            Trial(run, target, post=True),
-            device=options.device,
-            skip_unreadable=options.skip_unreadable,
-        )
+        record = evaluate_trial(Trial(run, target, post=True), device=device, skip_unreadable=skip)
         for stage, scores in record["stages"].items():
             print(f"{target} {stage}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
@@ -120,39 +107,10 @@ def run_tune(options: argparse.Namespace) -> None:
     """Try, and print every candidate with its validation scores."""
     from qaconv_lib.experiments.search import search
 
-    found = search(
-        options.loss,
-        options.source,
-        profile=options.profile,
-        device=options.device,
-        progress=not options.quiet,
-    )
-    for record in found:
+    how = {"profile": options.profile, "device": options.device, "progress": not options.quiet}
+    for record in search(options.loss, options.source, **how):
         scores = record["scores"]
         print(f"{record['settings']}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
-
-
-def memory_table(run: Run, device: str | None) -> str:
-    """What a training step of a run will hold, in MB, one part a line."""
-    import torch
-
-    from qaconv_lib._processes import process_count
-    from qaconv_lib.experiments.step_memory import loader_bytes, predict_step_memory
-    from qaconv_lib.models import choose_device
-
-    table, config = run.table(), run.config()
-    identities = table["identity"].nunique()
-    parts = predict_step_memory(config, identities, processes=process_count())
-    parts["images kept by the loader, in main memory"] = loader_bytes(config, len(table))
-    place = choose_device(device)
-    if place.type == "cuda":
-        parts["all that this GPU has"] = torch.cuda.get_device_properties(place).total_memory
-    micro = config.batch_size // config.accumulate
-    lines = [
-        f"{run.name}: a step on {config.batch_size} images, {micro} at a time, of {config.height} "
-        f"x {config.width} pixels; {identities:,} identities; {config.precision}"
-    ]
-    return "\n".join(lines + [f"{size / 1e6:12,.1f} MB  {name}" for name, size in parts.items()])
 
 
 def _run(options: argparse.Namespace) -> Run:
@@ -170,6 +128,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings of the training (default: the profile's)")
     for name, (kind, about) in SETTING_FLAGS.items():
         group.add_argument(flag_of(name), type=kind, default=None, help=about)
+    add_skip_option(parser)
 
 
 def _add_run_options(parser: argparse.ArgumentParser, seed: bool = True) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.models import ReidModel
 
@@ -42,3 +44,28 @@ def model():
     """A small QAConv with random weights."""
     torch.manual_seed(0)
     return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()
+
+
+@pytest.fixture(scope="session")
+def few_people(tmp_path_factory):
+    """A folder with mini-market and mini-duke, cut down to 20 people to train on and 10 to find."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("mini-market", "mini-duke"):
+        data = load_dataset(name)
+        sought = data.query["identity"].unique()[:10]
+        tables = [data.train[data.train["identity"].isin(data.train["identity"].unique()[:20])]]
+        tables += [table[table["identity"].isin(sought)] for table in (data.query, data.gallery)]
+        for table in tables:
+            for path in map(Path, table["path"]):
+                link = folder / name / path.parent.name / path.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def no_records(tmp_path, monkeypatch):
+    """A data folder of its own, without records."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    return tmp_path

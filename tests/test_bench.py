@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from qaconv_lib.__main__ import main
+from qaconv_lib._processes import peak_megabytes
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
-from qaconv_lib.experiments import bench, bench_retrieval, measure, plain
+from qaconv_lib.experiments import bench, measure, plain
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, best_matches, match_gallery
@@ -102,38 +104,36 @@ SMALL = {
 
 
 class TestBench:
-    @pytest.fixture
-    def own_records(self, tmp_path, monkeypatch):
-        (tmp_path / "results").mkdir()
-        monkeypatch.setenv("QACONV_DATA", str(tmp_path))
+    @pytest.fixture(autouse=True)
+    def own_records(self, no_records, monkeypatch):
         monkeypatch.setattr(bench, "CASES", SMALL)
+        monkeypatch.setattr(bench, "SHAPE", (16, 6, 2))
 
-    def test_every_case_has_its_record(self, own_records, capsys):
+    def test_every_case_has_its_record(self, capsys):
         assert main(["bench"]) == 0
         records = {record["case"]: record for record in read_records("bench")}
         assert set(records) == set(SMALL)
         rows = {name: len(cases) for name, cases in SMALL.items()} | {"optimisations": 6}
         assert {name: len(record["rows"]) for name, record in records.items()} == rows
-        for record in records.values():
-            assert record["device"].startswith("CPU") and record["commit"]
+        shipped = Path(bench.__file__).parents[2] / "data" / "results" / "bench"
+        for name, record in records.items():
+            assert record["device"].startswith("CPU")
+            old = json.loads((shipped / f"{name}.json").read_text())
+            assert record.keys() == old.keys()
+            assert record["rows"][0].keys() == old["rows"][0].keys()
             for row in record["rows"]:
                 assert row.get("seconds", 1) > 0
                 if "plain_seconds" in row:
                     ratio = row["plain_seconds"] / row["seconds"]
                     assert row["ratio"] == pytest.approx(ratio, rel=0.02)
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == sum(rows.values())
+        assert len(capsys.readouterr().out.splitlines()) == sum(rows.values())
 
-    def test_a_case_by_name(self, own_records):
-        assert main(["bench", "tlift"]) == 0
-        assert [record["case"] for record in read_records("bench")] == ["tlift"]
-
-    def test_an_unknown_case_is_named(self, own_records, capsys):
+    def test_an_unknown_case_is_named(self, capsys):
         assert main(["bench", "tlift", "speed"]) == 2
         assert "unknown case 'speed'; known are machine, matching" in capsys.readouterr().err
         assert read_records("bench") == []
 
-    def test_forms_that_disagree_end_it(self, own_records, monkeypatch, capsys):
+    def test_forms_that_disagree_end_it(self, monkeypatch, capsys):
         monkeypatch.setattr(plain, "tlift", lambda *scene: scene[0])
         assert main(["bench", "tlift"]) == 2
         assert "TLift at 30 x 90: the two forms differ by" in capsys.readouterr().err
@@ -141,20 +141,20 @@ class TestBench:
 
 
 class TestOnTheMiniatures:
-    """The shipped model on a few queries and images of mini-duke."""
+    """The shipped model on a few queries and images."""
 
     @pytest.fixture(autouse=True)
     def few_images(self, monkeypatch):
         def few(name):
             data = load_dataset(name)
             known = data.gallery["identity"].isin(data.query["identity"][:4])
-            gallery = pd.concat([data.gallery[known], data.gallery[~known][:30]])
+            gallery = pd.concat([data.gallery[known], data.gallery[~known][:10]])
             return dataclasses.replace(data, query=data.query[:12], gallery=gallery)
 
-        monkeypatch.setattr(bench_retrieval, "load_dataset", few)
+        monkeypatch.setattr(bench, "load_dataset", few)
 
     def test_a_row_a_step(self):
-        rows = bench_retrieval.bench_test("mini-market", "mini-duke")
+        rows = bench.bench_test("mini-market", "mini-duke")
         steps = [row["step"] for row in rows]
         assert steps[:3] == ["extraction", "matching, bfloat16", "matching"]
         assert {"re-ranking", "TLift", "scores"} < set(steps)
@@ -162,33 +162,32 @@ class TestOnTheMiniatures:
         assert precision["matching, bfloat16"] == pytest.approx(precision["matching"], abs=0.02)
         assert all(0.2 < value <= 1 for value in precision.values())
 
-    def test_a_longer_shortlist_comes_closer(self, monkeypatch):
-        monkeypatch.setattr(bench_retrieval, "LENGTHS", (1, 10, 10_000))
-        for distractors in (0, 50):
-            *rows, whole = bench_retrieval.bench_shortlist("mini-market", "mini-duke", distractors)
-            kinds = ["four stripes"] * 2 + ["one average"] * 2 * (not distractors)
-            assert [row["pooling"] for row in rows] == kinds
-            for one, ten in zip(rows[::2], rows[1::2], strict=True):
-                assert (one["length"], ten["length"]) == (1, 10)  # no list longer than the gallery
-                assert ten["mean_ap"] >= one["mean_ap"] > 0
-            assert whole["length"] == whole["gallery"] and whole["queries"] == 12
-            assert whole["rank1"] > 0.2
+    @pytest.mark.parametrize("distractors", [0, 50])
+    def test_a_longer_shortlist_comes_closer(self, distractors, monkeypatch):
+        monkeypatch.setattr(bench, "LENGTHS", (1, 10, 10_000))
+        *rows, whole = bench.bench_shortlist("mini-market", "mini-duke", distractors)
+        kinds = ["four stripes"] * 2 + ["one average"] * 2 * (not distractors)
+        assert [row["pooling"] for row in rows] == kinds
+        for one, ten in zip(rows[::2], rows[1::2], strict=True):
+            assert (one["length"], ten["length"]) == (1, 10)  # no list longer than the gallery
+            assert ten["mean_ap"] >= one["mean_ap"] > 0
+        assert whole["length"] == whole["gallery"] and whole["queries"] == 12
+        assert whole["rank1"] > 0.2
 
     def test_mixed_maps_are_halves_of_two_images(self):
         maps = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 4, 2)
-        mixed = bench_retrieval.mixed_maps(maps, 40)
+        mixed = bench.mixed_maps(maps, 40)
         assert mixed.shape == (40, 2, 4, 2)
         for half in (mixed[:, :, :2], mixed[:, :, 2:]):
             assert torch.equal(half, half[:, :1, :1, :1].expand_as(half))
         assert (mixed[:, 0, 0, 0] != mixed[:, 0, 3, 0]).any()
-        assert torch.equal(mixed, bench_retrieval.mixed_maps(maps, 40))
 
 
 class TestMeasure:
     def test_memory_is_what_was_held_beyond_the_start(self):
         held = np.ones(20_000_000)  # 160 MB that were there before
         found = measure.measure(lambda: np.ones(10_000_000).sum())
-        assert found.result == 1e7 and held.sum() == 2e7
+        assert found.result == 1e7 and held.sum() == 2e7 and found.seconds > 0
         if found.megabytes is not None:  # Linux
             assert found.megabytes == pytest.approx(80, abs=10)
 
@@ -200,9 +199,6 @@ class TestMeasure:
         found = measure.in_turns(3, only=lambda: 7)
         assert found == {"only": measure.Measured(1.0, 50.0, 7)}
 
-    def test_seconds_are_those_of_the_call(self):
-        assert 0.05 <= measure.measure(lambda: time.sleep(0.05)).seconds
-
     def test_where_the_system_does_not_tell(self, monkeypatch):
         monkeypatch.setattr(measure.sys, "platform", "win32")
         assert measure.measure(lambda: 1).megabytes is None
@@ -211,6 +207,8 @@ class TestMeasure:
     def test_results_of_other_shapes_do_not_agree(self):
         assert measure.largest_gap(np.ones((3, 1)), np.ones(3)) == float("inf")
         assert measure.largest_gap(np.uint8([1]), np.uint8([2])) == 1
-        assert measure.largest_gap([], []) == 0
-        assert measure.relative_error(np.ones((3, 1)), np.ones(3)) == float("inf")
-        assert measure.relative_error([3.0, 4.5], [3.0, 4.0]) == pytest.approx(0.1)
+
+    def test_the_most_that_was_held_grows_with_what_is_held(self):
+        if (first := peak_megabytes("cpu")) is not None:  # Windows does not tell
+            held = np.ones(30_000_000)
+            assert peak_megabytes("cpu") >= first and held[-1] == 1

@@ -130,7 +130,7 @@ def test_pairs_are_of_two_cameras_and_distractors_are_nobody():
         def extract(self, table, progress):
             return torch.tensor(table["identity"].to_numpy() * 10.0 + table["camera"].to_numpy())
 
-        def scores(self, query, gallery, progress):
+        def similarity(self, query, gallery, progress):
             return query[:, None] * 1000 + gallery[None]
 
     gallery = table([1, 1, 0, 2, -1], [0, 1, 1, 0, 2])

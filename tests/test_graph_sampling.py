@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import plain_pairs as plain
 import pytest
 import torch
 
@@ -14,7 +15,6 @@ from qaconv_lib.beyond.graph_sampling import (
     nearest_classes,
     sampler_by_name,
 )
-from qaconv_lib.experiments import plain
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 

@@ -1,11 +1,11 @@
 """Chapter 16: losses on the pairs of a mini-batch, against their definitions."""
 
+import plain_pairs as plain
 import pytest
 import torch
 import torch.nn.functional as F
 
 from qaconv_lib.beyond.pairs import PairwiseLoss, hard_triplet_loss, pairwise_loss
-from qaconv_lib.experiments import plain
 from qaconv_lib.matching import match_gallery
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])

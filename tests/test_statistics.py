@@ -28,15 +28,6 @@ def test_agrees_with_the_definition(grouped):
     np.testing.assert_allclose([found.low, found.high], expected)
 
 
-def test_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        found = paired_bootstrap(rng.normal(0.5, 1.0, 80), repeats=400, seed=trial)
-        hits += found.low <= 0.5 <= found.high
-    assert 180 <= hits <= 199  # 95 % of 200, four standard deviations either way
-
-
 def test_groups_that_repeat_each_other_widen_the_interval():
     values = np.random.default_rng(0).normal(size=40)
     repeated, groups = np.repeat(values, 5), np.repeat(np.arange(40), 5)
@@ -44,10 +35,6 @@ def test_groups_that_repeat_each_other_widen_the_interval():
     assert together.high - together.low > 1.8 * (alone.high - alone.low)
     honest = paired_bootstrap(values)
     assert together.high - together.low == pytest.approx(honest.high - honest.low, rel=0.01)
-
-
-def test_equal_scores_have_an_interval_of_zero():
-    assert paired_bootstrap(np.zeros(5)) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -70,5 +57,3 @@ def test_mean_and_deviation():
     mean, deviation = mean_and_deviation([1.0, 2.0, 6.0])
     assert mean == 3.0 and deviation == pytest.approx(np.sqrt(7.0))
     assert np.isnan(mean_and_deviation([4.0])[1])
-    with pytest.raises(ValueError, match="no values"):
-        mean_and_deviation([])

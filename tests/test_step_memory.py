@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qaconv_lib._processes import peak_megabytes
+from qaconv_lib.experiments import step_memory
 from qaconv_lib.experiments.measure import measure
 from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.step_memory import loader_bytes, predict_step_memory
@@ -43,7 +43,6 @@ def draw(config, classes, device):
 
 LARGER = {"height": 192, "width": 96}
 CPU_CASES = {
-    "plain": (LARGER, 50),
     "micro-batches": (LARGER | {"accumulate": 2}, 50),
     "many classes": (LARGER, 400),
 }
@@ -124,14 +123,14 @@ def test_what_each_setting_saves():
         for precision in ("float32", "bfloat16")
     )  # of a network so small as TINY the half-precision copies of the weights outweigh the rest
     assert coarse["backbone"] < 0.8 * small["backbone"] and coarse["loss"] < small["loss"]
+    assert loader_bytes(TINY, 100) == 100 * 3 * 32 * 16
+    assert loader_bytes(dataclasses.replace(TINY, workers=2), 100) == 0
     frozen = predict_step_memory(dataclasses.replace(TINY, frozen_stages=2), 20)
     assert frozen["backbone"] < plain["backbone"] and frozen["gradients"] < plain["gradients"]
 
 
 def test_the_loss_grows_with_the_classes_and_is_exact_between_dry_runs():
     """Scaled from 2 and 3 images and 4 and 8 classes, it is what more of both really keep."""
-    from qaconv_lib.experiments import step_memory
-
     sizes = {count: predict_step_memory(TINY, count)["loss"] for count in (10, 30)}
     assert sizes[30] > 2 * sizes[10]
     trainer = make_trainer(TINY, 30, "cpu")
@@ -139,16 +138,3 @@ def test_the_loss_grows_with_the_classes_and_is_exact_between_dry_runs():
     criterion, labels = trainer.model.criterion, torch.arange(8)
     kept = step_memory._kept_bytes(lambda: criterion(maps, labels), criterion)
     assert sizes[30] == pytest.approx(kept, rel=0.02)
-
-
-def test_what_the_loader_keeps():
-    assert loader_bytes(TINY, 100) == 100 * 3 * 32 * 16
-    assert loader_bytes(dataclasses.replace(TINY, workers=2), 100) == 0
-
-
-def test_the_most_that_was_held_grows_with_what_is_held():
-    first = peak_megabytes("cpu")
-    if first is None:
-        pytest.skip("this system does not tell the memory of a process")
-    held = torch.ones(60_000_000)
-    assert peak_megabytes("cpu") >= first and held[-1] == 1

@@ -2,8 +2,7 @@
 
 Most cases run the plain form and the library's on the same random input, in one process, in turns;
 check that the results agree; and give rows for a record. Of several turns the fastest counts,
-because other work on the machine only ever makes a turn slower. Memory is what the process held at
-most beyond what it held before.
+because other work on the machine only ever makes a turn slower.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import plain
-from qaconv_lib.experiments.bench_retrieval import bench_shortlist, bench_test
 from qaconv_lib.experiments.measure import (
     compare_forms,
     describe,
@@ -29,13 +29,17 @@ from qaconv_lib.experiments.measure import (
     rounded,
 )
 from qaconv_lib.experiments.records import provenance, write_record
+from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, match_gallery
+from qaconv_lib.models import load_model
 from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
+from qaconv_lib.scale.retrieval import build_index, match_shortlist, shortlist
+from qaconv_lib.scale.store import pool_maps
 from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
-_CHANNELS, _LOCATIONS = SHAPE[0], SHAPE[1] * SHAPE[2]
+LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)  # of shortlists
 
 
 def unit_maps(count: int, seed: int) -> Tensor:
@@ -52,25 +56,38 @@ def clustered_vectors(count: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], Any]]:
+    """From the plain form to `match_gallery`, one change at a time."""
+    matcher = QAConv(*SHAPE[1:]).eval()
+    maps = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    return {
+        "all pairs at once": partial(_plain_in_pieces, matcher, *maps),
+        "one gallery image at a time": partial(_one_by_one, matcher, *maps),
+        "head folded into a dot product": partial(_folded, matcher, *maps),
+        "full blocks, maxima in one piece": partial(match_gallery, matcher, *maps),
+        "bfloat16": partial(match_gallery, matcher, *maps, dtype=torch.bfloat16),
+        "the products alone": partial(_bare_products, *maps),
+    }
+
+
+def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
+    """A row for each of `_matching_forms`."""
+    found = in_turns(turns, **_matching_forms(num_query, num_gallery))
+    size = f"{num_query:,} x {num_gallery:,}"
+    return [describe(name, size, measured) for name, measured in found.items()]
+
+
 def bench_matching(num_query: int, num_gallery: int, turns: int = 3) -> dict:
     """`match_gallery` against the plain form, in bfloat16, and against bare matrix products."""
-    matcher = QAConv(*SHAPE[1:]).eval()
-    queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
-    found = in_turns(
-        turns,
-        library=partial(match_gallery, matcher, queries, gallery),
-        product=partial(_bare_products, queries, gallery),
-        bfloat16=partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
-        plain=partial(_plain_in_pieces, matcher, queries, gallery),
-    )
+    acts = list(_matching_forms(num_query, num_gallery).values())
+    found = in_turns(turns, library=acts[3], product=acts[5], bfloat16=acts[4], plain=acts[0])
     row = compare_forms("matching", f"{num_query:,} x {num_gallery:,}", found, 1e-4)
-    seconds = found["library"].seconds
-    flop = 2 * num_query * num_gallery * _LOCATIONS**2 * _CHANNELS
     half, full = found["bfloat16"], found["library"]
+    flop = 2 * num_query * num_gallery * SHAPE[0] * (SHAPE[1] * SHAPE[2]) ** 2
     return row | {
-        "gflop_per_second": rounded(flop / seconds / 1e9),
-        "share_of_product_rate": rounded(found["product"].seconds / seconds),
-        "bfloat16_ratio": rounded(seconds / half.seconds),
+        "gflop_per_second": rounded(flop / full.seconds / 1e9),
+        "share_of_product_rate": rounded(found["product"].seconds / full.seconds),
+        "bfloat16_ratio": rounded(full.seconds / half.seconds),
         "bfloat16_difference": rounded(largest_gap(half.result, full.result)),
     }
 
@@ -79,32 +96,6 @@ def _plain_in_pieces(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tenso
     """The plain form of as many pairs at once as 10 GB hold: 64,000."""
     pieces = gallery.split(max(1, 64_000 // len(queries)))
     return torch.cat([plain.match_gallery(matcher, queries, piece) for piece in pieces], dim=1)
-
-
-def _bare_products(queries: Tensor, gallery: Tensor) -> None:
-    """The matrix products behind the similarities, and nothing of what follows them."""
-    rows = queries.flatten(2).transpose(1, 2).reshape(-1, _CHANNELS)
-    columns = gallery.flatten(2).transpose(0, 1).reshape(_CHANNELS, -1)
-    found = torch.empty(len(rows), 10 * _LOCATIONS)  # written again and again
-    for part in columns.split(10 * _LOCATIONS, dim=1):
-        torch.mm(rows, part, out=found[:, : part.shape[1]])
-
-
-def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
-    """From the plain form to `match_gallery`, one change at a time; a row each."""
-    matcher = QAConv(*SHAPE[1:]).eval()
-    queries, gallery = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
-    acts: dict[str, Callable[[], Any]] = {
-        "all pairs at once": partial(_plain_in_pieces, matcher, queries, gallery),
-        "one gallery image at a time": partial(_one_by_one, matcher, queries, gallery),
-        "head folded into a dot product": partial(_folded, matcher, queries, gallery),
-        "full blocks, maxima in one piece": partial(match_gallery, matcher, queries, gallery),
-        "bfloat16": partial(match_gallery, matcher, queries, gallery, dtype=torch.bfloat16),
-        "the products alone": partial(_bare_products, queries, gallery),
-    }
-    found = in_turns(turns, **acts)
-    size = f"{num_query:,} x {num_gallery:,}"
-    return [describe(name, size, measured) for name, measured in found.items()]
 
 
 def _one_by_one(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
@@ -121,6 +112,16 @@ def _folded(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
     for column, piece in enumerate(gallery.split(1)):
         logits[:, column : column + 1] = plain.best_matches(queries, piece) @ weights
     return logits.add_(number)
+
+
+def _bare_products(queries: Tensor, gallery: Tensor) -> None:
+    """The matrix products behind the similarities, and nothing of what follows them."""
+    rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
+    columns = gallery.transpose(0, 1).flatten(1)  # (d, g*h*w)
+    width = 10 * queries[0, 0].numel()
+    found = torch.empty(len(rows), width)  # written again and again
+    for part in columns.split(width, dim=1):
+        torch.mm(rows, part, out=found[:, : part.shape[1]])
 
 
 def bench_machine(turns: int = 5, size: int = 4096) -> dict:
@@ -155,32 +156,28 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     """Loss and gradient of a batch of 32 against a full class memory."""
     torch.manual_seed(0)
     criterion = QAConvLoss(classes, *SHAPE)
-    criterion.memory.features.copy_(unit_maps(classes, 1))
-    criterion.memory.valid.fill_(True)
+    memory, matcher = criterion.memory, criterion.matcher
+    memory.features.copy_(unit_maps(classes, 1))
+    memory.valid.fill_(True)
     maps, labels = unit_maps(32, 2), torch.arange(32)
 
-    def library_loss(own: Tensor) -> Tensor:
-        return criterion(own, labels)[0]
+    def gradient(loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Gradients of the maps and of the FC weights, each divided by its largest entry."""
+        own = maps.clone().requires_grad_()
+        criterion.zero_grad()
+        loss(own).backward()
+        found = cast(tuple[Tensor, Tensor], (own.grad, matcher.fc.weight.grad))
+        return torch.cat([(one / one.abs().max()).flatten() for one in found])
 
-    def plain_loss(own: Tensor) -> Tensor:
-        return plain.qaconv_loss(criterion.matcher, own, criterion.memory.features, labels)
-
-    acts = {"library": partial(_gradient, library_loss, maps, criterion)}
+    acts = {"library": lambda: gradient(lambda own: criterion(own, labels)[0])}
     if beside_plain:
-        acts["plain"] = partial(_gradient, plain_loss, maps, criterion)
+        acts["plain"] = lambda: gradient(
+            lambda own: plain.qaconv_loss(matcher, own, memory.features, labels)
+        )
     found, size = in_turns(turns, **acts), f"b=32, c={classes:,}"
     if beside_plain:
         return compare_forms("training step", size, found, 1e-5, relative=True)
     return describe("training step", size, found["library"])
-
-
-def _gradient(loss: Callable[[Tensor], Tensor], maps: Tensor, criterion: QAConvLoss) -> Tensor:
-    """Gradients of the maps and of the FC weights, each divided by its largest entry."""
-    own = maps.clone().requires_grad_()
-    criterion.zero_grad()
-    loss(own).backward()
-    found = cast(tuple[Tensor, Tensor], (own.grad, criterion.matcher.fc.weight.grad))
-    return torch.cat([(gradient / gradient.abs().max()).flatten() for gradient in found])
 
 
 def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
@@ -197,21 +194,20 @@ def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
 
 def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
     """CMC, mAP and mINP of 750 people and 6 cameras."""
-    rng = np.random.default_rng(0)
-    arguments: list[Any] = [rng.random((num_query, num_gallery), dtype=np.float32)]
-    for first, count in ((1, 750), (0, 6)):
-        sizes = (num_query, num_gallery)
-        arguments += [rng.integers(first, first + count, size) for size in sizes]
+    rng, sizes = np.random.default_rng(0), (num_query, num_gallery)
+    arguments: list[Any] = [rng.random(sizes, dtype=np.float32)]
+    arguments += [rng.integers(1, 751, size) for size in sizes]
+    arguments += [rng.integers(0, 6, size) for size in sizes]
+
+    def numbers(scores: dict) -> np.ndarray:
+        return np.append(scores["cmc"], [scores["mean_ap"], scores["mean_inp"]])
+
     found = in_turns(
         turns,
-        library=lambda: _numbers(vars(evaluate_ranking(*arguments))),
-        plain=lambda: _numbers(plain.evaluate_ranking(*arguments)),
+        library=lambda: numbers(vars(evaluate_ranking(*arguments))),
+        plain=lambda: numbers(plain.evaluate_ranking(*arguments)),
     )
     return compare_forms("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found, 1e-6)
-
-
-def _numbers(scores: dict) -> np.ndarray:
-    return np.append(scores["cmc"], [scores["mean_ap"], scores["mean_inp"]])
 
 
 def bench_reranking(images: int, beside_plain: bool) -> dict:
@@ -241,6 +237,109 @@ def bench_streaming(images: int) -> dict:
     return row | {"images": images, "matrix_megabytes": rounded(4 * images**2 / 1e6)}
 
 
+def bench_test(source: str, target: str) -> list[dict]:
+    """What each step of a test takes, and the mAP where it makes a ranking: a row a step.
+
+    The shipped QAConv model of the source is tested on a target that has times.
+    """
+    model = load_model(checkpoint_path("qaconv", source))
+    matcher, data, rows = model.criterion.matcher, load_dataset(target), []
+    assert isinstance(matcher, QAConv)
+
+    def timed(step: str, act: Callable[[], Any], ranked: bool = False) -> Any:
+        found = in_turns(2, act=act)["act"]
+        row = describe(step, f"{len(data.query):,} x {len(data.gallery):,}", found)
+        if ranked:
+            row["mean_ap"] = round(score(found.result, data.query, data.gallery).mean_ap, 5)
+        rows.append({"source": source, "target": target} | row)
+        return found.result
+
+    def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
+        found = match_gallery(matcher, first, second, dtype=dtype)
+        return found.numpy(force=True)
+
+    queries, gallery = timed(
+        "extraction", lambda: (model.extract(data.query), model.extract(data.gallery))
+    )
+    half = timed(
+        "matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), ranked=True
+    )
+    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), ranked=True)}
+    rows[1]["score_difference"] = rounded(largest_gap(half, similarity["query_gallery"]))
+    for name, maps in (("query", queries), ("gallery", gallery)):
+        act = partial(pairs, maps, maps)
+        similarity[f"{name}_{name}"] = timed(f"matching, {name} itself", act)
+    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"), ranked=True)
+    timed("TLift", partial(tlift, reranked, *times(data)), ranked=True)
+    timed("scores", partial(score, reranked, data.query, data.gallery))
+    return rows
+
+
+def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict]:
+    """Shortlists of several lengths, made from pooled maps: a row each, then the whole gallery.
+
+    The shipped QAConv model of the source ranks the target's gallery. What is on the shortlist
+    comes first, ordered by QAConv; the rest follows in the order of the pooled vectors.
+    `distractors` is how many maps of nobody to add to the gallery; see `mixed_maps`.
+    """
+    model = load_model(checkpoint_path("qaconv", source))
+    matcher, data = model.criterion.matcher, load_dataset(target)
+    assert isinstance(matcher, QAConv)
+    queries, gallery = model.extract(data.query), model.extract(data.gallery)
+    labels = data.gallery[["identity", "camera"]]
+    poolings = {"four stripes": pool_maps, "one average": _average_maps}
+    if distractors:
+        others = [name for name in ("mini-cuhk03", "mini-msmt17", source) if name != target]
+        images = pd.concat([load_dataset(name).gallery for name in others])
+        gallery = torch.cat([gallery, mixed_maps(model.extract(images), distractors)])
+        nobody = pd.DataFrame({"identity": np.zeros(distractors, int), "camera": -1})
+        labels = pd.concat([labels, nobody])
+        del poolings["one average"]
+    rows = []
+
+    def note(pooling: str, length: int, seconds: float, similarity: Tensor) -> None:
+        found = score(similarity.numpy(force=True), data.query, labels)
+        sizes = len(gallery), len(queries)
+        rows.append(
+            {"source": source, "target": target, "gallery": sizes[0], "queries": sizes[1]}
+            | {"pooling": pooling, "length": length, "seconds": rounded(seconds)}
+            | {"rank1": round(found.rank(1), 5), "mean_ap": round(found.mean_ap, 5)}
+        )
+
+    for pooling, pool in poolings.items():
+        vectors, own = pool(gallery), pool(queries)
+        index, pooled = build_index(vectors), (own @ vectors.T).double()
+        for length in (length for length in LENGTHS if length < len(gallery)):
+            first = measure(partial(shortlist, own, index, length))
+            second = measure(partial(match_shortlist, matcher, queries, gallery, first.result))
+            # Pooled scores lie in [-1, 1]; what is on the list comes before them.
+            ranking = pooled.scatter(1, first.result, second.result.double() + 1000)
+            note(pooling, length, first.seconds + second.seconds, ranking)
+    whole = measure(partial(match_gallery, matcher, queries, gallery))
+    note("none", len(gallery), whole.seconds, whole.result)
+    return rows
+
+
+def _average_maps(maps: Tensor) -> Tensor:
+    """Vectors (n, d) of unit length: maps (n, d, h, w) averaged over all locations."""
+    return F.normalize(maps.float().mean(dim=(2, 3)), dim=1)
+
+
+def mixed_maps(maps: Tensor, count: int) -> Tensor:
+    """Maps of people who do not exist: the upper rows of one image over the lower rows of another.
+
+    Half of the images are mirrored. They are as varied as real maps in every location, and are
+    nobody's. The maps (n, d, h, w) must be of images that are in no query.
+    """
+    generator = torch.Generator().manual_seed(0)
+    upper, lower = torch.randint(len(maps), (2, count), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    middle = maps.shape[2] // 2
+    mixed = torch.cat([maps[upper, :, :middle], maps[lower, :, middle:]], dim=2)
+    mixed[mirrored] = mixed[mirrored].flip(3)
+    return mixed
+
+
 #: Cases by name, in the order they are run, and what gives their rows.
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
@@ -250,8 +349,7 @@ CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "training": [partial(bench_training, 751, True), partial(bench_training, 1502, False)],
     "tlift": [partial(bench_tlift, 2228, 17_661)],
     "evaluation": [partial(bench_evaluation, 3368, 15_913)],
-    "reranking": [partial(bench_reranking, n, True) for n in (5000, 10_000, 20_000)]
-    + [partial(bench_reranking, 40_000, False)],
+    "reranking": [partial(bench_reranking, n, n < 40_000) for n in (5000, 10_000, 20_000, 40_000)],
     # The last is the size of MSMT17's test set.
     "streaming": [partial(bench_streaming, n) for n in (10_000, 20_000, 40_000, 93_820)],
     "test": [partial(bench_test, "mini-market", "mini-duke")],
@@ -268,22 +366,18 @@ def run_bench(
 ) -> list[dict]:
     """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`.
 
-    Raises:
-        ValueError: an unknown name.
-        ArithmeticError: a library form and its plain form do not agree.
+    ArithmeticError if a library form and its plain form do not agree.
     """
-    unknown = sorted(set(names or []) - set(CASES))
-    if unknown:
+    if unknown := sorted(set(names or []) - set(CASES)):
         raise ValueError(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
     records = []
     for name in names or CASES:
         rows = []
         for case in CASES[name]:
             found = case()
-            new = found if isinstance(found, list) else [found]
-            for row in new:
+            for row in found if isinstance(found, list) else [found]:
                 report(", ".join(f"{key} {value}" for key, value in row.items()))
-            rows += new
+                rows.append(row)
         about = {"experiment": "bench", "loss": "any", "source": "any", "profile": "any"}
         records.append({**about, "seed": 0, "case": name, "rows": rows, **provenance("cpu")})
         write_record("bench", name, records[-1])

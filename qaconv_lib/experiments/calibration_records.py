@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,6 @@ from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import (
     Calibration,
     OperatingPoint,
-    Roc,
     calibration_cost,
     fit_calibration,
     operating_point,
@@ -38,19 +37,15 @@ from qaconv_lib.scale.store import model_fingerprint
 
 #: Shares of the pairs of different people that a threshold may accept.
 FALSE_POSITIVE_RATES = (1e-2, 1e-3)
-_FOLDER = "calibration"
 _ROC_POINTS = 200  # kept in a record
 _REPEATS = 1000  # of the bootstrap
 
 
 class Pairs(NamedTuple):
-    """Pairs of a query and a gallery image that two cameras took.
+    """Pairs of a query and a gallery image that two cameras took; arrays of shape (n,).
 
-    Attributes:
-        scores: see `ReidModel.similarity` (n).
-        same: whether both show one person (n).
-        identities: the query's (n).
-        others: the gallery image's identity (n).
+    `scores` come from `ReidModel.similarity`, `same` says whether both images show one person, and
+    `identities` and `others` are the identities of the query and of the gallery image.
     """
 
     scores: np.ndarray
@@ -66,17 +61,11 @@ class Pairs(NamedTuple):
 def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool = False) -> Pairs:
     """Score every query with every gallery image of another camera, bad detections left out.
 
-    Args:
-        model: a trained model.
-        dataset: its query and gallery are used; a distractor makes a pair of different people.
-        progress: show progress bars.
+    A distractor makes a pair of different people.
     """
     query, gallery = dataset.query, dataset.gallery
-    scores = model.similarity(
-        model.extract(query, progress=progress),
-        model.extract(gallery, progress=progress),
-        progress=progress,
-    ).numpy(force=True)
+    maps = [model.extract(table, progress=progress) for table in (query, gallery)]
+    scores = model.similarity(*maps, progress=progress).numpy(force=True)
     people, others = np.broadcast_arrays(
         query["identity"].to_numpy()[:, None], gallery["identity"].to_numpy()
     )
@@ -93,11 +82,11 @@ def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
     which of them show one person.
     """
     people = np.setdiff1d(np.concatenate([pairs.identities, pairs.others]), [DISTRACTOR])
-    query, gallery = (
-        [np.isin(who, half) for half in (people[::2], people[1::2])]
-        for who in (pairs.identities, pairs.others)
+    first, second = (
+        pairs.of(np.isin(pairs.identities, half) & np.isin(pairs.others, half))
+        for half in (people[::2], people[1::2])
     )
-    return pairs.of(query[0] & gallery[0]), pairs.of(query[1] & gallery[1])
+    return first, second
 
 
 def calibration_record(
@@ -112,7 +101,7 @@ def calibration_record(
 
     Args:
         checkpoint: a model that `save_model` wrote.
-        targets: names of datasets.
+        targets: names of datasets; ValueError if one has too few pairs for `FALSE_POSITIVE_RATES`.
         run: the training run that made it, for the record; None where it is not known.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         progress: show progress bars.
@@ -121,72 +110,67 @@ def calibration_record(
         The record. `fitted` has for each dataset what was fitted on its first half, `tried` what
         the second half would have allowed, and `transfer` for each ordered pair of datasets what
         became of the first one's fit on the second half of the second.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_model` and `load_dataset`; or a dataset has too few
-            pairs for the rates of `FALSE_POSITIVE_RATES`.
     """
     model = load_model(checkpoint, device or default_device())
-    config = model.config
+    config, start = model.config, time.perf_counter()
     unknown = {"loss": config.loss, "source": "unknown", "profile": "own", "seed": config.seed}
-    start = time.perf_counter()
-    fitted, tried = {}, {}
+    fitted, tried, second_halves = {}, {}, {}
     for name in targets:
-        pairs = cross_camera_pairs(model, load_dataset(name), progress=progress)
-        fitted[name], tried[name] = halves(pairs)
-    fits = {name: _named(name, _fit, pairs) for name, pairs in fitted.items()}
+        first, second = halves(cross_camera_pairs(model, load_dataset(name), progress=progress))
+        try:
+            fitted[name], tried[name] = _fit(first), _best(second)
+        except ValueError as error:
+            raise ValueError(f"one half of the people of {name}: {error}") from error
+        second_halves[name] = second
     record = {
         "experiment": "calibration",
         **(run.about if run else unknown),
         "config": dataclasses.asdict(config),
         "checkpoint": Path(checkpoint).name,
         "model": model_fingerprint(model),
-        "fitted": fits,
-        "tried": {name: _named(name, _best, pairs) for name, pairs in tried.items()},
+        "fitted": fitted,
+        "tried": tried,
         "transfer": [
-            {"from": old, "to": new, **_transfer(fits[old], tried[new])}
+            {"from": old, "to": new, **_transfer(fitted[old], second_halves[new])}
             for old, new in itertools.product(targets, targets)
         ],
         "seconds": round(time.perf_counter() - start, 1),
         **provenance(device or default_device()),
     }
     name = Path(checkpoint).stem  # of a model of one's own others may have the name, too
-    write_record(_FOLDER, name if run else f"{name}-{record['model']}", record)
+    write_record("calibration", name if run else f"{name}-{record['model']}", record)
     return record
-
-
-def _named(name: str, measure: Callable[[Pairs], dict], pairs: Pairs) -> dict:
-    """What is measured on a dataset's pairs; an error says which dataset it was."""
-    try:
-        return measure(pairs)
-    except ValueError as error:
-        raise ValueError(f"one half of the people of {name}: {error}") from error
 
 
 def _fit(pairs: Pairs) -> dict:
     """What is fitted on the pairs of one half of a dataset."""
-    found = fit_calibration(*pairs[:2])
-    calibration = {name: _round(value) for name, value in dataclasses.asdict(found).items()}
+    found = dataclasses.asdict(fit_calibration(*pairs[:2]))
+    calibration = {name: _round(value) for name, value in found.items()}
     return {**_counts(pairs), "calibration": calibration, "thresholds": _points(pairs)}
 
 
 def _best(pairs: Pairs) -> dict:
     """What the other half would have allowed, had it been fitted on itself."""
-    own = fit_calibration(*pairs[:2])
+    own, roc = fit_calibration(*pairs[:2]), roc_curve(*pairs[:2])
+    rates = roc.false_positive_rate  # kept at few points, evenly spread over their logarithm
+    wanted = np.geomspace(rates[rates > 0].min(), 1, _ROC_POINTS)
+    places = np.unique(np.searchsorted(rates, wanted, side="right") - 1)
     return {
         **_counts(pairs),
         "thresholds": _points(pairs),
         "cost": _round(calibration_cost(own.log_ratio(pairs.scores), pairs.same)),
-        "roc": _thin(roc_curve(*pairs[:2])),
+        "roc": {
+            "false_positive_rate": [_round(value) for value in rates[places]],
+            "true_positive_rate": [_round(value) for value in roc.true_positive_rate[places]],
+        },
     }
 
 
 def _transfer(fit: dict, pairs: Pairs) -> dict:
     """What a fit is worth on other pairs, with intervals over their people."""
-    calibration = Calibration(**fit["calibration"])
-    at = []
+    calibration, at = Calibration(**fit["calibration"]), []
     for point in fit["thresholds"]:
-        found: dict[str, Any] = _rounded(rates_at(*pairs[:2], point["threshold"]))
+        found: dict = _rounded(rates_at(*pairs[:2], point["threshold"]))
         accepted = (pairs.scores >= point["threshold"]).astype(np.float64)
         for kind, these in (("true", pairs.same), ("false", ~pairs.same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
@@ -224,22 +208,11 @@ def _round(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _thin(roc: Roc) -> dict:
-    """A ROC with few points, evenly spread over the logarithm of the false positive rate."""
-    rates = roc.false_positive_rate
-    wanted = np.geomspace(rates[rates > 0].min(), 1, _ROC_POINTS)
-    places = np.unique(np.searchsorted(rates, wanted, side="right") - 1)
-    return {
-        "false_positive_rate": [_round(value) for value in rates[places]],
-        "true_positive_rate": [_round(value) for value in roc.true_positive_rate[places]],
-    }
-
-
 def find_calibrations(model: ReidModel) -> dict | None:
     """The record of `calibration_record` for these very weights, if there is one."""
     fingerprint = model_fingerprint(model)
     try:
-        records = read_records(_FOLDER)
+        records = read_records("calibration")
     except FileNotFoundError:  # no data folder
         return None
     return next((record for record in records if record.get("model") == fingerprint), None)
@@ -248,12 +221,8 @@ def find_calibrations(model: ReidModel) -> dict | None:
 def transfer_table(record: dict) -> pd.DataFrame:
     """The drop when the domain changes: one row for each pair of datasets and rate wanted.
 
-    Args:
-        record: from `calibration_record`.
-
-    Returns:
-        Columns `fitted on`, `tried on`, `wanted` (the false positive rate that the threshold was
-        set for), `false positive rate` and `true positive rate` as found, and `cost` (C_llr).
+    Columns `fitted on`, `tried on`, `wanted` (the false positive rate that the threshold was set
+    for), `false positive rate` and `true positive rate` as found, and `cost` (C_llr).
     """
     return pd.DataFrame(
         {

@@ -1,29 +1,18 @@
 """The paper's claims, and what the records of this book say about each (page "Claims").
 
-A claim is tested by differences with intervals, and by one of three rules:
-
-- "A is better than B" *holds here* if the whole interval is above zero in every comparison, *holds
-  in part* if in some; if in none it *does not hold here* where every interval lies below zero, and
-  *is not shown here* otherwise.
-- "A and B are about equal" *holds here* if every interval lies within plus or minus the margin
-  that the claim states, *does not hold here* if every interval lies outside, and *is open*
-  otherwise.
-- "A is no worse than B" *holds here* if every interval lies above minus the margin, *does not hold
-  here* if every interval lies below that, and *is open* otherwise.
-
-The third rule, and the words "is not shown here" in the first, are younger than the experiments;
-the page says so.
+A claim is tested by differences with intervals. `verdict` has the three rules; the third, and the
+words "is not shown here" in the first, are younger than the experiments, and the page says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from qaconv_lib.experiments.comparisons import (
     POOLED,
     Comparison,
+    Test,
     ablation,
     best_pooled,
     gain_of_reranking,
@@ -53,8 +42,7 @@ class Claim:
         section: where the paper makes it.
         text: the claim, in our words.
         experiment: what tests it here, or what it would take.
-        compare: gives labelled differences in percent, in mAP unless the remark says
-            otherwise; None if it cannot be tested here.
+        compare: gives the differences; None if the claim cannot be tested here.
         margin: for a claim of equality, how large a difference still counts as equal; None for a
             claim that A is better.
         one_sided: the claim is only that A is no worse than B, by more than the margin.
@@ -64,14 +52,21 @@ class Claim:
     section: str
     text: str
     experiment: str
-    compare: Callable[[str], list[Comparison]] | None = None
+    compare: Test | None = None
     margin: float | None = None
     remark: str = ""
     one_sided: bool = False
 
 
 def verdict(claim: Claim, found: list[Comparison]) -> str:
-    """The verdict by the rule above."""
+    """What the intervals say about a claim.
+
+    - "A is better than B" holds if every interval is above zero, in part if some are; else it does
+      not hold if every interval is below zero, and is not shown otherwise.
+    - "A and B are about equal" holds if every interval lies within the margin, does not hold if
+      every interval lies outside, and is open otherwise.
+    - "A is no worse than B" (one-sided): the same, with only the lower end of the margin.
+    """
     if claim.compare is None:
         return UNTESTED
     intervals = [difference for _, difference in found if difference is not None]
@@ -83,9 +78,9 @@ def verdict(claim: Claim, found: list[Comparison]) -> str:
             return HOLDS if all(above) else PARTLY
         return FAILS if all(interval.high < 0 for interval in intervals) else NOT_SHOWN
     most = math.inf if claim.one_sided else claim.margin
-    inside = [-claim.margin <= d.low and d.high <= most for d in intervals]
-    outside = [d.high < -claim.margin or d.low > most for d in intervals]
-    return HOLDS if all(inside) else FAILS if all(outside) else OPEN
+    if all(-claim.margin <= d.low and d.high <= most for d in intervals):
+        return HOLDS
+    return FAILS if all(d.high < -claim.margin or d.low > most for d in intervals) else OPEN
 
 
 CLAIMS: list[Claim] = [
@@ -317,7 +312,7 @@ CLAIMS: list[Claim] = [
 
 
 def ledger(profile: str = "laptop") -> str:
-    """The page's table as Markdown, one row a claim; its first line makes the page's table wide."""
+    """The page's table as Markdown, one row per claim; its first line makes the table wide."""
     lines = [
         "{.wide}",
         "| section | claim | tested by | difference in mAP, or as said (95 % interval) | verdict |",
@@ -325,18 +320,18 @@ def ledger(profile: str = "laptop") -> str:
     ]
     for claim in CLAIMS:
         found = claim.compare(profile) if claim.compare else []
-        figures = "<br>".join(
-            f"{label}: {d.mean:+.1f}"
-            + ("" if d.low == d.high else f" [{d.low:+.1f}, {d.high:+.1f}]")
+        figures = [
+            f"{label}: " + (f"{d.mean:+.1f}" if d.low == d.high else str(d))
             for label, d in found
             if d is not None
-        )
-        if claim.remark and figures:
-            figures += f"<br>*{claim.remark}*"
-        test = f"`run {claim.experiment}`" if claim.compare else f"it would take {claim.experiment}"
-        test = test.replace(", ", "`, `run ") if claim.compare else test
-        cells = claim.section, claim.text, test, figures or "–", f"**{verdict(claim, found)}**"
-        lines.append("| " + " | ".join(cells) + " |")
+        ]
+        figures += [f"*{claim.remark}*"] if claim.remark and figures else []
+        test = f"it would take {claim.experiment}"
+        if claim.compare:
+            test = ", ".join(f"`run {name}`" for name in claim.experiment.split(", "))
+        result = "<br>".join(figures) or "–"
+        cells = claim.section, claim.text, test, result, f"**{verdict(claim, found)}**"
+        lines.append(f"| {' | '.join(cells)} |")
     seconds = [r["seconds"] for r in read_records("train") if r["profile"] == profile]
     compute = f"{len(seconds)} models were trained, in {sum(seconds) / 3600:.1f} hours in all."
     devices = ", ".join(devices_of(profile)) or "no device yet"

@@ -1,12 +1,12 @@
 """Scores from the records, and the differences that the paper's claims are about.
 
-`find_scores` and `compare` serve tables and chapters too. Every other function returns labelled
-differences in mAP, in percent, with their intervals; None stands for what has not been run.
+A `Test` takes a profile and returns labelled differences in percent, in mAP unless said otherwise;
+None stands for what has not been run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
 from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record
-from qaconv_lib.experiments.variants import ABLATIONS, DIRECTIONS
+from qaconv_lib.experiments.variants import ABLATIONS, DIRECTIONS, SOURCES, source_name
 
 Comparison = tuple[str, Difference | None]
+Test = Callable[[str], list[Comparison]]
 LABELS = {
     "softmax": "softmax",
     "arc": "Arc loss",
@@ -29,95 +30,117 @@ SUPPRESSED = " (own camera suppressed)"
 
 
 def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) -> list[dict]:
-    """Scores of a run and its twins with other seeds on a target, by seed; those there are.
+    """Scores on a target, one dictionary for each seed below `seeds` that has a record.
 
     Args:
-        run: its seed does not count.
+        run: its own seed is ignored.
         target: name of the dataset.
         stage: one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
-            "+RR+TFusion", TFusion after re-ranking with parameters chosen on the source. After
-            that, in brackets, another variant of `tfusion_record`.
-        seeds: seeds looked for, from 0.
+            "+RR+TFusion", with parameters chosen on the source, or with the name of another variant
+            of `tfusion_record` in brackets after it.
+        seeds: how many seeds to look for.
     """
+    folder, keys = "evaluate", ["stages", stage]
+    if stage.startswith("+RR+TFusion"):
+        choice = stage.removeprefix("+RR+TFusion").strip(" ()") or "chosen"
+        folder, keys = "tfusion", ["variants", choice]
+    elif stage.endswith(SUPPRESSED):
+        folder = "tlift"
+        keys = ["variants", "own camera suppressed", stage.removesuffix(SUPPRESSED)]
     found = []
     for seed in range(seeds):
-        trial = Trial(Run(run.loss, run.source, run.profile, seed, run.settings), target)
-        if stage.startswith("+RR+TFusion"):
-            record = find_record(trial, "tfusion")
-            choice = stage.removeprefix("+RR+TFusion").strip(" ()") or "chosen"
-            part = {} if record is None else {stage: record["variants"][choice]}
-        elif stage.endswith(SUPPRESSED):
-            record = find_record(trial, "tlift")
-            key = "own camera suppressed"
-            part = (
-                {}
-                if record is None
-                else {stage: record["variants"][key][stage.removesuffix(SUPPRESSED)]}
-            )
-        else:
-            record = find_record(trial)
-            part = {} if record is None else record["stages"]
-        if stage in part:
-            found.append(part[stage])
+        twin = Run(run.loss, run.source, run.profile, seed, run.settings)
+        scores = find_record(Trial(twin, target), folder)
+        for key in keys:
+            scores = scores and scores.get(key)
+        if scores:
+            found.append(scores)
     return found
 
 
-def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
-    """Difference of two methods and its interval over people, in percent; None without records.
+def scores_of(
+    profile: str,
+    source: str,
+    target: str,
+    loss: str = "qaconv",
+    stage: str = "alone",
+    settings: dict | None = None,
+    seeds: int = 10,
+) -> list[dict]:
+    """`find_scores` of a profile's run, with datasets named by role: "market", "duke", ..."""
+    run = Run(loss, source_name(get_profile(profile), source), profile, 0, settings or {})
+    return find_scores(run, get_profile(profile).datasets[target], stage, seeds)
 
-    A query's score is averaged over the seeds of each method first. The interval draws people, each
-    with all queries of theirs (chapter 8).
+
+def tlift_records(profile: str, source: str, target: str) -> list[dict]:
+    """The records of TLift's variants and sweeps, by seed."""
+    names = get_profile(profile).datasets
+    runs = [Run("qaconv", names[source], profile, n) for n in range(EXPERIMENTS["tlift"].seeds)]
+    found = (find_record(Trial(run, names[target]), "tlift") for run in runs)
+    return [record for record in found if record]
+
+
+def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
+    """Difference of two methods with its interval over people, in percent; None without records.
+
+    A query's score is averaged over the seeds of each method first. The interval draws people with
+    all their queries (chapter 8).
 
     Args:
-        ours: scores of one method, one a seed, as `find_scores` gives them.
+        ours: scores of one method, one per seed, as `find_scores` gives them.
         theirs: scores of the other, on the same queries.
         key: "mean_ap" or "rank1".
-
-    Raises:
-        ValueError: another key, or scores of other queries.
     """
+    if key not in ("mean_ap", "rank1"):
+        raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
     if not ours or not theirs:
         return None
     people = ours[0]["identity"]
     if any(scores["identity"] != people for scores in (*ours, *theirs)):
         raise ValueError("the scores are not of the same queries, so they cannot be compared")
-    values = []
-    for scores in (ours, theirs):
+
+    def mean(found: list[dict]) -> np.ndarray:
         if key == "mean_ap":
-            values.append(np.mean([s["average_precision"] for s in scores], axis=0))
-        elif key == "rank1":
-            first = [np.asarray(s["first_match_rank"]) == 1 for s in scores]
-            values.append(np.mean(first, axis=0))
-        else:
-            raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
-    return paired_bootstrap(100 * (values[0] - values[1]), people)
+            return np.mean([scores["average_precision"] for scores in found], axis=0)
+        return np.mean([np.equal(scores["first_match_rank"], 1) for scores in found], axis=0)
+
+    return paired_bootstrap(100 * (mean(ours) - mean(theirs)), people)
 
 
-def _scores(
-    profile: str,
-    loss: str,
-    source: str,
-    target: str,
-    stage: str = "alone",
-    settings: dict | None = None,
-    seeds: int = 10,
-) -> list[dict]:
-    datasets = get_profile(profile).datasets
-    images = datasets[source] + ("-all" if source == "msmt17" else "")
-    run = Run(loss, images, profile, 0, settings or {})
-    return find_scores(run, datasets[target], stage, seeds)
+def _test(ours: dict, theirs: dict, directions: Iterable = DIRECTIONS, before: str = "") -> Test:
+    """One method against another, each given by arguments of `scores_of`."""
+    return lambda profile: [
+        (
+            f"{before}{s} → {t}",
+            compare(scores_of(profile, s, t, **ours), scores_of(profile, s, t, **theirs)),
+        )
+        for s, t in directions
+    ]
 
 
-def losses(first: str, second: str) -> Callable[[str], list[Comparison]]:
+def several(*tests: Test) -> Test:
+    """The comparisons of all tests."""
+    return lambda profile: [comparison for test in tests for comparison in test(profile)]
+
+
+def losses(first: str, second: str) -> Test:
     """Both directions: one loss against another."""
+    return _test({"loss": first}, {"loss": second})
 
-    def found(profile: str) -> list[Comparison]:
-        return [
-            (f"{s} → {t}", compare(_scores(profile, first, s, t), _scores(profile, second, s, t)))
-            for s, t in DIRECTIONS
-        ]
 
-    return found
+def stages(first: str, second: str, loss: str = "qaconv") -> Test:
+    """Both directions: one stage of post-processing against another."""
+    return _test({"loss": loss, "stage": first}, {"loss": loss, "stage": second})
+
+
+def ablation(name: str, better: str, worse: str) -> Test:
+    """One variant of an ablation against another."""
+    loss, variants = ABLATIONS[name]
+    ours, theirs = (
+        {"loss": loss, "settings": variants[variant], "seeds": EXPERIMENTS[name].seeds}
+        for variant in (better, worse)
+    )
+    return _test(ours, theirs, DIRECTIONS[:1])
 
 
 def best_pooled(profile: str) -> list[Comparison]:
@@ -127,159 +150,100 @@ def best_pooled(profile: str) -> list[Comparison]:
     """
     found: list[Comparison] = []
     for source, target in DIRECTIONS:
-        pooled = {LABELS[loss]: _scores(profile, loss, source, target) for loss in POOLED}
         label = f"{source} → {target}"
+        pooled = {LABELS[loss]: scores_of(profile, source, target, loss) for loss in POOLED}
         if not all(pooled.values()):
             found.append((label, None))
             continue
         for loss, layer3 in get_profile(profile).on_layer3.items():
-            if scores := _scores(profile, loss, source, target, settings=layer3):
+            if scores := scores_of(profile, source, target, loss, settings=layer3):
                 pooled[f"{LABELS[loss]} on layer3"] = scores
         best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
-        difference = compare(_scores(profile, "qaconv", source, target), pooled[best])
+        difference = compare(scores_of(profile, source, target), pooled[best])
         found.append((f"{label}, over {best}", difference))
     return found
 
 
 def pooled_layers(profile: str) -> list[Comparison]:
     """Pooled losses on layer4 against the same on layer3, both directions, same seeds."""
-    seeds = EXPERIMENTS["pooled-layer"].seeds
-    rows = []
+    tests = []
     for loss, on_layer3 in get_profile(profile).on_layer3.items():
-        for source, target in DIRECTIONS:
-            layer4, layer3 = (
-                _scores(profile, loss, source, target, settings=settings, seeds=seeds)
-                for settings in ({}, on_layer3)
-            )
-            rows.append((f"{LABELS[loss]}, {source} → {target}", compare(layer4, layer3)))
-    return rows
+        layer4, layer3 = (
+            {"loss": loss, "settings": settings, "seeds": EXPERIMENTS["pooled-layer"].seeds}
+            for settings in ({}, on_layer3)
+        )
+        tests.append(_test(layer4, layer3, before=f"{LABELS[loss]}, "))
+    return several(*tests)(profile)
 
 
-def pooled_spread(profile: str) -> list[Comparison]:
-    """Each pooled loss against softmax, both directions."""
-    return [
-        (f"{LABELS[loss]}, {label}", difference)
-        for loss in POOLED[1:]
-        for label, difference in losses(loss, "softmax")(profile)
-    ]
-
-
-def stages(first: str, second: str, loss: str = "qaconv") -> Callable[[str], list[Comparison]]:
-    """Both directions: one stage of post-processing against another."""
-
-    def found(profile: str) -> list[Comparison]:
-        return [
-            (
-                f"{s} → {t}",
-                compare(_scores(profile, loss, s, t, first), _scores(profile, loss, s, t, second)),
-            )
-            for s, t in DIRECTIONS
-        ]
-
-    return found
+#: Each pooled loss against softmax, both directions.
+pooled_spread = several(
+    *[_test({"loss": x}, {"loss": "softmax"}, before=f"{LABELS[x]}, ") for x in POOLED[1:]]
+)
 
 
 def gain_of_reranking(profile: str) -> list[Comparison]:
     """What re-ranking adds to QAConv minus what it adds to each pooled loss."""
-    found = []
-    for loss in POOLED:
-        for source, target in DIRECTIONS:
-            parts = [
-                _scores(profile, one, source, target, stage)
-                for one in ("qaconv", loss)
-                for stage in ("+RR", "alone")
-            ]
-            difference = None
-            if all(parts):
-                ours, theirs = (_gain(*parts[i : i + 2]) for i in (0, 2))
-                difference = compare([ours], [theirs])
-            found.append((f"over {LABELS[loss]}, {source} → {target}", difference))
-    return found
 
+    def gain(loss: str, source: str, target: str) -> list[dict]:
+        parts = [scores_of(profile, source, target, loss, stage) for stage in ("+RR", "alone")]
+        if not all(parts):
+            return []
+        after, before = (np.mean([s["average_precision"] for s in part], axis=0) for part in parts)
+        return [{"identity": parts[0][0]["identity"], "average_precision": after - before}]
 
-def _gain(after: list[dict], before: list[dict]) -> dict:
-    means = [
-        np.mean([s["average_precision"] for s in scores], axis=0) for scores in (after, before)
+    return [
+        (f"over {LABELS[loss]}, {s} → {t}", compare(gain("qaconv", s, t), gain(loss, s, t)))
+        for loss in POOLED
+        for s, t in DIRECTIONS
     ]
-    return {"identity": after[0]["identity"], "average_precision": means[0] - means[1]}
 
 
-def ablation(name: str, better: str, worse: str) -> Callable[[str], list[Comparison]]:
-    """One variant of an ablation against another."""
-    loss, variants = ABLATIONS[name]
-
-    def found(profile: str) -> list[Comparison]:
-        source, target = DIRECTIONS[0]
-        seeds = EXPERIMENTS[name].seeds
-        ours, theirs = (
-            _scores(profile, loss, source, target, settings=variants[variant], seeds=seeds)
-            for variant in (better, worse)
-        )
-        return [(f"{source} → {target}", compare(ours, theirs))]
-
-    return found
-
-
-def several(*parts: Callable[[str], list[Comparison]]) -> Callable[[str], list[Comparison]]:
-    """The comparisons of all parts."""
-    return lambda profile: [comparison for part in parts for comparison in part(profile)]
-
-
-def larger_backbone(stage: str) -> Callable[[str], list[Comparison]]:
+def larger_backbone(stage: str) -> Test:
     """The large backbone against the small one, for every source and target of Tables 3 and 4."""
+    targets = ("duke", "market") if "TLift" in stage else ("duke", "market", "cuhk03", "msmt17")
+    directions = [(s, t) for s in SOURCES for t in targets if s != t]
 
     def found(profile: str) -> list[Comparison]:
-        sizes = get_profile(profile).backbones
-        rows = []
-        for source in ("market", "duke", "msmt17"):
-            for target in ("duke", "market") + (() if "TLift" in stage else ("cuhk03", "msmt17")):
-                if source != target:
-                    large, small = (
-                        _scores(profile, "qaconv", source, target, stage, sizes[size], 3)
-                        for size in ("large", "small")
-                    )
-                    rows.append((f"{source} → {target}", compare(large, small)))
-        return rows
+        large, small = (
+            {"stage": stage, "settings": get_profile(profile).backbones[size], "seeds": 3}
+            for size in ("large", "small")
+        )
+        return _test(large, small, directions)(profile)
 
     return found
 
 
 def larger_source(profile: str) -> list[Comparison]:
     """Trained on all of MSMT17 against trained on Market or Duke, on the same target."""
-    rows = []
-    for source, target in (*DIRECTIONS, ("market", "cuhk03"), ("duke", "cuhk03")):
-        large = _scores(profile, "qaconv", "msmt17", target, seeds=3)
-        small = _scores(profile, "qaconv", source, target, seeds=3)
-        rows.append((f"msmt17 over {source}, → {target}", compare(large, small)))
-    return rows
+    return [
+        (
+            f"msmt17 over {source}, → {target}",
+            compare(
+                scores_of(profile, "msmt17", target, seeds=3),
+                scores_of(profile, source, target, seeds=3),
+            ),
+        )
+        for source, target in (*DIRECTIONS, ("market", "cuhk03"), ("duke", "cuhk03"))
+    ]
 
 
 def sensitivity(profile: str) -> list[Comparison]:
     """TLift after re-ranking, one parameter halved or doubled, against the published values."""
     usual = {"tau": 100, "sigma": 200, "k": 10, "alpha": 0.2}
     near = {"tau": (50, 200), "sigma": (100, 400), "k": (5, 20), "alpha": (0.1,)}
-    rows = []
+    rows: list[Comparison] = []
     for source, target in DIRECTIONS:
-        found = _tlift_means(profile, source, target)
+        found: dict[tuple[str, float], list[float]] = {}
+        for record in tlift_records(profile, source, target):
+            for row in record["sweeps"]:
+                mean_ap = 100 * row["stages"]["+RR+TLift"]["mean_ap"]
+                found.setdefault((row["parameter"], row["value"]), []).append(mean_ap)
         for parameter, values in near.items():
             for value in values:
+                difference = None
                 if found:
-                    change = found[parameter, value] - found[parameter, usual[parameter]]
-                    difference = Difference(change, change, change)
-                else:
-                    difference = None
+                    new, old = (found[parameter, v] for v in (value, usual[parameter]))
+                    difference = Difference(*[float(np.mean(new)) - float(np.mean(old))] * 3)
                 rows.append((f"{parameter} = {value:g}, {source} → {target}", difference))
     return rows
-
-
-def _tlift_means(profile: str, source: str, target: str) -> dict[tuple[str, float], float]:
-    """mAP after re-ranking and TLift in percent, by parameter and value, averaged over seeds."""
-    datasets = get_profile(profile).datasets
-    found: dict[tuple[str, float], list[float]] = {}
-    for seed in range(EXPERIMENTS["tlift"].seeds):
-        trial = Trial(Run("qaconv", datasets[source], profile, seed), datasets[target])
-        record = find_record(trial, "tlift")
-        for row in record["sweeps"] if record else ():
-            key = row["parameter"], row["value"]
-            found.setdefault(key, []).append(100 * row["stages"]["+RR+TLift"]["mean_ap"])
-    return {key: float(np.mean(values)) for key, values in found.items()}

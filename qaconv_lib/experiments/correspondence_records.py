@@ -7,32 +7,44 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
 
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments.correspondence_changes import changed_pairs
+from qaconv_lib.experiments.comparisons import Comparison, Test
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import provenance, read_records, write_record
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
 from qaconv_lib.experiments.variants import DIRECTIONS
-from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST
+from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST, SHOWN, cell_parts, changed_cells
 from qaconv_lib.matches.marked_pairs import (
     OTHER_LEAST,
     SEED,
+    Maps,
+    Scene,
     Tables,
     choose_pairs,
     feature_maps,
+    maps_of,
     match_pairs,
+    path_inside,
 )
-from qaconv_lib.models import default_device, load_model
+from qaconv_lib.miniatures.changes import CHANGES
+from qaconv_lib.miniatures.drawing import draw_image
+from qaconv_lib.miniatures.render import Drawing
+from qaconv_lib.models import ReidModel, default_device, load_model
+from qaconv_lib.transforms import to_tensor
 
 #: Shares of the matches that are kept, those of the highest similarity first.
 KEPT = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _FOLDER = "correspondence"
 _REPEATS = 1000  # of the bootstrap
-_VIEWPOINTS = ((0, 45), (45, 90), (90, 135), (135, 180))  # degrees between the walking directions
-_HIDDEN = ((0, 0.01), (0.01, 0.1), (0.1, 1))
-_ALIGNED = ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1))
+_GROUPS: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (
+    ("viewpoint", ((0, 45), (45, 90), (90, 135), (135, 180))),  # degrees between the walks
+    ("hidden", ((0, 0.01), (0.01, 0.1), (0.1, 1))),
+    ("aligned", ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1))),
+)
 
 
 def correspondence_record(
@@ -54,10 +66,6 @@ def correspondence_record(
         from elsewhere end; `tells` how often a query is more similar, by the mean of its best
         matches, to the partner of its true pair than to another; `changes` where similarities fall
         when one thing of a person changes.
-
-    Raises:
-        FileNotFoundError: a model or a part map is not there.
-        ValueError: the run is not one with QAConv.
     """
     if run.loss != "qaconv":
         raise ValueError(f"correspondence is measured of runs with qaconv, got {run.loss!r}")
@@ -88,7 +96,7 @@ def correspondence_record(
         "reliability": list(_reliability(tables)),
         "ends": list(_ends(tables)),
         "tells": list(_tells(tables)),
-        "changes": list(_changes(changed_pairs(networks, model, scene, target))),
+        "changes": list(_changes(networks, model, scene, target)),
         "seconds": round(time.perf_counter() - start, 1),
         **provenance(device),
     }
@@ -96,26 +104,30 @@ def correspondence_record(
     return record
 
 
-def _rows(tables: Tables) -> Iterator[dict]:
+def _each(tables: Tables) -> Iterator[tuple[dict, pd.DataFrame]]:
     for features, kinds in tables.items():
         for kind, table in kinds.items():
-            about = {"features": features, "pairs": kind}
-            for by, value, part in _groups(table[table["visible"]]):
-                similarity = _round(part["similarity"].mean())
-                row = about | {"by": by, "value": value}
-                yield row | _share(part, "right") | {"similarity": similarity}
-                if features == "QAConv" and by not in ("kept", "mutual"):
-                    for column, name in (("same_place", "same place"), ("chance", "chance")):
-                        yield row | {"features": name} | _share(part, column)
-            strict = table[table["strict_visible"]]
-            yield about | {"by": "least", "value": OTHER_LEAST} | _share(strict, "strict_right")
+            yield {"features": features, "pairs": kind}, table
+
+
+def _rows(tables: Tables) -> Iterator[dict]:
+    for about, table in _each(tables):
+        for by, value, part in _groups(table[table["visible"]]):
+            row = about | {"by": by, "value": value}
+            similarity = _round(part["similarity"].mean())
+            yield row | _share(part, "right") | {"similarity": similarity}
+            if about["features"] == "QAConv" and by not in ("kept", "mutual"):
+                for column, name in (("same_place", "same place"), ("chance", "chance")):
+                    yield row | {"features": name} | _share(part, column)
+        strict = table[table["strict_visible"]]
+        yield about | {"by": "least", "value": OTHER_LEAST} | _share(strict, "strict_right")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str | float, pd.DataFrame]]:
     yield "all", "", table
     for part in BODY_PARTS:
         yield "part", part, table[table["part"] == part]
-    for trait, bounds in (("viewpoint", _VIEWPOINTS), ("hidden", _HIDDEN), ("aligned", _ALIGNED)):
+    for trait, bounds in _GROUPS:
         for low, high in bounds:
             inside = (table[trait] >= low) & ((table[trait] < high) | (high == bounds[-1][1]))
             yield trait, low, table[inside]
@@ -148,32 +160,26 @@ def _differences(tables: Tables) -> Iterator[dict]:
 
 def _reliability(tables: Tables) -> Iterator[dict]:
     """Right matches by similarity, in steps of 0.1; a part that is not visible makes it wrong."""
-    for features, kinds in tables.items():
-        for kind, table in kinds.items():
-            table = table[table["on_body"]]
-            step = np.floor(table["similarity"] * 10).clip(-10, 9)
-            for value, part in table.groupby(step):
-                row = {"features": features, "pairs": kind, "from": _round(value / 10)}
-                yield (
-                    row | _share(part, "right") | {"similarity": _round(part["similarity"].mean())}
-                )
+    for about, table in _each(tables):
+        table = table[table["on_body"]]
+        for value, part in table.groupby(np.floor(table["similarity"] * 10).clip(-10, 9)):
+            row = about | {"from": _round(value / 10)} | _share(part, "right")
+            yield row | {"similarity": _round(part["similarity"].mean())}
 
 
 def _ends(tables: Tables) -> Iterator[dict]:
-    for features, kinds in tables.items():
-        for kind, table in kinds.items():
-            body = table["found"].isin(BODY_PARTS)
-            ends = {
-                "same part": table["right"],
-                "another part": body & ~table["right"],
-                "background": table["found"] == "background",
-                "others": ~body & (table["found"] != "background"),
-            }
-            starts = {"person": table["on_body"], "background": table["part"] == "background"}
-            for start, chosen in starts.items():
-                shares = {name: _round(column[chosen].mean()) for name, column in ends.items()}
-                row = {"features": features, "pairs": kind, "start": start}
-                yield row | shares | {"matches": int(chosen.sum())}
+    for about, table in _each(tables):
+        body, background = table["found"].isin(BODY_PARTS), table["found"] == "background"
+        ends = {
+            "same part": table["right"],
+            "another part": body & ~table["right"],
+            "background": background,
+            "others": ~body & ~background,
+        }
+        starts = {"person": table["on_body"], "background": table["part"] == "background"}
+        for start, chosen in starts.items():
+            shares = {name: _round(column[chosen].mean()) for name, column in ends.items()}
+            yield about | {"start": start} | shares | {"matches": int(chosen.sum())}
 
 
 def _tells(tables: Tables) -> Iterator[dict]:
@@ -186,13 +192,63 @@ def _tells(tables: Tables) -> Iterator[dict]:
             yield row | {"mean_over": _round(other.mean())} | _share(table, "higher")
 
 
-def _changes(tables: dict[str, dict[str, pd.DataFrame]]) -> Iterator[dict]:
-    for change, found in tables.items():
-        for features, table in found.items():
-            row = {"change": change, "features": features} | _share(table, "hit")
-            yield row | {
-                name: _round(table[name].mean()) for name in ("chance", "fall", "elsewhere")
-            }
+@torch.no_grad()
+def _changes(
+    networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str, count: int = 100
+) -> Iterator[dict]:
+    """Draw the gallery image of some true pairs again with one change, and match it once more."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(scene.dataset.query))[:count])
+    query = scene.dataset.query.iloc[chosen]
+    partners = scene.dataset.gallery.iloc[scene.partners["true pairs"][chosen]]
+    paths = [path_inside(path, scene) for path in partners["path"]]
+    before = [draw_image(name, path) for path in paths]
+    size, device = (model.config.height, model.config.width), next(model.parameters()).device
+    grid = model.backbone.map_size(*size)
+    body = [SHOWN.index(part) for part in BODY_PARTS]
+    shows = np.stack([np.isin(cell_parts(d.parts, *grid), body) for d in before])
+    query_maps = {key: maps_of(network, query, model) for key, network in networks.items()}
+
+    def best(drawings: list[Drawing]) -> dict[str, np.ndarray]:
+        """Best similarity of each gallery location of each pair, (n, h*w), by features."""
+        images = [to_tensor(Image.fromarray(drawing.image), *size) for drawing in drawings]
+        pixels, found = torch.stack(images).float().to(device) / 255, {}
+        for key, network in networks.items():
+            columns = network(pixels).cpu().flatten(2)
+            table = query_maps[key].flatten(2).transpose(1, 2) @ columns
+            found[key] = table.amax(dim=1).double().numpy(force=True)
+        return found
+
+    at_first = best(before)
+    for change, make in CHANGES.items():
+        after = [draw_image(name, path, make) for path in paths]
+        changed = shows & np.stack(
+            [changed_cells(a.image, b.image, *grid) for a, b in zip(before, after, strict=True)]
+        )
+        usable = changed.any(axis=1) & (shows & ~changed).any(axis=1)
+        for key, now in best(after).items():
+            fall = at_first[key] - now
+            table = _where_it_falls(fall[usable], changed[usable], shows[usable])
+            table["person"] = query["identity"].to_numpy()[usable]
+            means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
+            yield {"change": change, "features": key} | _share(table, "hit") | means
+
+
+def _where_it_falls(fall: np.ndarray, changed: np.ndarray, shows: np.ndarray) -> pd.DataFrame:
+    """From the fall of the best similarity at each gallery location (n, h*w), a row per pair.
+
+    Of the locations that show the person: whether the one that falls most has changed (`hit`),
+    which share has changed (`chance`), and the mean fall at those that did and did not.
+    """
+    where = np.where(shows, fall, -np.inf).argmax(axis=1)
+    rest = shows & ~changed
+    return pd.DataFrame(
+        {
+            "hit": changed[np.arange(len(changed)), where],
+            "chance": changed.sum(axis=1) / shows.sum(axis=1),
+            "fall": np.where(changed, fall, 0).sum(axis=1) / changed.sum(axis=1),
+            "elsewhere": np.where(rest, fall, 0).sum(axis=1) / rest.sum(axis=1),
+        }
+    )
 
 
 def _round(value: float) -> float | None:
@@ -208,8 +264,11 @@ def find_correspondence(source: str, target: str, profile: str = "laptop") -> di
     return None
 
 
-def _names(profile: str, *roles: str) -> list[str]:
-    return [get_profile(profile).datasets[role] for role in roles]
+def _both_ways(profile: str) -> Iterator[tuple[str, tuple[str, str], dict | None]]:
+    names = get_profile(profile).datasets
+    for source, target in DIRECTIONS:
+        pair = names[source], names[target]
+        yield f"{source} → {target}", pair, find_correspondence(*pair, profile)
 
 
 def run_correspondence(
@@ -219,21 +278,15 @@ def run_correspondence(
 ) -> list[dict]:
     """Measure both directions between Market and Duke that have no record yet (seed 0)."""
     records = []
-    for source, target in DIRECTIONS:
-        names = _names(profile, source, target)
-        record = find_correspondence(names[0], names[1], profile)
+    for _, (source, target), record in _both_ways(profile):
         if record is None:
-            record = correspondence_record(
-                Run("qaconv", names[0], profile), names[1], device=device
-            )
-            report(f"{names[0]} on {names[1]}: {record['seconds']} s")
+            record = correspondence_record(Run("qaconv", source, profile), target, device=device)
+            report(f"{source} on {target}: {record['seconds']} s")
         records.append(record)
     return records
 
 
-def share_differences(
-    pairs: str, over: str
-) -> Callable[[str], list[tuple[str, Difference | None]]]:
+def share_differences(pairs: str, over: str) -> Test:
     """Both directions: QAConv's share of right matches minus another's, in percent.
 
     Args:
@@ -241,31 +294,27 @@ def share_differences(
         over: other features, "same place" or "chance".
     """
 
-    def found(profile: str) -> list[tuple[str, Difference | None]]:
-        rows = []
-        for source, target in DIRECTIONS:
-            names = _names(profile, source, target)
-            record, difference = find_correspondence(names[0], names[1], profile), None
+    def found(profile: str) -> list[Comparison]:
+        lines: list[Comparison] = []
+        for label, _, record in _both_ways(profile):
+            difference = None
             for row in record["differences"] if record else ():
                 if (row["pairs"], row["over"]) == (pairs, over):
                     difference = Difference(*(100 * row[key] for key in ("share", "low", "high")))
-            rows.append((f"{source} → {target}, over {over}", difference))
-        return rows
+            lines.append((f"{label}, over {over}", difference))
+        return lines
 
     return found
 
 
-def hits_over_chance(profile: str) -> list[tuple[str, Difference | None]]:
+def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
-    rows = []
-    for source, target in DIRECTIONS:
-        names = _names(profile, source, target)
-        record = find_correspondence(names[0], names[1], profile)
-        found = [r for r in record["changes"] if r["features"] == "QAConv"] if record else []
-        for row in found or [{"change": "any change"}]:
-            difference = None
-            if found:
-                ends = (row[key] - row["chance"] for key in ("share", "low", "high"))
-                difference = Difference(*(100 * end for end in ends))
-            rows.append((f"{row['change']}, {source} → {target}", difference))
-    return rows
+    lines: list[Comparison] = []
+    for label, _, record in _both_ways(profile):
+        if record is None:
+            lines.append((f"any change, {label}", None))
+            continue
+        for row in (row for row in record["changes"] if row["features"] == "QAConv"):
+            ends = (100 * (row[key] - row["chance"]) for key in ("share", "low", "high"))
+            lines.append((f"{row['change']}, {label}", Difference(*ends)))
+    return lines

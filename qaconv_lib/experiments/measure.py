@@ -14,8 +14,7 @@ import numpy as np
 
 
 class Measured(NamedTuple):
-    """One call: seconds, the most memory beyond what was held before (MB; None where the system
-    does not tell), and what it returned."""
+    """Seconds, memory beyond what was held before (MB; None if unknown), and the result."""
 
     seconds: float
     megabytes: float | None
@@ -29,29 +28,8 @@ def measure(act: Callable[[], Any]) -> Measured:
     start = time.perf_counter()
     result = act()
     seconds = time.perf_counter() - start
-    peak = _memory("VmHWM")
-    extra = None if before is None or peak is None else max(0.0, (peak - before) / 1e6)
+    extra = None if before is None else max(0.0, (_memory("VmHWM") - before) / 1e6)
     return Measured(seconds, extra, result)
-
-
-def _start_memory() -> int | None:
-    """Give free memory back, forget the peak so far, and tell what is held, in bytes."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):  # another C library, or a system that forbids it
-        return None
-    return _memory("VmRSS")
-
-
-def _memory(name: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
@@ -59,23 +37,33 @@ def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
 
     Memory is that of the first run: later ones may find memory that an earlier one left.
     """
-    best: dict[str, Measured] = {}
-    for _ in range(turns):
+    first = {name: measure(act) for name, act in acts.items()}
+    seconds = {name: [found.seconds] for name, found in first.items()}
+    for _ in range(turns - 1):
         for name, act in acts.items():
-            found = measure(act)
-            if name not in best:
-                best[name] = found
-            elif found.seconds < best[name].seconds:
-                best[name] = best[name]._replace(seconds=found.seconds)
-    return best
+            seconds[name].append(measure(act).seconds)
+    return {name: found._replace(seconds=min(seconds[name])) for name, found in first.items()}
+
+
+def _start_memory() -> int | None:
+    """Give free memory back, forget the peak so far, and tell what is held, in bytes (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _memory("VmRSS")
+    except (OSError, AttributeError):  # another C library, or a system that forbids it
+        return None
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def compare_forms(
-    step: str,
-    size: str,
-    found: dict[str, Measured],
-    tolerance: float,
-    relative: bool = False,
+    step: str, size: str, found: dict[str, Measured], tolerance: float, relative: bool = False
 ) -> dict:
     """A row of a record from the forms "plain" and "library", whose results must agree.
 
@@ -83,16 +71,16 @@ def compare_forms(
         step: what is done.
         size: on how much.
         found: both forms, measured.
-        tolerance: how far apart the results may be.
-        relative: take `relative_error` for that, not `largest_gap`.
-
-    Raises:
-        ArithmeticError: the results are farther apart.
+        tolerance: how far apart the results may be; ArithmeticError if they are farther.
+        relative: judge the norm of the difference over the norm of the plain form, not the largest
+            difference. For gradients through maxima: two similarities that are equal but for
+            rounding may change places, and a single entry of the gradient with them.
     """
     mine, theirs = found["library"], found["plain"]
     gap = {"largest_difference": largest_gap(mine.result, theirs.result)}
     if relative:
-        gap["relative_error"] = relative_error(mine.result, theirs.result)
+        first, second = (np.asarray(form.result, dtype=np.float64) for form in (mine, theirs))
+        gap["relative_error"] = float(np.linalg.norm(first - second) / np.linalg.norm(second))
     judged = list(gap.values())[-1]
     if not judged <= tolerance:
         raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
@@ -108,34 +96,16 @@ def compare_forms(
     }
 
 
+def describe(step: str, size: str, found: Measured) -> dict:
+    """A row of a record for the library's form alone."""
+    times = {"seconds": rounded(found.seconds), "megabytes": rounded(found.megabytes)}
+    return {"step": step, "size": size, **times}
+
+
 def largest_gap(mine: Any, theirs: Any) -> float:
     """Largest absolute difference of two arrays or tensors; infinite between unequal shapes."""
     first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
-    if first.shape != second.shape:
-        return float("inf")
-    return float(np.abs(first - second).max(initial=0))
-
-
-def relative_error(mine: Any, theirs: Any) -> float:
-    """Norm of the difference over the norm of the second; infinite between unequal shapes.
-
-    For gradients through maxima: two similarities that are equal but for rounding may change
-    places, and a single entry of the gradient with them.
-    """
-    first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
-    if first.shape != second.shape:
-        return float("inf")
-    return float(np.linalg.norm(first - second) / np.linalg.norm(second))
-
-
-def describe(step: str, size: str, found: Measured) -> dict:
-    """A row of a record for the library's form alone."""
-    return {
-        "step": step,
-        "size": size,
-        "seconds": rounded(found.seconds),
-        "megabytes": rounded(found.megabytes),
-    }
+    return float(np.abs(first - second).max()) if first.shape == second.shape else float("inf")
 
 
 def rounded(value: float | None) -> float | None:

@@ -1,13 +1,10 @@
 """The plain formulations, as the paper and its release have them, kept for comparison (chapter 13).
 
-Each is written from its definition in the obvious way: everything at once, or one thing after the
-other in a loop. They are right and readable, slow and hungry. The tests hold the library's forms to
-them, and `python -m qaconv_lib bench` shows what the library's forms save.
+Each follows its definition in the obvious way. The tests hold the library's forms to them, and
+`python -m qaconv_lib bench` shows what the library's forms save.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
@@ -39,36 +36,6 @@ def qaconv_loss(matcher: QAConv, maps: Tensor, memory: Tensor, labels: Tensor) -
     p_true = torch.where(targets.bool(), p, 1 - p)
     cost = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return ((1 - p_true) ** 2 * cost).sum() / len(maps)
-
-
-def nearest_classes(similarity: Tensor, count: int) -> list[list[int]]:
-    """`graph_sampling.nearest_classes`, one class after the other."""
-    found = []
-    for number, row in enumerate(similarity.tolist()):
-        others = [other for other in range(len(row)) if other != number]
-        found.append(sorted(others, key=lambda other: -row[other])[:count])
-    return found
-
-
-def pairwise_loss(logits: Tensor, labels: Tensor) -> float:
-    """`pairs.pairwise_loss`, one pair after the other."""
-    total = 0.0
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        for logit, other in zip(row, labels.tolist(), strict=True):
-            p = 1 / (1 + math.exp(-logit))
-            total -= math.log(p if other == label else 1 - p)
-    return total / len(logits)
-
-
-def hard_triplet_loss(logits: Tensor, labels: Tensor, margin: float) -> float:
-    """`pairs.hard_triplet_loss`, one image after the other."""
-    total, whose = 0.0, labels.tolist()
-    for i, row in enumerate(logits.tolist()):
-        matches = [s for j, s in enumerate(row) if whose[j] == whose[i] and j != i]
-        strangers = [s for j, s in enumerate(row) if whose[j] != whose[i]]
-        if matches and strangers:
-            total += max(0.0, margin - min(matches) + max(strangers))
-    return total / len(logits)
 
 
 def k_reciprocal_rerank(

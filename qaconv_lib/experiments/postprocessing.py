@@ -64,21 +64,15 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
             for name, value in stages.items()
         }
 
-    record = {
-        "experiment": "tlift",
-        **run.about,
-        "config": dataclasses.asdict(run.config()),
-        "target": target,
+    found = {
         "sweeps": [
             {"parameter": name, "value": value, "stages": lifted(**{name: value})}
             for name, values in TLIFT_SWEEPS.items()
             for value in values
         ],
         "variants": {name: lifted(True, **options) for name, options in TLIFT_VARIANTS.items()},
-        **provenance(device or default_device()),
     }
-    write_record("tlift", f"{run.name}-on-{target}", record)
-    return record
+    return _written("tlift", run, target, device, found)
 
 
 def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
@@ -96,7 +90,14 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
         name: np.clip(rerank(pair_similarities(run, name, device=device), run.loss), 0, 1)
         for name in data
     }
-    grid, variants = [], {}
+    labels, grid, variants = data[target].train, [], {}
+    known_times = partial(
+        labelled_transitions,
+        identities=labels["identity"],
+        cameras=labels["camera"],
+        seconds=labels["seconds"],
+        sessions=labels["session"],
+    )
     for same_camera in ("keep", "suppress"):
         suffix = "" if same_camera == "keep" else ", own camera suppressed"
 
@@ -118,42 +119,30 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
         ours, theirs = (
             [scored(name, tfusion, **options) for options in TFUSION_GRID] for name in data
         )
-        variants[f"chosen{suffix}"] = theirs[_best(ours)]
-        variants[f"best{suffix}"] = theirs[_best(theirs)]
-        labels = data[target].train
-        known = {"identities": labels["identity"], "cameras": labels["camera"]}
-        known |= {"seconds": labels["seconds"], "sessions": labels["session"]}
+        variants[f"chosen{suffix}"] = theirs[ours.index(max(ours, key=_mean_ap))]
+        variants[f"best{suffix}"] = max(theirs, key=_mean_ap)
         labelled = [
-            scored(target, partial(labelled_transitions, **known), window=window)
+            scored(target, known_times, window=window)
             for window in sorted({options["window"] for options in TFUSION_GRID})
         ]
-        variants[f"labelled{suffix}"] = labelled[_best(labelled)]
-        grid += [
-            options
-            | {
-                "same_camera": same_camera,
-                "source_mean_ap": ours[i]["mean_ap"],
-                "target_mean_ap": theirs[i]["mean_ap"],
-                "target_rank1": theirs[i]["rank1"],
-            }
-            for i, options in enumerate(TFUSION_GRID)
-        ]
-    record = {
-        "experiment": "tfusion",
-        **run.about,
-        "config": dataclasses.asdict(run.config()),
-        "target": target,
-        "floor": _TFUSION_FLOOR,
-        "grid": grid,
-        "variants": variants,
-        **provenance(device or default_device()),
-    }
-    write_record("tfusion", f"{run.name}-on-{target}", record)
+        variants[f"labelled{suffix}"] = max(labelled, key=_mean_ap)
+        for options, own, other in zip(TFUSION_GRID, ours, theirs, strict=True):
+            row = options | {"same_camera": same_camera, "source_mean_ap": own["mean_ap"]}
+            row |= {"target_mean_ap": other["mean_ap"], "target_rank1": other["rank1"]}
+            grid.append(row)
+    found = {"floor": _TFUSION_FLOOR, "grid": grid, "variants": variants}
+    return _written("tfusion", run, target, device, found)
+
+
+def _written(experiment: str, run: Run, target: str, device: str | None, found: dict) -> dict:
+    about = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
+    record = about | {"target": target} | found | provenance(device or default_device())
+    write_record(experiment, f"{run.name}-on-{target}", record)
     return record
 
 
-def _best(scores: list[dict]) -> int:
-    return max(range(len(scores)), key=lambda i: scores[i]["mean_ap"])
+def _mean_ap(scores: dict) -> float:
+    return scores["mean_ap"]
 
 
 def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool) -> dict:

@@ -71,9 +71,8 @@ class Run:
     """One training run, described completely.
 
     Attributes:
-        loss: what is trained with, one of `LOSSES`.
-        source: dataset whose training images are used; "msmt17-all" and "mini-msmt17-all" mean all
-            images of the dataset, as in the paper's Table 3.
+        loss: one of `LOSSES`.
+        source: dataset whose training images are used; "-all" after its name means all its images.
         profile: smoke, laptop or paper.
         seed: decides initial weights, shuffling and augmentation.
         settings: training settings that differ from the profile's, and `identities`, how many
@@ -99,8 +98,8 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run's files."""
-        parts = [self.loss, self.source, self.profile, settings_name(self.settings)]
-        return "-".join([part for part in parts if part] + [f"seed{self.seed}"])
+        own = [settings_name(self.settings)] if self.settings else []
+        return "-".join([self.loss, self.source, self.profile, *own, f"seed{self.seed}"])
 
     @property
     def about(self) -> dict:
@@ -172,14 +171,9 @@ def training_images(source: str) -> pd.DataFrame:
 
 
 def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
-    """Open every image of sources and targets, before a training would meet a bad one.
+    """Open every image of pairs of a source and a target, before a training would meet a bad one.
 
-    Args:
-        pairs: names of a dataset that is trained on and of one that is tested on.
-
-    Raises:
-        UnreadableImageError: images cannot be read; it says which and how many.
-        FileNotFoundError, ValueError: as `load_test`.
+    UnreadableImageError says which images cannot be read, and how many.
     """
     tables = {}
     for source, target in dict.fromkeys(pairs):
@@ -208,10 +202,10 @@ def train_run(
     skip_unreadable: bool = False,
     tensorboard: bool = False,
 ) -> Path:
-    """Train; write the model and the record of the run.
+    """Train; write the model and the record of the run, and return the checkpoint.
 
     Args:
-        run: what to train.
+        run: what to train; a teacher that it needs must have been trained.
         checkpoint: where to write the model; None means the run's folder in the cache.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         run_folder: where to keep the state after every epoch, to go on from after an interruption,
@@ -219,13 +213,6 @@ def train_run(
         progress: show progress bars.
         skip_unreadable: open every image first, and leave out those that cannot be read.
         tensorboard: write a log for TensorBoard into the run folder too.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UnreadableImageError: images cannot be read; it says which and how many.
-        FileNotFoundError: the run wants a teacher that is not trained yet.
     """
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
     whole = table = run.table()
@@ -360,10 +347,6 @@ def pair_similarities(
 
     Returns:
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
-
-    Raises:
-        ValueError: the dataset has no query and gallery images.
-        UnreadableImageError: images cannot be read; it says which and how many.
     """
     path = run.checkpoint()
     dataset = load_test(target) if isinstance(target, str) else target
@@ -456,19 +439,16 @@ def similarity_stages(
     loss: str,
     calibration: list[float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Similarities of the query with the gallery after each stage of post-processing (Table 2).
+    """Similarities (q, g) after each stage of post-processing (Table 2).
 
     Re-ranking takes `distances`; TLift takes probabilities, and after re-ranking one
-    minus the distance.
+    minus the distance. Stages with TLift are there only if the dataset has times.
 
     Args:
         pairs: what `pair_similarities` returns.
         dataset: the dataset they belong to.
         loss: what the model was trained with.
         calibration: see `probabilities`.
-
-    Returns:
-        By name of the stage; those with TLift only where the dataset has times.
     """
     stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs, loss)}
     if dataset.has_time:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 
 from qaconv_lib.datasets import validation_split
 from qaconv_lib.experiments.profiles import get_profile
@@ -21,22 +20,20 @@ def search(
     source: str,
     *,
     profile: str = "laptop",
-    identities: float = 0.25,
     device: str | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Try settings on a validation split of the source; write the records.
+    """Try the profile's candidates on a validation split of the source; write the records.
 
-    The split holds out training identities; a model trained on the others ranks them, one query an
-    identity and camera. Candidates that have a record already are not run again. A pooled model's
-    calibration for TLift (a logistic regression of "same person" on the similarity) is fitted
-    on the same pairs.
+    The split holds out a quarter of the training identities; a model trained on the others ranks
+    them, one query per identity and camera. A pooled model's calibration for TLift (a logistic
+    regression of "same person" on the similarity) is fitted on the same pairs. Candidates that have
+    a record already are not run again.
 
     Args:
         loss: one of `LOSSES`.
         source: name of the dataset to train on.
         profile: its `tried` lists the candidates.
-        identities: share of the training identities that is held out.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         progress: show progress bars.
 
@@ -44,7 +41,7 @@ def search(
         The records, in the order of the candidates.
     """
     table = Run(loss, source, profile).table()  # refuses an unknown loss
-    train, query, gallery = validation_split(table, identities, seed=0)
+    train, query, gallery = validation_split(table, 0.25, seed=0)
     done = {
         settings_name(record["settings"]): record
         for record in read_records("search")
@@ -54,8 +51,7 @@ def search(
     for settings in get_profile(profile).tried[loss]:
         name = settings_name(settings)
         if name not in done:
-            config = get_profile(profile).config(loss, **settings)
-            trainer = config.trainer(train, device=device)
+            trainer = get_profile(profile).config(loss, **settings).trainer(train, device=device)
             start = time.perf_counter()
             model = trainer.train(progress=progress).eval()
             seconds = time.perf_counter() - start
@@ -83,14 +79,8 @@ def search(
 def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
-    Args:
-        loss: one of `LOSSES`.
-        profile: smoke, laptop or paper.
-        **wanted: chosen among the candidates with these settings. Not given, `final_layer` is the
-            one that the paper names for the loss, and `triplet_margin` is None: no triplets.
-
-    Raises:
-        FileNotFoundError: no search has been run.
+    Only candidates with the `wanted` settings count. Unless given, `final_layer` is the one that
+    the paper names for the loss, and `triplet_margin` is None: no triplets.
     """
     found: dict[str, list[dict]] = {}
     wanted = {"final_layer": None, "triplet_margin": None} | wanted
@@ -99,10 +89,7 @@ def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
         if mine and all(record["settings"].get(key) == value for key, value in wanted.items()):
             found.setdefault(settings_name(record["settings"]), []).append(record)
     if not found:
-        raise FileNotFoundError(
-            f"no search of {loss} at the {profile} profile in {results_folder()}; run "
-            f"`python -m qaconv_lib tune {loss} SOURCE --profile {profile}`"
-        )
+        raise _not_searched(loss, "SOURCE", profile)
     sources = max(len(records) for records in found.values())
     complete = [records for records in found.values() if len(records) == sources]
     best = max(complete, key=lambda records: np.mean([r["scores"]["mean_ap"] for r in records]))
@@ -112,24 +99,28 @@ def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
 def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
     """Slope and offset of the best settings' calibration on a source; None where maps are compared.
 
-    Raises:
-        FileNotFoundError: no search has been run on this source.
+    FileNotFoundError names the command if no search has been run on this source.
     """
     if compares_maps(loss):
         return None
-    best = best_settings(loss, profile)
+    wanted = (loss, source, profile, best_settings(loss, profile))
     for record in read_records("search"):
-        key = (record["loss"], record["source"], record["profile"], record["settings"])
-        if key == (loss, source, profile, best):
+        if tuple(record[key] for key in ("loss", "source", "profile", "settings")) == wanted:
             return record["calibration"]
-    raise FileNotFoundError(
-        f"{loss} on {source} has no calibration at the {profile} profile; run "
+    raise _not_searched(loss, source, profile)
+
+
+def _not_searched(loss: str, source: str, profile: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"no search of {loss} on {source} at the {profile} profile in {results_folder()}; run "
         f"`python -m qaconv_lib tune {loss} {source} --profile {profile}`"
     )
 
 
 def calibrate(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) -> list[float]:
     """Slope and offset of the logit of "same person", from pairs of different cameras."""
+    from sklearn.linear_model import LogisticRegression
+
     other = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
     same = query["identity"].to_numpy()[:, None] == gallery["identity"].to_numpy()
     fit = LogisticRegression(C=1e6, max_iter=1000).fit(similarity[other][:, None], same[other])

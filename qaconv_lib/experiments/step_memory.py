@@ -14,13 +14,32 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from qaconv_lib._processes import process_count
 from qaconv_lib.backbones import Backbone
 from qaconv_lib.experiments.profiles import RunConfig
+from qaconv_lib.experiments.runs import Run
 from qaconv_lib.losses import ClassMemoryLoss, QAConvLoss, compares_maps
-from qaconv_lib.models import ReidModel, make_criterion
+from qaconv_lib.models import ReidModel, choose_device, make_criterion
 
 _IMAGES = (2, 3)  # of the dry runs; the difference is what one image takes
 _CLASSES = (4, 8)
+
+
+def memory_table(run: Run, device: str | None) -> str:
+    """What a training step of a run will hold, in MB, one part a line."""
+    table, config = run.table(), run.config()
+    identities = table["identity"].nunique()
+    parts = predict_step_memory(config, identities, processes=process_count())
+    parts["images kept by the loader, in main memory"] = loader_bytes(config, len(table))
+    place = choose_device(device)
+    if place.type == "cuda":
+        parts["all that this GPU has"] = torch.cuda.get_device_properties(place).total_memory
+    micro = config.batch_size // config.accumulate
+    lines = [
+        f"{run.name}: a step on {config.batch_size} images, {micro} at a time, of {config.height} "
+        f"x {config.width} pixels; {identities:,} identities; {config.precision}"
+    ]
+    return "\n".join(lines + [f"{size / 1e6:12,.1f} MB  {name}" for name, size in parts.items()])
 
 
 def predict_step_memory(
@@ -49,7 +68,7 @@ def predict_step_memory(
     if isinstance(head, QAConvLoss | ClassMemoryLoss):
         memory = head.memory.features.nbytes
     parameters = [*model.backbone.parameters(), *head.parameters()]
-    trained = _size([p for p in parameters if p.requires_grad])
+    trained = _size(p for p in parameters if p.requires_grad)
     buffers = _size([*model.backbone.buffers(), *head.buffers()])
     parts = {
         "weights": _size(parameters) + buffers - memory,
@@ -75,49 +94,41 @@ def _backbone_bytes(model: ReidModel, precision: str, images: int) -> tuple[int,
 
     def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         nonlocal largest
-        largest = max(largest, sum(t.nbytes for t in (*inputs, output) if isinstance(t, Tensor)))
+        largest = max(largest, _size(t for t in (*inputs, output) if isinstance(t, Tensor)))
+
+    def maps(pixels: Tensor) -> Tensor:
+        half = precision != "float32"
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):  # float16 takes as much
+            return model.backbone(pixels)
 
     leaves = [module for module in model.backbone.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(note) for module in leaves]
     for count in _IMAGES:
         pixels = torch.rand(count, 3, config.height, config.width)
-        kept.append(_kept_bytes(partial(_maps, model, precision, pixels), model))
+        kept.append(_kept_bytes(partial(maps, pixels), model))
     for hook in hooks:
         hook.remove()
-    each = kept[1] - kept[0]
-    return kept[0] + (images - _IMAGES[0]) * each, largest * images // _IMAGES[-1]
-
-
-def _maps(model: ReidModel, precision: str, pixels: Tensor) -> Tensor:
-    if precision == "float32":
-        return model.backbone(pixels)
-    with torch.autocast("cpu", torch.bfloat16):  # float16 takes as much
-        return model.backbone(pixels)
+    return kept[0] + (images - _IMAGES[0]) * (kept[1] - kept[0]), largest * images // _IMAGES[-1]
 
 
 def _loss_bytes(config: RunConfig, backbone: Backbone, images: int, classes: int) -> int:
     """What the loss keeps: grows with the images, the classes, and the product of both."""
-    dtype = torch.float32
-    if compares_maps(config.loss) and config.precision != "float32":
-        dtype = torch.bfloat16
-    size = backbone.map_size(config.height, config.width)
-    found = {}
+    half = compares_maps(config.loss) and config.precision != "float32"
+    size, found = backbone.map_size(config.height, config.width), {}
     for some in _CLASSES:
         criterion = make_criterion(config, some, backbone)
         if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
             criterion.memory.valid.fill_(True)
         for count in _IMAGES:
-            maps = torch.rand(count, backbone.channels, *size).to(dtype).requires_grad_()
+            maps = torch.rand(count, backbone.channels, *size)
+            maps = maps.to(torch.bfloat16 if half else torch.float32).requires_grad_()
             labels = torch.arange(count) % some
             found[count, some] = _kept_bytes(partial(criterion, maps, labels), criterion)
     (b, b2), (c, c2) = _IMAGES, _CLASSES
-
-    def at(some: int) -> float:
-        """For `some` classes, the images wanted."""
-        each = (found[b2, some] - found[b, some]) / (b2 - b)
-        return found[b, some] + (images - b) * each
-
-    return round(at(c) + (classes - c) * (at(c2) - at(c)) / (c2 - c))
+    few, more = (
+        found[b, n] + (images - b) * (found[b2, n] - found[b, n]) / (b2 - b) for n in _CLASSES
+    )
+    return round(few + (classes - c) * (more - few) / (c2 - c))
 
 
 def _kept_bytes(act: Callable[[], object], module: nn.Module) -> int:

@@ -1,8 +1,7 @@
 """The experiments of the paper by name, and how they are run (chapter 12).
 
 An experiment is a list of trials: a training run and a dataset it is tested on. Trials that two
-experiments share are run once. What has a record with the same settings is not run again, so an
-experiment that was interrupted goes on where it stopped.
+experiments share are run once. What has a record with the same settings is not run again.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from qaconv_lib.experiments.search import calibration_of
 from qaconv_lib.experiments.variants import (
     ABLATIONS,
     Trial,
+    Trials,
     ablation_trials,
     backbone_trials,
     check_variants,
@@ -59,7 +59,7 @@ class Experiment:
 
     title: str
     seeds: int
-    trials: Callable[[Profile, int], Iterator[Trial]]
+    trials: Trials
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
@@ -67,30 +67,20 @@ def _qaconv(profile: Profile, seed: int) -> Iterator[Trial]:
     return loss_trials(profile, seed, ("qaconv",))
 
 
+_POSTPROCESSING = "QAConv, re-ranking, TLift and TFusion (Table 2)"
+_TABLE3 = "Two backbones, three sources, on Duke and Market (Table 3)"
+_TABLE4 = "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)"
+_TLIFT = "Parameters and variants of TLift (appendix)"
+_LAYERS = "Pooled features from layer4 and from QAConv's layer3"
+_GRAPH = "Class memory, and pairs of batches drawn in several ways"
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("What the loss contributes (Table 1)", 5, loss_trials),
-    "table2": Experiment(
-        "QAConv, re-ranking, TLift and TFusion (Table 2)", 5, _qaconv, ("tfusion", tfusion_record)
-    ),
-    "tlift": Experiment(
-        "Parameters and variants of TLift (appendix)", 5, _qaconv, ("tlift", tlift_record)
-    ),
-    "table3": Experiment(
-        "Two backbones, three sources, on Duke and Market (Table 3)",
-        3,
-        lambda profile, seed: backbone_trials(profile, seed, ("duke", "market")),
-    ),
-    "table4": Experiment(
-        "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)",
-        3,
-        lambda profile, seed: backbone_trials(profile, seed, ("cuhk03", "msmt17")),
-    ),
-    "pooled-layer": Experiment(
-        "Pooled features from layer4 and from QAConv's layer3", 3, layer_trials
-    ),
-    "graph-sampling": Experiment(
-        "Class memory, and pairs of batches drawn in several ways", 2, graph_sampling_trials
-    ),
+    "table2": Experiment(_POSTPROCESSING, 5, _qaconv, ("tfusion", tfusion_record)),
+    "tlift": Experiment(_TLIFT, 5, _qaconv, ("tlift", tlift_record)),
+    "table3": Experiment(_TABLE3, 3, backbone_trials("duke", "market")),
+    "table4": Experiment(_TABLE4, 3, backbone_trials("cuhk03", "msmt17")),
+    "pooled-layer": Experiment(_LAYERS, 3, layer_trials),
+    "graph-sampling": Experiment(_GRAPH, 2, graph_sampling_trials),
     **{
         name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_trials(name))
         for name, (_, variants) in ABLATIONS.items()
@@ -98,19 +88,14 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
-def get_experiment(name: str) -> Experiment:
-    """An experiment by name; ValueError lists the known ones."""
+def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) -> list[Trial]:
+    """The trials of an experiment, seed by seed; ValueError for an unknown name."""
     if name not in EXPERIMENTS:
         raise ValueError(
             f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)} "
             "(`python -m qaconv_lib run` lists what they ask, and two more)"
         )
-    return EXPERIMENTS[name]
-
-
-def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) -> list[Trial]:
-    """The trials of an experiment, seed by seed."""
-    experiment, chosen = get_experiment(name), get_profile(profile)
+    experiment, chosen = EXPERIMENTS[name], get_profile(profile)
     count = experiment.seeds if seeds is None else seeds
     return [trial for seed in range(count) for trial in experiment.trials(chosen, seed)]
 
@@ -177,6 +162,9 @@ def run_experiment(
 ) -> list[dict]:
     """Run what an experiment still lacks, and return the records of all its trials.
 
+    What would stop a run is looked for before the first training: unreadable images, a missing
+    dataset, a loss that has not been searched.
+
     Args:
         name: one of `EXPERIMENTS`.
         profile: smoke, laptop or paper.
@@ -186,12 +174,6 @@ def run_experiment(
         skip_unreadable: leave out images that cannot be read. What `after` does takes whole
             datasets, and is left out where there are such images.
         report: called with a line of text whenever a run is done.
-
-    Raises:
-        ValueError: an unknown name or profile, an experiment that the profile does not have, or a
-            number below 1.
-        UnreadableImageError: images of a source or a target cannot be read; said before training.
-        FileNotFoundError: a dataset is not there, or a loss has not been searched.
     """
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
@@ -205,7 +187,7 @@ def run_experiment(
     done, start = len({t.run.name for t in trials}) - len(waiting), time.perf_counter()
     report(f"{name}: {done} of {done + len(waiting)} runs have their records")
     for loss, source in sorted({(t.run.loss, t.run.source) for t in untested if t.post}):
-        calibration_of(loss, source, profile)  # said now, not after a training
+        calibration_of(loss, source, profile)
     if not skip_unreadable:
         check_readable((trial.run.source, trial.target) for trial in untested)
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
@@ -213,40 +195,39 @@ def run_experiment(
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
         report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
     records = [record for trial in trials if (record := find_record(trial)) is not None]
-    if after := get_experiment(name).after:
-        records += _after_all(trials, *after, device, report, skip_unreadable)
-    return records
+    return records + _after_all(EXPERIMENTS[name], trials, device, report, skip_unreadable)
 
 
 def _after_all(
+    experiment: Experiment,
     trials: list[Trial],
-    folder: str,
-    act: Callable[[Run, str, str | None], dict],
     device: str | None,
     report: Callable[[str], None],
     skip_unreadable: bool,
 ) -> list[dict]:
-    records = []
+    """The records of what is done with the similarities; what is missing is done now."""
+    if experiment.after is None:
+        return []
+    records, (folder, act) = [], experiment.after
     for trial in trials:
-        if trial.target != trial.run.source and load_dataset(trial.target).has_time:
-            record = find_record(trial, folder)
+        if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
+            continue
+        record = find_record(trial, folder)
+        if record is None:
             try:
-                if record is None:
-                    record = act(trial.run, trial.target, device)
-                    report(f"{folder}: {trial.name}")
+                record = act(trial.run, trial.target, device)
             except UnreadableImageError:
                 if not skip_unreadable:
                     raise
-                report(
-                    f"{folder}: left out for {trial.name}: it takes all images, unreadable ones too"
-                )
+                report(f"{folder}: {trial.name} left out, as it takes unreadable images too")
                 continue
-            records.append(record)
+            report(f"{folder}: {trial.name}")
+        records.append(record)
     return records
 
 
 def _execute_all(
-    groups: list[list[Trial]], device: str | None, jobs: int, skip_unreadable: bool = False
+    groups: list[list[Trial]], device: str | None, jobs: int, skip_unreadable: bool
 ) -> Iterator[str]:
     if jobs == 1:
         yield from (_execute(group, device, None, skip_unreadable) for group in groups)
@@ -259,8 +240,8 @@ def _execute_all(
             yield from (future.result() for future in futures)
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"one of {jobs} processes was killed, perhaps for want of memory; what was done is "
-                "kept, run the command again with fewer jobs"
+                f"one of {jobs} processes was killed, perhaps for lack of memory; finished runs "
+                "are kept, run the command again with fewer jobs"
             ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -281,19 +262,12 @@ def _execute(trials: list[Trial], device: str | None, threads: int | None, skip:
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 
 
-def _train(run: Run, device: str | None, skip_unreadable: bool = False) -> None:
+def _train(run: Run, device: str | None, skip_unreadable: bool) -> None:
     """Train a run, and before it the one that teaches it, unless their models are there."""
-    if _has_model(run):
+    record = read_record("train", run.name)
+    if run.trained(run.checkpoint()) and record is not None and run.made(record):
         return
     if (teacher := run.teacher()) is not None:
         _train(teacher, device, skip_unreadable)
     train_run(run, device=device, run_folder=run.folder(), skip_unreadable=skip_unreadable)
     (run.folder() / "last.safetensors").unlink(missing_ok=True)
-
-
-def _has_model(run: Run) -> bool:
-    """Whether the run's model is there, trained with the settings the run has now."""
-    if not run.trained(run.checkpoint()):
-        return False
-    record = read_record("train", run.name)
-    return record is not None and run.made(record)
