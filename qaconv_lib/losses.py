@@ -1,8 +1,8 @@
-"""Training losses: what a model is trained with (chapters 6, 12 and 16).
+"""Training losses (built in chapters 6 and 12).
 
-A training loss is a module that turns the backbone's maps and the labels of a mini-batch into one
-number, and afterwards knows how to compare images: its `similarity` is what evaluation uses. The
-trainer treats all of them alike.
+A training loss turns the backbone's maps (b, d, h, w) and the labels (b,) of a mini-batch into the
+loss and a bool (b,) that says which images it got right. Afterwards its `similarity` compares
+images. Sizes: `num_classes` training identities, `channels` d, `height` h and `width` w of maps.
 """
 
 from __future__ import annotations
@@ -24,22 +24,17 @@ def focal_loss(
 ) -> Tensor:
     """Binary cross-entropy of every pair, weighted by how wrong it is (Eq. 1 and 2, chapter 6).
 
-    For an image and a class let p be the sigmoid of their logit where they belong together, and one
-    minus it elsewhere. The pair costs -(1 - p)**gamma * log(p). Costs are summed over the classes
-    and averaged over the mini-batch; nothing else is rescaled.
+    With p the sigmoid of the logit of an image's own class, and one minus the sigmoid elsewhere, a
+    pair costs -(1 - p)**gamma * log(p). Costs are summed over classes, averaged over the batch.
 
     Args:
         logits: shape (b, c).
         targets: class indices, shape (b,).
         gamma: focusing parameter; 0 gives plain binary cross-entropy.
-        valid: bool, shape (c,); classes that are False are left out, e.g. those that a class memory
-            has not seen.
+        valid: bool, shape (c,); classes that are False are left out.
 
     Returns:
         A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, an empty batch, a target out of range, a negative gamma.
     """
     if logits.dim() != 2 or 0 in logits.shape:
         raise ValueError(
@@ -47,16 +42,17 @@ def focal_loss(
         )
     if targets.shape != logits.shape[:1]:
         raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
-    if valid is not None and valid.shape != logits.shape[1:]:
-        raise ValueError(f"valid must have shape ({logits.shape[1]},), got {tuple(valid.shape)}")
-    if valid is not None and valid.dtype != torch.bool:
-        raise ValueError(f"valid must be bool, got {valid.dtype}")
+    if valid is not None and (valid.shape != logits.shape[1:] or valid.dtype != torch.bool):
+        raise ValueError(
+            f"valid must be bool of shape ({logits.shape[1]},), got {valid.dtype} of shape "
+            f"{tuple(valid.shape)}"
+        )
     if targets.dtype.is_floating_point or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
     if targets.min() < 0 or targets.max() >= logits.shape[1]:
         raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
     if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must not be negative, and finite, got {gamma}")
+        raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
     positive = F.one_hot(targets.long(), logits.shape[1]).bool()
     if valid is not None:
         logits, positive = logits[:, valid], positive[:, valid]
@@ -66,16 +62,7 @@ def focal_loss(
 
 
 class MatchingLoss(nn.Module):
-    """What the losses share whose models compare maps by QAConv.
-
-    A subclass gives `forward`, which returns the loss and which images it got right.
-
-    Args:
-        height: rows `h` of the maps.
-        width: columns `w` of the maps.
-        kernel_size: side of the query-adaptive kernels.
-        tied: one FC layer for both directions.
-    """
+    """What the losses share whose models compare maps by QAConv; a subclass gives `forward`."""
 
     def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
         super().__init__()
@@ -94,18 +81,9 @@ class MatchingLoss(nn.Module):
 class QAConvLoss(MatchingLoss):
     """Focal loss of a mini-batch against a class memory, pairs scored by QAConv (sections 3.2-3.4).
 
-    Only classes the memory has seen are scored: its empty places enter neither the loss nor the
-    statistics of the BN layers.
-
-    Args:
-        num_classes: training identities `c`.
-        channels: channels `d` of the maps.
-        height: rows `h` of the maps.
-        width: columns `w` of the maps.
-        kernel_size: side of the query-adaptive kernels.
-        tied: one FC layer for both directions.
-        gamma: focusing parameter of the focal loss.
-        update: how the memory is refreshed, "replace" or "ema".
+    Only classes the memory has seen are scored: its empty slots enter neither the loss nor the
+    statistics of the BN layers. The loss of an empty memory is 0. `gamma` is the focusing parameter
+    of the focal loss, `update` the memory's rule ("replace" or "ema").
     """
 
     def __init__(
@@ -125,41 +103,37 @@ class QAConvLoss(MatchingLoss):
         self.gamma = gamma
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (a scalar) and right answers (bool, shape (b,)): is the best class the true one?
-
-        Before anything is in the memory the loss is 0.
-        """
+        """Loss (a scalar) and right answers (bool, shape (b,))."""
         valid = self.memory.valid
         if not valid.any():
             return (maps * 0.0).sum(), torch.zeros_like(labels, dtype=torch.bool)
         # Maps of half precision are compared in half precision; BN, FC and loss never are.
         scored = self.matcher(maps, self.memory.features[valid].to(maps.dtype))
-        logits = scored.new_full((len(maps), len(valid)), -torch.inf)
-        logits[:, valid] = scored
-        loss = focal_loss(logits, labels, self.gamma, valid)
-        return loss, logits.argmax(dim=1) == labels
+        return _focal_over_memory(scored, labels, valid, self.gamma)
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
-        """Refresh the memory; the trainer calls this once the parameters have been stepped.
-
-        Where several processes train, each stores the maps of all.
-        """
+        """Refresh the memory with the maps of all processes, after the parameters are stepped."""
         self.memory.update(*gather(maps.detach(), labels))
 
 
+def _focal_over_memory(
+    scored: Tensor, labels: Tensor, valid: Tensor, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Focal loss and right answers from the logits of the classes that the memory has seen."""
+    logits = scored.new_full((len(scored), len(valid)), -torch.inf)
+    logits[:, valid] = scored
+    return focal_loss(logits, labels, gamma, valid), logits.argmax(dim=1) == labels
+
+
 class PooledLoss(nn.Module):
-    """What the pooled baselines share: one vector an image, compared by the cosine (section 5.3).
+    """What the pooled baselines share: one vector per image, compared by the cosine (section 5.3).
 
     Maps are averaged over their locations and normalised by a BN layer whose shift is held at zero.
-    A subclass gives `forward`, which returns the loss and which images it got right.
+    A subclass gives `forward`.
 
     Attributes:
-        last_vectors: what `after_step` remembers the batch by, shape (b, d), if the loss remembers
-            anything: those that `forward` saw last. Of a batch taken in micro-batches, who steps
-            puts those of all in their place.
-
-    Args:
-        channels: channels `d` of the maps.
+        last_vectors: the vectors (b, d) that `after_step` remembers the batch by, if the loss
+            remembers anything; where a batch is taken in parts, the training step joins them.
     """
 
     last_vectors: Tensor | None = None
@@ -195,14 +169,7 @@ class PooledLoss(nn.Module):
 
 
 class SoftmaxLoss(PooledLoss):
-    """Softmax cross-entropy: a linear layer without bias classifies the pooled vectors.
-
-    The usual baseline (section 5.3, Table 1).
-
-    Args:
-        num_classes: training identities `c`.
-        channels: channels `d` of the maps.
-    """
+    """Softmax cross-entropy: a linear layer without bias classifies pooled vectors (Table 1)."""
 
     def __init__(self, num_classes: int, channels: int):
         super().__init__(channels)
@@ -224,9 +191,9 @@ class ArcLoss(PooledLoss):
     true class gets scale * (cos(theta) - margin * sin(margin)), as its authors' code has it.
 
     Args:
-        num_classes: training identities `c`.
-        channels: channels `d` of the maps.
-        margin: added angle, radians.
+        num_classes: training identities.
+        channels: of the maps.
+        margin: in radians.
         scale: inverse temperature of the softmax.
     """
 
@@ -243,7 +210,7 @@ class ArcLoss(PooledLoss):
         nn.init.xavier_normal_(self.classifier.weight)
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (a scalar) and right answers (bool, shape (b,)), which know no margin."""
+        """Loss (a scalar) and right answers without the margin (bool, shape (b,))."""
         vectors = F.normalize(self.embed(maps), dim=1)
         cosine = vectors @ F.normalize(self.classifier.weight, dim=1).T
         true = cosine.gather(1, labels[:, None])
@@ -258,13 +225,13 @@ class ArcLoss(PooledLoss):
 class CenterLoss(SoftmaxLoss):
     """Softmax cross-entropy, and half the squared distance to the centre of the class (Table 1).
 
-    The centres are no parameters: after every step each moves towards the vectors of its class, by
+    The centres are not parameters: after every step each moves towards the vectors of its class, by
     rate * (sum of the differences) / (1 + how many) (Wen et al., ECCV 2016, Eq. 4).
 
     Args:
-        num_classes: training identities `c`.
-        channels: channels `d` of the maps.
-        weight: of the distance in the loss; the distance is averaged over the mini-batch.
+        num_classes: training identities.
+        channels: of the maps.
+        weight: of the distance, averaged over the mini-batch, in the loss.
         rate: how far a centre moves.
     """
 
@@ -303,14 +270,8 @@ class CenterLoss(SoftmaxLoss):
 class ClassMemoryLoss(PooledLoss):
     """QAConv's memory and focal loss with cosines of pooled vectors instead of QAConv (Table 1).
 
-    What is left of QAConv when the matching is taken out: the cosine with each vector in the class
-    memory passes one BN layer (the same one-channel layer, started alike) and enters Eq. (1).
-
-    Args:
-        num_classes: training identities `c`.
-        channels: channels `d` of the maps.
-        gamma: focusing parameter of the focal loss.
-        update: how the memory is refreshed, "replace" or "ema".
+    The cosine with each vector in the class memory passes one BN layer, which starts as QAConv's
+    last one does, and enters Eq. (1). For `gamma` and `update` see `QAConvLoss`.
     """
 
     def __init__(
@@ -330,9 +291,8 @@ class ClassMemoryLoss(PooledLoss):
         if not valid.any():
             return vectors.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
         cosine = vectors @ self.memory.features[valid].flatten(1).T
-        logits = cosine.new_full((len(maps), len(valid)), -torch.inf)
-        logits[:, valid] = self.logit_bn(cosine.reshape(-1, 1)).view_as(cosine)
-        return focal_loss(logits, labels, self.gamma, valid), logits.argmax(dim=1) == labels
+        scored = self.logit_bn(cosine.reshape(-1, 1)).view_as(cosine)
+        return _focal_over_memory(scored, labels, valid, self.gamma)
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the vectors that the loss has just seen."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,7 @@ from qaconv_lib.transforms import ReidImages, make_augmentation
 PRECISIONS = ("float32", "bfloat16", "float16")
 STATE, LOG = "last.safetensors", "log.csv"
 #: Columns of `log.csv`; the last three are empty where an epoch was not timed.
-LOG_COLUMNS = (
+LOG_COLUMNS = [
     "epoch",
     "loss",
     "accuracy",
@@ -45,7 +43,7 @@ LOG_COLUMNS = (
     "seconds",
     "images_per_second",
     "peak_megabytes",
-)
+]
 
 
 class Trainer:
@@ -110,7 +108,7 @@ class Trainer:
             keep_in_memory=config.workers == 0,
         )
         self.model = ReidModel(config, len(self.images.identities), criterion)
-        with naming_shortage(*shortage_in_training(self.model, config.batch_size)):
+        with naming_shortage(*self._shortage()):
             self.model = self.model.to(self.device)
         # Depthwise convolutions run about a third faster on a CPU with channels stored last.
         self.model.backbone.to(memory_format=torch.channels_last)
@@ -170,20 +168,14 @@ class Trainer:
         size = self.config.batch_size
         while self.epoch < last:
             start = time.perf_counter()
-            with (
-                _same_kernels(),
-                naming_shortage(*shortage_in_training(self.model, size)),
-            ):
+            # On a GPU, kernels that give the same bits every time.
+            same_kernels = torch.backends.cudnn.flags(enabled=True, deterministic=True)
+            with same_kernels, naming_shortage(*self._shortage()):
                 self.history.append(self._train_epoch(progress))
-            seconds = time.perf_counter() - start
-            images = len(self.images) // size * size
-            self.timings.append(
-                {
-                    "seconds": round(seconds, 3),
-                    "images_per_second": round(images / max(seconds, 1e-9), 1),
-                    "peak_megabytes": peak_megabytes(str(self.device)),
-                }
-            )
+            seconds = max(time.perf_counter() - start, 1e-9)
+            timing = {"seconds": round(seconds, 3)}
+            timing["images_per_second"] = round(len(self.images) // size * size / seconds, 1)
+            self.timings.append(timing | {"peak_megabytes": peak_megabytes(str(self.device))})
             self.epoch += 1
             if self.checkpoint is not None and process_rank() == 0:
                 self._write_state(self.checkpoint)
@@ -192,17 +184,24 @@ class Trainer:
                 after_epoch(self)
         return self.model
 
+    def _shortage(self) -> tuple[str, str]:
+        """What is being done when memory runs out, and what to lower."""
+        config = self.config
+        return (
+            f"training on {config.batch_size} images of {config.height} x {config.width} pixels "
+            f"({self.model.num_classes:,} identities)",
+            "raise accumulate, set precision to bfloat16, or lower batch_size, height or width; "
+            "`train ... --predict-memory` says what a step takes",
+        )
+
     def _warm_start(self, progress: bool) -> None:
         """Take over the trunk of a softmax model trained for `warm_start` epochs."""
-        config = {
-            field.name: getattr(self.config, field.name)
-            for field in dataclasses.fields(TrainingConfig)
-        }
-        config |= {"loss": "softmax", "epochs": self.config.warm_start, "warm_start": 0}
-        trainer = Trainer(
-            TrainingConfig(**config), self.table, device=self.device, parallel=self.step.parallel
+        config = TrainingConfig.from_dict(
+            dataclasses.asdict(self.config)
+            | {"loss": "softmax", "epochs": self.config.warm_start, "warm_start": 0}
         )
-        trained = trainer.train(progress=progress).backbone.trunk
+        first = Trainer(config, self.table, device=self.device, parallel=self.step.parallel)
+        trained = first.train(progress=progress).backbone.trunk
         self.model.backbone.trunk.load_state_dict(trained.state_dict())
 
     def _train_epoch(self, progress: bool) -> dict:
@@ -295,9 +294,8 @@ class Trainer:
             )
         if details.get("images") != self.images_hash:
             raise ValueError(f"{path} belongs to a run on other images; {advice}")
-        epoch: Any = details.get("epoch")
-        history: Any = details.get("history")
-        if not _rows(history, epoch) or epoch > self.config.epochs:
+        epoch, history = details.get("epoch"), details.get("history")
+        if not isinstance(history, list) or len(history) != epoch or epoch > self.config.epochs:
             raise ValueError(f"{path} is damaged: it does not say which epochs are done")
         load_weights(self.model, _part(tensors, "model."), str(path))
         state, buffers = self.optimizer.state_dict(), _part(tensors, "momentum.")
@@ -307,27 +305,19 @@ class Trainer:
             raise ValueError(f"{path} is damaged: its momentum is of another model")
         state["state"] = {int(i): {"momentum_buffer": buffer} for i, buffer in buffers.items()}
         self.optimizer.load_state_dict(state)
-        scaling: Any = details.get("scaling", {})
-        if not isinstance(scaling, dict) or set(scaling) != set(self.step.scaler.state_dict()):
-            raise ValueError(f"{path} is damaged: the state of its loss scaling is not one")
-        if scaling:
+        if scaling := details.get("scaling"):
             self.step.scaler.load_state_dict(scaling)
-        timings: Any = details.get("timings")  # which older files lack
-        self.timings = timings if _rows(timings, epoch) else [{} for _ in history]
+        self.timings = details.get("timings", [{} for _ in history])  # which older files lack
         self.epoch, self.history = epoch, history
 
     def _write_log(self) -> None:
-        """Write `log.csv`, one row per epoch; nothing is done if it is right already."""
+        """Write `log.csv`, one row per epoch."""
         if self.checkpoint is None or process_rank() > 0:
             return
-        text = io.StringIO()
-        rows = csv.DictWriter(text, LOG_COLUMNS, extrasaction="ignore", lineterminator="\n")
-        rows.writeheader()
-        for row, timing in zip(self.history, self.timings, strict=True):
-            rows.writerow(row | timing)
-        content, path = text.getvalue().encode(), self.checkpoint.parent / LOG
-        if not path.is_file() or path.read_bytes() != content:
-            write_whole(path, content)
+        rows = [row | timing for row, timing in zip(self.history, self.timings, strict=True)]
+        table = pd.DataFrame(rows, columns=LOG_COLUMNS).astype({"peak_megabytes": "Int64"})
+        content = table.to_csv(index=False, lineterminator="\n")
+        write_whole(self.checkpoint.parent / LOG, content.encode())
 
 
 class TrainingStep:
@@ -446,17 +436,6 @@ def check_step(
         raise ValueError(f"clip_norm must be positive, or None, got {clip_norm}")
 
 
-def shortage_in_training(model: ReidModel, images: int) -> tuple[str, str]:
-    """What was being done when memory ran out, and what to lower."""
-    config = model.config
-    return (
-        f"training on {images} images of {config.height} x {config.width} pixels "
-        f"({model.num_classes:,} identities)",
-        "raise accumulate, set precision to bfloat16, or lower batch_size, height or width; "
-        "`train ... --predict-memory` says what a step takes",
-    )
-
-
 def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     enabled = precision == "float16"
     if enabled and device.type == "cpu":
@@ -466,32 +445,11 @@ def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     return torch.cuda.amp.GradScaler(enabled=enabled)  # before PyTorch 2.3
 
 
-@contextmanager
-def _same_kernels() -> Iterator[None]:
-    """On a GPU, let cuDNN take kernels that give the same bits every time."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
-
-
 def _fingerprint(table: pd.DataFrame) -> str:
     """Names and identities of the images, not their folder: data that moved may be resumed."""
     rows = zip(table["path"], table["identity"], strict=True)
     lines = "\n".join(f"{identity} {Path(path).name}" for path, identity in rows)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def _rows(values: object, count: object) -> bool:
-    """Whether values are a list of so many dictionaries."""
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(row, dict) for row in values)
-    )
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def read_log(folder):
     with open(folder / "log.csv", newline="") as stream:
         reader = csv.DictReader(stream)
         rows = list(reader)
-    assert tuple(reader.fieldnames) == LOG_COLUMNS
+    assert reader.fieldnames == LOG_COLUMNS
     return rows
 
 
