@@ -399,7 +399,7 @@ def probabilities(
         calibration: for a pooled model, slope and offset that make a logit of its similarity.
     """
     if compares_maps(loss):
-        return expit(similarity).astype(np.float32)
+        return expit(similarity.astype(np.float64))
     slope, offset = calibration or (1.0, 0.0)
     return expit(slope * similarity + offset).astype(np.float32)
 
