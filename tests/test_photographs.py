@@ -216,9 +216,7 @@ def test_reranking_is_that_of_the_book(model, lists, maps, logits):
         for b, y in zip(("query", "gallery"), maps, strict=True)
     }
     found = search_gallery(model, *lists, rerank=True)
-    assert as_matrix(found, "rank_score", lists) == pytest.approx(
-        rerank(pairs, "qaconv"), abs=1e-4
-    )
+    assert as_matrix(found, "rank_score", lists) == pytest.approx(rerank(pairs, "qaconv"), abs=1e-4)
     found = search_gallery(model, lists[0][:1], lists[1], rerank=True, depth=4)
     assert set(found["image"]) == {str(lists[1][i]) for i in np.argsort(-logits[0])[:4]}
 
@@ -396,7 +394,7 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     [
         ("match good.jpg text.jpg", "text.jpg is no image"),
         ("match good.jpg none.jpg", "no image at none.jpg"),
-        ("match good.jpg nothing", "nothing is a folder"),
+        ("match good.jpg nothing", "nothing is not a file"),
         ("match good.jpg dot.png", "dot.png has 1 x 1 pixels"),
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
