@@ -17,8 +17,6 @@ from qaconv_lib.beyond.export import add_export
 from qaconv_lib.data_commands import DATA_COMMANDS
 from qaconv_lib.experiment_commands import EXPERIMENT_COMMANDS
 from qaconv_lib.photograph_commands import PHOTOGRAPH_COMMANDS, printable
-from qaconv_lib.photographs.demo import add_demo
-from qaconv_lib.preparation_commands import PREPARATION_COMMANDS
 from qaconv_lib.training_commands import TRAINING_COMMANDS
 
 Subparsers = argparse._SubParsersAction
@@ -30,8 +28,6 @@ COMMANDS: list[Callable[[Subparsers], None]] = [
     *EXPERIMENT_COMMANDS,
     add_export,
     *PHOTOGRAPH_COMMANDS,
-    add_demo,
-    *PREPARATION_COMMANDS,
 ]
 
 

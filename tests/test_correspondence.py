@@ -17,23 +17,13 @@ from qaconv_lib.matches.correspondence import (
     match_table,
     right_links,
 )
-from qaconv_lib.matches.marked_pairs import choose_pairs
+from qaconv_lib.matches.pairs import choose_pairs
 from qaconv_lib.matching import find_correspondences
-from qaconv_lib.miniatures.changes import CHANGES
 from qaconv_lib.miniatures.domains import PART, PART_NAMES
-from qaconv_lib.miniatures.drawing import draw_image, plan
 
 
 def shown(name):
     return SHOWN.index(name)
-
-
-def test_left_and_right_are_one_part():
-    assert len(SHOWN) == 12 and len(BODY_PARTS) == 9
-    assert not any("left" in name or "right" in name for name in SHOWN)
-    for side in ("left", "right"):
-        part_map = np.full((4, 4), PART[f"{side} shin"])
-        assert cell_parts(part_map, 1, 1).tolist() == [shown("shin")]
 
 
 def test_what_a_location_shows():
@@ -129,11 +119,6 @@ def test_matches_in_loops(pairs):
             assert row["chance"] == pytest.approx(on_body * len(alike) / max(len(body), 1))
 
 
-def test_an_image_matches_itself_rightly(pairs):
-    table = match_table(pairs[0], pairs[0], pairs[2], pairs[2])
-    assert table["mutual"].all() and (table["right"] == table["on_body"]).all()
-
-
 def test_matches_refuse_what_does_not_fit(pairs):
     query, gallery, ours, theirs = pairs
     with pytest.raises(ValueError, match="one shape"):
@@ -159,29 +144,9 @@ def test_pairs_are_what_they_are_called():
         assert scores[row, partners["hard negatives"][row]] == scores[row, strangers].max()
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_leaves_everything_else_alone(change):
-    table = plan("mini-duke")
-    row = int(np.flatnonzero(table["split"] == "query")[0])
-    before, after = draw_image("mini-duke", row), draw_image("mini-duke", row, CHANGES[change])
-    np.testing.assert_array_equal(before.parts, after.parts)
-    differs = (np.abs(before.image.astype(int) - after.image) > 8).any(axis=2)
-    places = {"top": ("torso", "upper arm", "forearm"), "trousers": ("hips", "thigh", "shin")}
-    names = places.get(change, ("head",))
-    labels = [i for i, name in enumerate(PART_NAMES) if any(name.endswith(n) for n in names)]
-    assert differs.any() and np.isin(before.parts[differs], labels).mean() > 0.8
-
-
-def shipped():
-    return read_records("correspondence")
-
-
-def test_both_directions_are_on_record():
-    directions = {(record["source"], record["target"]) for record in shipped()}
-    assert directions == {("mini-market", "mini-duke"), ("mini-duke", "mini-market")}
-
-
-@pytest.mark.parametrize("record", shipped(), ids=lambda record: record["target"])
+@pytest.mark.parametrize(
+    "record", read_records("correspondence"), ids=lambda record: record["target"]
+)
 def test_a_record_agrees_with_itself(record):
     rows = pd.DataFrame(record["rows"])
     known = rows[rows["matches"] > 0]
@@ -202,4 +167,3 @@ def test_a_record_agrees_with_itself(record):
     for row in record["ends"]:
         ends = [row[end] for end in ("same part", "another part", "background", "others")]
         assert sum(ends) == pytest.approx(1, abs=1e-3)
-    assert {row["change"] for row in record["changes"]} == set(CHANGES)

@@ -707,13 +707,6 @@ def words_for(data: st.DataObject, action: argparse.Action) -> list[str]:
     return [f"{option}={data.draw(value_for(action))}"]  # so that a value may begin with a dash
 
 
-class NoServer:
-    """Stands for the server of the demo."""
-
-    def run(self, sockets: list) -> None:
-        """End at once."""
-
-
 def refuse(*_: object, **__: object) -> None:
     raise ArithmeticError("nothing is computed here")
 
@@ -732,14 +725,13 @@ def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("datasets", "records", "weights", "backbones"):
         monkeypatch.setattr(f"qaconv_lib.{module}.data_folders", lambda: [here / "data"])
     monkeypatch.setattr("qaconv_lib.data_commands._CHECKOUT", here)
-    for costly in ("synthetic.miniatures._drawn", "cost.cost_record", "crops._fetch"):
+    for costly in ("synthetic.miniatures._drawn", "cost.cost_record"):
         monkeypatch.setattr(f"qaconv_lib.{costly}", refuse)
     monkeypatch.setattr("qaconv_lib.experiments.suite._execute_all", lambda *_: iter(()))
     monkeypatch.setattr(
         "qaconv_lib.experiments.bench.CASES", {"matching": [refuse], "memory": [refuse]}
     )
-    monkeypatch.setattr("qaconv_lib.photographs.demo.load_gradio", lambda _: None)
-    monkeypatch.setattr("qaconv_lib.photographs.demo.make_server", lambda *_, **__: NoServer())
+    monkeypatch.setattr("qaconv_lib.photographs.demo.serve", lambda *_: None)
     look_up = socket.getaddrinfo
     monkeypatch.setattr(
         "socket.getaddrinfo",

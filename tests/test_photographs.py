@@ -1,10 +1,8 @@
-"""Pictures of one's own: matching, searching, and the sentences that bad input gets."""
+"""Your own photographs: files, matching, searching, and the sentences that bad input gets."""
 
 import os
 import shutil
-import struct
 import unicodedata
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +15,28 @@ from scipy.special import expit, logit
 
 from qaconv_lib.__main__ import main
 from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments.calibration_records import find_calibrations
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import rerank
 from qaconv_lib.models import ReidModel, save_model
-from qaconv_lib.photograph_commands import printable
-from qaconv_lib.photographs import matching as photographs
-from qaconv_lib.photographs import own_gallery
+from qaconv_lib.photographs import gallery as gallery_module
+from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import (
     add_times,
     check_photographs,
     list_photographs,
     photograph_table,
     read_times,
-    wide_photographs,
 )
-from qaconv_lib.photographs.matching import known_about, match_photographs, open_model
-from qaconv_lib.photographs.own_gallery import gallery_prior, search_gallery
-from qaconv_lib.photographs.words import percent
+from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
+from qaconv_lib.photographs.matching import (
+    DEFAULT_DOMAIN,
+    known_about,
+    match_photographs,
+    open_model,
+    percent,
+    remarks,
+)
 from qaconv_lib.temporal import tlift
 
 
@@ -63,6 +66,11 @@ def maps(model, lists):
 
 
 @pytest.fixture(scope="module")
+def logits(model, maps):
+    return model.similarity(*maps).numpy()
+
+
+@pytest.fixture(scope="module")
 def times(people, lists):
     """Every image has a camera, by name, and a time."""
     rows = [
@@ -74,7 +82,7 @@ def times(people, lists):
     return read_times(people / "times.csv")
 
 
-# ------------------------------------------------------------------------------------ files
+# files
 
 
 def test_a_folder_is_listed_with_its_folders(tmp_path):
@@ -85,25 +93,6 @@ def test_a_folder_is_listed_with_its_folders(tmp_path):
     assert found == ["a.png", "b.JPG", "in/c.webp"]
 
 
-def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
-    (tmp_path / "closed").mkdir()
-    Image.new("RGB", (20, 40)).save(tmp_path / "a.png")
-    scandir = os.scandir
-
-    def guarded(path):
-        if os.fspath(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(PermissionError, match="closed"):
-        list_photographs(tmp_path)
-
-
-def test_names_are_printed_in_one_line():
-    assert printable("a\nb\t\udcff ü") == r"a\nb\t\udcff ü"
-
-
 def test_the_first_of_several_bad_files_is_named(tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     (tmp_path / "text.png").write_text("hello")
@@ -111,13 +100,6 @@ def test_the_first_of_several_bad_files_is_named(tmp_path):
         check_photographs([tmp_path / "dot.png", tmp_path / "text.png"])
     with pytest.raises(FileNotFoundError, match="no image at .*none.png"):
         check_photographs([tmp_path / "none.png"])
-
-
-def test_wide_pictures_are_told_from_crops(tmp_path):
-    for name, size in (("frame.png", (40, 20)), ("crop.png", (20, 40))):
-        Image.new("RGB", size).save(tmp_path / name)
-    found = wide_photographs([tmp_path / "frame.png", tmp_path / "crop.png"])
-    assert found == [str(tmp_path / "frame.png")]
 
 
 def test_times_are_found_by_path_or_by_name(tmp_path):
@@ -139,52 +121,36 @@ def test_times_are_found_by_path_or_by_name(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no CSV"),
-        ("file,camera\na,1\n", "lacks the column seconds"),
-        ("file,camera,seconds\n", "no rows"),
-        ("file,camera,seconds\na,1,soon\n", "'soon' for seconds in row 1"),
-        ("file,camera,seconds\na,1,inf\n", "row 1"),
-        ("file,camera,seconds\na,,3\n", "no camera in row 1"),
-        ("file,camera,seconds\na,1,2\na,1,3\n", "names a twice"),
-        ('file,camera,seconds\n"a,1,2\n', "no CSV"),
+        (b"", "not a CSV"),
+        (b"file,camera,seconds\n\xff\xfe,1,2\n", "not a CSV file in UTF-8"),
+        (b'file,camera,seconds\n"a,1,2\n', "not a CSV"),
+        (b"file,camera\na,1\n", "lacks the column seconds"),
+        (b"file;camera;seconds\na;1;2\n", "separated by commas"),
+        (b"file,camera,seconds\n", "no rows"),
+        (b"file,camera,seconds\na,1,soon\n", "'soon' for seconds in row 1"),
+        (b"file,camera,seconds\na,1,inf\n", "row 1"),
+        (b"file,camera,seconds\na,,3\n", "no camera in row 1"),
+        (b"file,camera,seconds\na,1,2\na,1,3\n", "names a twice"),
     ],
 )
 def test_bad_times_are_named(tmp_path, text, message):
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_bytes(text)
     with pytest.raises(ValueError, match=message):
         read_times(tmp_path / "t.csv")
 
 
-def test_times_that_are_no_text(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b"file,camera,seconds\n\xff\xfe,1,2\n")
-    with pytest.raises(ValueError, match="no CSV in UTF-8"):
-        read_times(tmp_path / "t.csv")
+# matching
 
 
-# --------------------------------------------------------------------------------- matching
-
-
-def test_a_match_is_what_the_model_says(model, lists, maps):
+def test_a_match_is_what_the_model_says(model, lists, logits):
     found = match_photographs(model, lists[0][0], lists[1][4])
-    query, gallery = maps[0][:1], maps[1][4:5]
-    assert found.similarity == pytest.approx(float(model.similarity(query, gallery)), abs=1e-5)
+    assert found.score == pytest.approx(logits[0, 4], abs=1e-4)
     assert expit(found.score) == pytest.approx(found.similarity, abs=1e-5)
     for image, path in zip(found.images, (lists[0][0], lists[1][4]), strict=True):
         assert image.size == Image.open(path).size
     assert "cosine above 0.6" in found.show().get_label()
     with pytest.raises(ValueError, match="threshold"):
         found.show(threshold=1.0)
-
-
-def test_scores_of_certain_pairs_keep_their_digits(model, maps):
-    """Where the similarity is 1 in float32, the logit still is the head's."""
-    logits = model.criterion.matcher.eval()(*maps)
-    assert torch.allclose(model.scores(*maps).float(), logits, atol=1e-4)
-    with torch.no_grad():
-        model.criterion.matcher.logit_bn.bias.add_(30)
-        assert (model.similarity(*maps) == 1).all()
-        assert torch.allclose(model.scores(*maps).float(), logits + 30, atol=1e-3)
-        model.criterion.matcher.logit_bn.bias.sub_(30)
 
 
 def test_scores_of_a_pooled_model_are_its_similarities(lists):
@@ -195,26 +161,28 @@ def test_scores_of_a_pooled_model_are_its_similarities(lists):
     assert max(norms) < 1e-5  # so that lines show cosines
 
 
-def test_what_is_not_on_record_is_unknown(model):
-    known = known_about(model)
+def test_what_is_not_on_record_is_unknown():
+    known = known_about(None)
     assert known.source == "unknown" and known.calibration is None and not known.thresholds
     with pytest.raises(ValueError, match="python -m qaconv_lib calibrate"):
-        known_about(model, "mini-duke")
+        known_about(None, "mini-duke")
 
 
-def test_the_shipped_model_warns_and_is_calibrated():
-    shipped = open_model(device="cpu")
-    known = known_about(shipped)
-    assert "drawn people" in known.warning
-    assert known.domain == photographs.DEFAULT_DOMAIN and known.source != known.domain
+def test_the_shipped_model_warns_and_is_calibrated(tmp_path):
+    record = find_calibrations(open_model(device="cpu"))
+    known = known_about(record)
+    assert known.domain == DEFAULT_DOMAIN and known.source != known.domain
     assert known.calibration.slope > 0 and set(known.thresholds) == {1e-2, 1e-3}
     assert known.thresholds[1e-2] < known.thresholds[1e-3]
-    assert known_about(shipped, "mini-cuhk03").calibration != known.calibration
+    assert known_about(record, "mini-cuhk03").calibration != known.calibration
     with pytest.raises(ValueError, match="domain must be one of"):
-        known_about(shipped, "market1501")
+        known_about(record, "market1501")
+    Image.new("RGB", (40, 20)).save(tmp_path / "frame.png")
+    wide, drawn = remarks(known, [tmp_path / "frame.png"])
+    assert "frame.png" in wide and "drawn people" in drawn
 
 
-# -------------------------------------------------------------------------------- searching
+# searching
 
 
 def as_matrix(found, column, lists):
@@ -223,10 +191,10 @@ def as_matrix(found, column, lists):
     return table.loc[[str(p) for p in lists[0]], [str(p) for p in lists[1]]].to_numpy()
 
 
-def test_a_search_ranks_by_similarity(model, lists, maps, monkeypatch):
-    monkeypatch.setattr(own_gallery, "_BLOCK", 5)
+def test_a_search_ranks_by_similarity(model, lists, logits, monkeypatch):
+    monkeypatch.setattr(gallery_module, "_BLOCK", 5)
     found = search_gallery(model, *lists)
-    expected = model.similarity(*maps).numpy()
+    expected = expit(logits)
     assert as_matrix(found, "similarity", lists) == pytest.approx(expected, abs=1e-5)
     for query, row in zip(lists[0], expected, strict=True):
         mine = found[found["query"] == str(query)]
@@ -241,28 +209,23 @@ def test_a_query_in_the_gallery_does_not_find_itself(model, lists):
     assert found.groupby("query", sort=False).size().tolist() == [5, 6, 6]
 
 
-def test_reranking_is_that_of_the_book(model, lists, maps):
+def test_reranking_is_that_of_the_book(model, lists, maps, logits):
     pairs = {
-        f"{a}_{b}": model.similarity(x, y, temperature=10.0).numpy()
+        f"{a}_{b}": model.similarity(x, y).numpy()
         for a, x in zip(("query", "gallery"), maps, strict=True)
         for b, y in zip(("query", "gallery"), maps, strict=True)
     }
     found = search_gallery(model, *lists, rerank=True)
-    assert as_matrix(found, "rank_score", lists) == pytest.approx(rerank(pairs), abs=1e-4)
-
-
-def test_reranking_looks_at_the_best_images_only(model, lists, maps):
+    assert as_matrix(found, "rank_score", lists) == pytest.approx(rerank(pairs, "qaconv"), abs=1e-4)
     found = search_gallery(model, lists[0][:1], lists[1], rerank=True, depth=4)
-    best = model.similarity(*maps)[0].topk(4).indices.tolist()
-    assert set(found["image"]) == {str(lists[1][i]) for i in best}
+    assert set(found["image"]) == {str(lists[1][i]) for i in np.argsort(-logits[0])[:4]}
 
 
-def test_times_lift(model, lists, maps, times):
+def test_times_lift(model, lists, logits, times):
     found = search_gallery(model, *lists, times=times)
-    scores = expit(model.scores(*maps).numpy())
     cameras = np.arange(15) % 2
     seconds = np.arange(15) * 17.5
-    lifted = tlift(scores, cameras[:3], seconds[:3], cameras[3:], seconds[3:])
+    lifted = tlift(expit(logits), cameras[:3], seconds[:3], cameras[3:], seconds[3:])
     assert as_matrix(found, "rank_score", lists) == pytest.approx(lifted, abs=1e-5)
     assert set(found["camera"]) == {"door 0", "door 1"}
 
@@ -270,9 +233,9 @@ def test_times_lift(model, lists, maps, times):
 def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times):
     torch.manual_seed(0)
     pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
-    with pytest.raises(ValueError, match="TLift wants probabilities"):
+    with pytest.raises(ValueError, match="TLift takes probabilities"):
         search_gallery(pooled, *lists, times=times)
-    calibration = photographs.Calibration(8.0, -4.0)
+    calibration = Calibration(8.0, -4.0)
     found = search_gallery(pooled, *lists, times=times, calibration=calibration)
     assert found["rank_score"].between(0, 1.2).all() and found["probability"].between(0, 1).all()
     with pytest.raises(ValueError, match="searched by QAConv"):
@@ -289,7 +252,7 @@ def test_a_store_is_filled_once_and_brought_up_to_date(model, lists, maps, tmp_p
         lambda self, table, **more: extracted.append(len(table)) or extract(self, table, **more),
     )
     options = {"store": tmp_path / "store"}
-    monkeypatch.setattr(own_gallery, "_BLOCK", 5)
+    monkeypatch.setattr(gallery_module, "_BLOCK", 5)
     first = search_gallery(model, lists[0], gallery[:7], **options)
     assert extracted == [3, 5, 2]
     again = search_gallery(model, lists[0], gallery[:7], **options)
@@ -297,21 +260,12 @@ def test_a_store_is_filled_once_and_brought_up_to_date(model, lists, maps, tmp_p
     shutil.copy(lists[0][0], gallery[2])  # another picture under an old name
     found = search_gallery(model, lists[0], gallery, **options)
     assert extracted[4:] == [3, 5, 1]
-    expected = model.similarity(maps[0], torch.cat([maps[1][:2], maps[0][:1], maps[1][3:]]))
-    assert as_matrix(found, "similarity", (lists[0], gallery)) == pytest.approx(
-        expected.numpy(), abs=1e-2
-    )
+    expected = model.similarity(maps[0], torch.cat([maps[1][:2], maps[0][:1], maps[1][3:]])).numpy()
+    got = as_matrix(found, "similarity", (lists[0], gallery))
+    assert got == pytest.approx(expit(expected), abs=1e-2)
 
 
-def test_a_store_of_another_model_is_refused(model, lists, tmp_path):
-    search_gallery(model, *lists, store=tmp_path / "store")
-    torch.manual_seed(1)
-    other = ReidModel(model.config, 2).eval()
-    with pytest.raises(ValueError, match="maps of two models"):
-        search_gallery(other, *lists, store=tmp_path / "store")
-
-
-# --------------------------------------------------------------------------------- commands
+# commands
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +287,7 @@ def test_match_command(people, lists, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("ending", ["svg", "pdf"])
-def test_pictures_of_other_kinds(model_file, lists, tmp_path, capsys, ending):
+def test_figures_of_other_kinds(model_file, lists, tmp_path, capsys, ending):
     out = tmp_path / f"pair.{ending}"
     command = ["match", *map(str, (lists[0][0], lists[1][0])), "--model", str(model_file), "--all"]
     assert main([*command, "--output", str(out), "--threshold", "-1"]) == 0
@@ -352,18 +306,15 @@ def test_search_command(model_file, people, lists, times, tmp_path, capsys):
         f"{n + 1:03d}-кто {n}.png" for n in range(3)
     ]
     said = capsys.readouterr().out
-    assert said.count("similarity") == 3 and "most neighbours show somebody else" in said
-    assert "There is one query only" not in said
+    assert said.count("similarity") == 3
 
 
-def test_a_search_says_what_its_probabilities_rest_on(people, lists, times, tmp_path, capsys):
+def test_a_search_says_what_its_probabilities_rest_on(people, lists, tmp_path, capsys):
     command = ["search", str(lists[0][0]), "--gallery", str(people / "gallery"), "--quiet"]
-    command += ["--output", str(tmp_path / "out"), "--times", str(people / "times.csv")]
-    assert main([*command, "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "There is one query only" in said and "a probability of 7.7 % to show" in said
+    assert main([*command, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "a probability of 7.7 % to show" in capsys.readouterr().out
     found = pd.read_csv(tmp_path / "out" / "ranks.csv")
-    known = known_about(open_model(device="cpu"))
+    known = known_about(find_calibrations(open_model(device="cpu")))
     scores = logit(found["similarity"])
     expected = known.calibration.probability(scores, gallery_prior(12))
     assert found["probability"].to_numpy() == pytest.approx(expected, abs=1e-4)
@@ -372,44 +323,29 @@ def test_a_search_says_what_its_probabilities_rest_on(people, lists, times, tmp_
 @pytest.mark.parametrize(
     "share, said",
     [
-        (1e-7, "under 0.0001 %"),
-        (0.000123, "0.012 %"),
-        (0.5, "50 %"),
-        (0.986, "99 %"),
-        (0.9951, "99.5 %"),
-        (0.9998, "99.98 %"),
-        (1.0, "over 99.9999 %"),
+        (1e-7, "under 0.0001 %"), (0.000123, "0.012 %"), (0.5, "50 %"), (0.986, "99 %"),
+        (0.9951, "99.5 %"), (0.9998, "99.98 %"), (1.0, "over 99.9999 %"),
     ],
-)
+)  # fmt: skip
 def test_percentages_have_the_digits_that_matter(share, said):
     assert percent(share) == said
 
 
-def test_files_that_cannot_be_used_are_left_out_if_asked(
-    model_file, people, tmp_path, capsys, lists
-):
-    shutil.copytree(people / "gallery", tmp_path / "gallery")
-    (tmp_path / "gallery" / "broken.jpg").write_text("hello")
-    command = ["search", str(lists[0][0]), "--gallery", str(tmp_path / "gallery"), "--quiet"]
+def test_files_that_cannot_be_used_are_left_out_if_asked(model_file, people, tmp_path, capsys):
+    queries, gallery = tmp_path / "queries", tmp_path / "gallery"
+    shutil.copytree(people / "queries", queries)
+    shutil.copytree(people / "gallery", gallery)
+    (gallery / "broken.jpg").write_text("hello")
+    for folder in (queries, gallery):
+        content = next(folder.glob("*.jpg")).read_bytes()
+        (folder / "half.jpg").write_bytes(content[: len(content) // 2])
+    command = ["search", str(queries), "--gallery", str(gallery), "--quiet", "--length", "1"]
     command += ["--model", str(model_file), "--output", str(tmp_path / "out")]
     assert main(command) == 2
     assert "broken.jpg is no image" in capsys.readouterr().err
     assert main([*command, "--skip-unreadable"]) == 0
-    assert "left out: " in capsys.readouterr().err
-    assert len(pd.read_csv(tmp_path / "out" / "ranks.csv")) == 10
-
-
-def test_a_damaged_end_of_a_file_is_noticed_if_asked(model_file, people, tmp_path, capsys):
-    queries, gallery = tmp_path / "queries", tmp_path / "gallery"
-    shutil.copytree(people / "queries", queries)
-    shutil.copytree(people / "gallery", gallery)
-    for folder in (queries, gallery):
-        content = next(folder.glob("*.jpg")).read_bytes()
-        (folder / "half.jpg").write_bytes(content[: len(content) // 2])
-    command = ["search", str(queries), "--gallery", str(gallery), "--quiet", "--skip-unreadable"]
-    command += ["--model", str(model_file), "--output", str(tmp_path / "out"), "--length", "1"]
-    assert main(command) == 0
-    assert capsys.readouterr().err.count("half.jpg") == 2
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 3 and said.count("half.jpg") == 2
     assert len(pd.read_csv(tmp_path / "out" / "ranks.csv")) == 3
 
 
@@ -420,7 +356,7 @@ def test_lists_of_an_earlier_search_go_and_other_files_stay(model_file, people, 
     (gallery / ".hidden").touch()
     command = ["--gallery", str(gallery), "--model", str(model_file), "--output", str(out)]
     assert main(["search", str(people / "queries"), *command, "--quiet"]) == 0
-    assert "or of other kinds: 1 (.heic)" in capsys.readouterr().out
+    assert "files of other kinds: 1 (.heic)" in capsys.readouterr().out
     (out / "002-mine.png").touch()
     assert len(list(out.glob("*.png"))) == 4
     one = next((people / "queries").glob("*2.jpg"))
@@ -432,54 +368,21 @@ def test_lists_of_an_earlier_search_go_and_other_files_stay(model_file, people, 
     ]
 
 
-def test_a_query_that_is_the_whole_gallery_is_named(model_file, people, lists, tmp_path, capsys):
-    (tmp_path / "gallery").mkdir()
-    only = shutil.copy(lists[0][0], tmp_path / "gallery" / "only.jpg")
-    queries = tmp_path / "queries"
-    shutil.copytree(people / "queries", queries)
-    (queries / "only.jpg").symlink_to(only)
-    command = ["search", str(queries), "--gallery", str(tmp_path / "gallery"), "--quiet"]
-    assert main([*command, "--model", str(model_file), "--output", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert said.count("similarity") == 3
-    assert "only.jpg: the gallery holds nothing but this picture" in said
-
-
-@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
-def test_a_device_that_is_none_is_named_before_the_work(device, capsys):
-    assert main(["search", "none.jpg", "--gallery", "none", "--device", device]) == 2
-    assert "device must be cpu" in capsys.readouterr().err
-
-
-def png_head(width, height):
-    """A PNG without pixels: its head is all that the check of the size reads."""
-    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in chunks
-    )
-
-
 @pytest.fixture
 def bad(tmp_path, people, lists, model_file, monkeypatch):
     """A folder with one of each kind of bad input, and a good picture."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(lists[0][0], "good.jpg")
     Path("text.jpg").write_text("hello")
-    Path("empty.jpg").touch()
     Image.new("RGB", (1, 1)).save("dot.png")
-    Path("huge.png").write_bytes(png_head(20_000, 20_000))
+    Image.new("1", (10_000, 9_000)).save("huge.png")
     Path("nothing").mkdir()
     Path("gallery").mkdir()
     shutil.copy(lists[1][0], "gallery/one.jpg")
-    Path("text.safetensors").write_text("hello")
     save_file({"a": torch.zeros(1)}, "other.safetensors")
     content = model_file.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
-    torch.save({"a": 1}, "pickle.pth")
     Path("times.csv").write_text("file,camera,seconds\ngood.jpg,0,0\n")
-    Path("semicolons.csv").write_text("file;camera;seconds\ngood.jpg;0;0\n")
-    Path("loop.png").symlink_to("loop.png")
     Path("folder.png").mkdir()
     Path("mine").mkdir()
     Path("mine/ranks.csv").write_text("name,place\nme,1\n")
@@ -490,40 +393,29 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     "command, message",
     [
         ("match good.jpg text.jpg", "text.jpg is no image"),
-        ("match empty.jpg good.jpg", "empty.jpg is no image"),
         ("match good.jpg none.jpg", "no image at none.jpg"),
-        ("match good.jpg nothing", "nothing is a folder"),
+        ("match good.jpg nothing", "nothing is not a file"),
         ("match good.jpg dot.png", "dot.png has 1 x 1 pixels"),
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
         ("match good.jpg dot.png --output dot.png", "one of the pictures"),
-        ("match good.jpg loop.png", "loop.png"),
         ("match good.jpg good.jpg --output folder.png", "folder.png is a folder"),
         ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
-        (f"match good.jpg good.jpg --output {'x' * 300}.png", "too long"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
-        ("match good.jpg good.jpg --threshold 1", "threshold must lie in"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
         ("match good.jpg good.jpg --model none.safetensors", "no checkpoint at none"),
         ("match good.jpg good.jpg --model nothing", "a folder, not a checkpoint"),
-        ("match good.jpg good.jpg --model good.jpg", "good.jpg is damaged or no safetensors"),
-        ("match good.jpg good.jpg --model text.safetensors", "is damaged or no safetensors"),
         ("match good.jpg good.jpg --model half.safetensors", "is damaged or no safetensors"),
-        ("match good.jpg good.jpg --model pickle.pth", "is damaged or no safetensors"),
         ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
         ("search good.jpg --gallery nothing", "no images in nothing"),
         ("search good.jpg --gallery none", "there is no folder none"),
         ("search good.jpg --gallery good.jpg", "good.jpg is a file; a folder"),
-        ("search nothing --gallery gallery", "no images in nothing"),
-        ("search dot.png --gallery gallery", "dot.png has 1 x 1 pixels"),
         ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
-        ("search good.jpg --gallery gallery --times semicolons.csv", "separated by commas"),
         ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
         ("search good.jpg --gallery gallery --depth 9", "--rerank is missing"),
         ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
-        ("search good.jpg --gallery gallery --output good.jpg/a", "good.jpg is a file; a folder"),
         ("search gallery --gallery gallery", "gallery holds nothing but the query"),
         ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
@@ -531,8 +423,6 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
         ("calibrate good.jpg", "good.jpg is damaged or no safetensors"),
         ("calibrate mini-duke", "the model's file comes first"),
-        ("crop none --output crops", "no image at none"),
-        ("crop good.jpg --output text.jpg --boxes times.csv", "lacks the column x"),
     ],
 )
 def test_bad_input_is_one_sentence(bad, capsys, command, message):
@@ -540,5 +430,4 @@ def test_bad_input_is_one_sentence(bad, capsys, command, message):
     assert main([*command.split(), "--quiet", "--device", "cpu"]) == 2
     said = capsys.readouterr()
     assert message in said.err and said.err.startswith("qaconv_lib: ") and said.err.count("\n") == 1
-    assert "Traceback" not in said.err
     assert sorted(path.name for path in bad.iterdir()) == before

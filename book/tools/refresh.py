@@ -43,6 +43,7 @@ FOLDED = {
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
+EXPLORED = ("mini-market", "mini-duke")  # the explorer: source of its model, and its dataset
 # Between two marks of a page: what a command of the library, or a script of this folder, prints.
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
@@ -265,6 +266,23 @@ def draw_front_figure() -> None:
     figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
 
 
+def draw_explorer() -> None:
+    """Write what the page "The explorer" shows."""
+    from qaconv_lib import load_dataset, load_model
+    from qaconv_lib.experiments.runs import Run
+    from qaconv_lib.experiments.suite import Trial, find_record
+    from qaconv_lib.matches.explorer_page import write_explorer
+
+    source, target = EXPLORED
+    run = Run("qaconv", source)
+    record = find_record(Trial(run, target))
+    if record is None:
+        sys.exit(f"no record of {run.name} on {target}: python -m qaconv_lib evaluate makes it")
+    precision = record["stages"]["alone"]["average_precision"]
+    model, dataset = load_model(run.checkpoint()), load_dataset(target)
+    write_explorer(BOOK / "_static" / "explorer", model, dataset, precision, source)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python book/tools/refresh.py",
@@ -282,11 +300,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.headline:
-        from qaconv_lib.matches.explorer_page import write_explorer
-
         fill_pages()
         draw_front_figure()
-        write_explorer(BOOK / "_static" / "explorer")
+        draw_explorer()
         return 0
 
     paths = options.notebooks or sorted(BOOK.glob("*.ipynb"))

@@ -1,8 +1,7 @@
 """Do best matches link the same part of the body? (chapter 11)
 
-The miniatures say for each pixel of a test image what it shows (`load_part_map`). So a match can be
-right or wrong: it is right if the two locations that it links show the same part. Left and right
-are one part here, for a network that was trained with mirrored images cannot tell them apart.
+A match is right if both locations show the same part by the miniatures' part maps. Left and right
+count as one part, since a network trained with mirrored images cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -30,23 +29,16 @@ _HIDING = [PART_NAMES.index(name) for name in ("other person", "occluder")]
 
 
 def cell_parts(part_map: Any, height: int, width: int, least: float = LEAST) -> np.ndarray:
-    """What each location of a feature map shows.
+    """What each location of a feature map shows, (height*width,) indices into `SHOWN`.
 
-    A location shows the person if at least the share `least` of its pixels does, and of the person
-    the part that has the most of them. Otherwise it shows what most of its other pixels show.
+    A location shows the person if at least the share `least` of its pixels does; then it shows the
+    part of the body with the most pixels. Otherwise it shows what most of its other pixels show.
 
     Args:
-        part_map: (H, W) indices into `PART_NAMES`, as `load_part_map` gives them.
-        height: rows of the feature map, at most H.
-        width: columns of the feature map, at most W.
-        least: above 0, at most 1.
-
-    Returns:
-        (height*width,) indices into `SHOWN`, row by row; of equals the first.
-
-    Raises:
-        ValueError: a part map that is not two-dimensional or is smaller than the feature map,
-            labels that are none, or another `least`.
+        part_map: from `load_part_map`, (H, W), not smaller than the feature map.
+        height: rows of the feature map.
+        width: columns of the feature map.
+        least: in (0, 1].
     """
     part_map = np.asarray(part_map)
     if part_map.ndim != 2:
@@ -82,19 +74,10 @@ def _cell_of_pixels(size: tuple[int, int], height: int, width: int) -> np.ndarra
 
 
 def changed_cells(first: Any, second: Any, height: int, width: int) -> np.ndarray:
-    """Locations of a feature map under which two images differ in at least `LEAST` of the pixels.
+    """Locations of a feature map, (height*width,) bool, under which two images differ.
 
-    Args:
-        first: (H, W, 3) uint8.
-        second: (H, W, 3) uint8.
-        height: rows of the feature map.
-        width: columns of the feature map.
-
-    Returns:
-        (height*width,) bool. A pixel differs if one of its colours does by more than 8 of 255.
-
-    Raises:
-        ValueError: images of different shapes, or as `cell_parts`.
+    There, at least `LEAST` of the pixels of the images (H, W, 3) differ in a colour by more than 8
+    of 255.
     """
     first, second = np.asarray(first, dtype=np.int16), np.asarray(second, dtype=np.int16)
     if first.ndim != 3 or first.shape != second.shape:
@@ -107,14 +90,9 @@ def changed_cells(first: Any, second: Any, height: int, width: int) -> np.ndarra
 
 
 def right_links(query_parts: Any, gallery_parts: Any) -> np.ndarray:
-    """Which pairs of locations show the same part of the body.
+    """Which pairs of locations show the same part of the body, (k, l) bool.
 
-    Args:
-        query_parts: (k,) as `cell_parts` gives them.
-        gallery_parts: (l,) likewise.
-
-    Returns:
-        (k, l) bool; pairs that show no body are False.
+    Both arguments come from `cell_parts`, (k,) and (l,).
     """
     query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
     return (query_parts[:, None] == gallery_parts) & _BODY[query_parts][:, None]
@@ -123,27 +101,21 @@ def right_links(query_parts: Any, gallery_parts: Any) -> np.ndarray:
 def match_table(
     query_maps: Tensor, gallery_maps: Tensor, query_parts: Any, gallery_parts: Any
 ) -> pd.DataFrame:
-    """The best match of every query location of pairs of images, and what it links.
+    """The best match of every query location of n pairs of images, and what it links.
 
     Args:
-        query_maps: shape (n, d, h, w), unit channels; pair `i` is `query_maps[i]` and
-            `gallery_maps[i]`.
+        query_maps: shape (n, d, h, w), unit channels.
         gallery_maps: shape (n, d, h, w), unit channels.
-        query_parts: (n, h*w) as `cell_parts` gives them.
-        gallery_parts: (n, h*w) likewise.
+        query_parts: (n, h*w), from `cell_parts`.
+        gallery_parts: (n, h*w), from `cell_parts`.
 
     Returns:
-        n * h*w rows, those of a pair one after the other. Columns: `pair`, `location`, `part`
-        (what the query location shows, a word of `SHOWN`), `place` (location of the best match),
-        `found` (what that shows), `similarity` (its cosine), `mutual` (whether each is the
-        other's best), `on_body` (the query location shows the person), `visible` (the gallery
-        image shows that part of the person somewhere), `right` (the match links the same part of
-        the body), `same_place` (the gallery location at the same place would be right) and
-        `chance` (how often a location drawn from those of the gallery image that show the person
-        would be right).
-
-    Raises:
-        ValueError: shapes that do not fit each other.
+        n * h*w rows, pair by pair, with the columns `pair`; `location`; `part`, what the query
+        location shows (a word of `SHOWN`); `place`, the location of its best match; `found`, what
+        that shows; `similarity`, the cosine; `mutual`, each is the other's best match; `on_body`,
+        the query location shows the person; `visible`, the gallery image shows the same part;
+        `right`, the match links one part of the body; `same_place`, so would the gallery location
+        at the same place; `chance`, how often a random gallery location on the body would.
     """
     query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
     if query_maps.dim() != 4 or query_maps.shape != gallery_maps.shape:

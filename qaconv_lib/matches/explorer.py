@@ -9,19 +9,19 @@ from __future__ import annotations
 import html
 import io
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from qaconv_lib.datasets import load_image
-from qaconv_lib.matching import QAConv, best_matches, correlate, find_correspondences
+from qaconv_lib.matching import QAConv, best_matches, find_correspondences
 from qaconv_lib.models import ReidModel
-from qaconv_lib.visualize import show_correspondences, show_location_match
 
-#: From where matches are looked at, with the words for it.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Whose matches are drawn, with the words for it.
 DIRECTIONS = {
     "query": "query \N{RIGHTWARDS ARROW} gallery",
     "gallery": "gallery \N{RIGHTWARDS ARROW} query",
@@ -35,7 +35,7 @@ class ScoreParts(NamedTuple):
     Attributes:
         from_query: sum of the weighted best matches of the query's locations.
         from_gallery: the same of the gallery image's locations.
-        constant: what is added whatever the images are.
+        constant: the part that does not depend on the images.
         logit: the sum of the three.
         similarity: its sigmoid.
     """
@@ -48,16 +48,7 @@ class ScoreParts(NamedTuple):
 
 
 def score_parts(matcher: QAConv, query_map: Tensor, gallery_map: Tensor) -> ScoreParts:
-    """Take the score of one pair apart (chapter 4).
-
-    Args:
-        matcher: a trained matcher; it works as in evaluation mode.
-        query_map: shape (d, h, w), unit channels.
-        gallery_map: shape (d, h, w), unit channels.
-
-    Raises:
-        ValueError: maps of another size than the matcher's, or of different channels.
-    """
+    """Take the score of one pair of maps (d, h, w), unit channels, apart (chapter 4)."""
     matcher.check_size(query_map)
     weights, constant = (part.double() for part in matcher.fold())
     matches = best_matches(query_map[None], gallery_map[None], matcher.kernel_size)[0, 0]
@@ -88,10 +79,6 @@ def show_explorer(
 ) -> Figure:
     """The matches of pairs of images: a figure of the first pair, or widgets to go through all.
 
-    Without `widgets` this is an ordinary figure, which a stored notebook shows to readers who have
-    no kernel. With them one chooses query, gallery image, direction, threshold and a location, and
-    sees lines, heat map and score; the figure is then shown by the widgets, not by pyplot.
-
     Args:
         model: a QAConv model.
         queries: table of one or more images, with a column `path`.
@@ -99,21 +86,21 @@ def show_explorer(
         direction: one of `DIRECTIONS`: best matches of the query's locations, of the gallery
             image's, or those that are each other's best.
         threshold: only matches with a cosine above this are drawn.
-        widgets: show the widgets; needs ipywidgets and a running kernel.
+        widgets: also show controls for query, gallery image, direction, threshold and location,
+            with lines, heat map and score; needs ipywidgets and a running kernel.
 
     Returns:
-        The figure of the first pair.
-
-    Raises:
-        ImportError: widgets are asked for, and ipywidgets is not installed.
-        ValueError: a model without local matches, a table without images, an unknown direction, or
-            a threshold outside [-1, 1).
+        The figure of the first pair; with widgets, pyplot does not show it again.
     """
-    check_view(direction, threshold)
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if not -1 <= threshold < 1:
+        raise ValueError(f"threshold must lie in [-1, 1), got {threshold}")
     pairs = _Pairs(model, queries, gallery)
     figure = pairs.draw_lines(0, 0, direction, threshold)
     if widgets:
         made = _make_widgets(pairs, direction, threshold)
+        import matplotlib.pyplot as plt
         from IPython.display import display  # comes with ipywidgets
 
         display(made)
@@ -121,16 +108,8 @@ def show_explorer(
     return figure
 
 
-def check_view(direction: str, threshold: float) -> None:
-    """Raise ValueError unless these say which lines to draw."""
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
-    if not -1 <= threshold < 1:
-        raise ValueError(f"threshold must lie in [-1, 1), got {threshold}")
-
-
 class _Pairs:
-    """Pictures and maps of queries and gallery images, and what can be shown of a pair of them."""
+    """Images and maps of queries and gallery images, and what can be shown of a pair of them."""
 
     def __init__(self, model: ReidModel, queries: pd.DataFrame, gallery: pd.DataFrame) -> None:
         self.matcher = matcher_of(model)
@@ -143,6 +122,8 @@ class _Pairs:
         return tuple(those[side][row] for those in (self.images, self.maps) for side, row in chosen)
 
     def draw_lines(self, query: int, gallery: int, direction: str, threshold: float) -> Figure:
+        from qaconv_lib.visualize import show_correspondences
+
         pair, size = self.pair(query, gallery), self.matcher.kernel_size
         similarity = score_parts(self.matcher, *pair[2:]).similarity
         return show_correspondences(
@@ -157,66 +138,60 @@ class _Pairs:
         )
 
     def draw_heat(self, query: int, gallery: int, direction: str, location: int) -> Figure:
-        images, maps = self._from(direction, *self.pair(query, gallery))
+        from qaconv_lib.visualize import show_location_match
+
+        *images, first, second = self.pair(query, gallery)
+        if direction == "gallery":
+            images, first, second = images[::-1], second, first
         return show_location_match(
-            *images,
-            *maps,
+            images[0],
+            images[1],
+            first,
+            second,
             [location],
             kernel_size=self.matcher.kernel_size,
             alt=f"Location {location} of one picture, and below it how similar each location of "
             "the other is.",
         )
 
-    def describe(self, query: int, gallery: int, direction: str, location: int) -> str:
-        """The best match of a location, and the score, as HTML."""
-        pair = self.pair(query, gallery)
-        side, other = ("gallery", "query") if direction == "gallery" else ("query", "gallery")
-        table = correlate(*self._from(direction, *pair)[1], self.matcher.kernel_size)
-        best, place = table[location].flatten().max(dim=0)
-        weights = self.matcher.fold()[0].view(2, -1)[int(side == "query")]
-        parts = score_parts(self.matcher, *pair[2:])
-        text = (
-            f"{side} {self.name(location)} matches {other} {self.name(int(place))} best: "
-            f"similarity {best:.2f}, times its weight {weights[location]:+.2f} it adds "
-            f"{best * weights[location]:+.2f}.\n"
+    def describe(
+        self, query: int, gallery: int, direction: str, threshold: float, location: int
+    ) -> str:
+        """The number of lines, the best match of a location, and the score, as HTML."""
+        first, second = maps = self.pair(query, gallery)[2:]
+        side, other, size = "query", "gallery", self.matcher.kernel_size
+        if direction == "gallery":
+            first, second, side, other = second, first, other, side
+        found = find_correspondences(first, second, size)
+        best, places = found.similarity_to_gallery, found.gallery_location
+        drawn = best > threshold * size**2
+        if direction == "mutual":
+            drawn &= found.query_location[places] == places.new_tensor(range(len(places)))
+        count, similarity, place = int(drawn.sum()), best[location], int(places[location])
+        weight = self.matcher.fold()[0].view(2, -1)[int(side == "query")][location]
+        parts = score_parts(self.matcher, *maps)
+        lines = (
+            f"{count} line{'s' * (count != 1)} above {threshold:.2f}.",
+            f"{side} {self.name(location)} matches {other} {self.name(place)} best: similarity "
+            f"{similarity:.2f}, times its weight {weight:+.2f} it adds {similarity * weight:+.2f}.",
             f"{parts.from_query:+.2f} (query locations) {parts.from_gallery:+.2f} (gallery "
             f"locations) {parts.constant:+.2f} (constant) = {parts.logit:+.2f}; its sigmoid, the "
-            f"similarity of the pictures, is {parts.similarity:.3f}."
+            f"similarity of the pictures, is {parts.similarity:.3f}.",
         )
-        return "<br>".join(html.escape(line) for line in text.split("\n"))
-
-    def count(self, query: int, gallery: int, direction: str, threshold: float) -> int:
-        """Number of lines that `draw_lines` draws."""
-        size = self.matcher.kernel_size
-        query_map, gallery_map = self.pair(query, gallery)[2:]
-        found = find_correspondences(query_map, gallery_map, size)
-        places = found.gallery_location
-        above = found.similarity_to_gallery > threshold * size**2
-        if direction == "gallery":
-            return int((found.similarity_to_query > threshold * size**2).sum())
-        if direction == "mutual":
-            above &= found.query_location[places] == places.new_tensor(range(len(places)))
-        return int(above.sum())
+        return "<br>".join(html.escape(line) for line in lines)
 
     def name(self, location: int) -> str:
         row, column = divmod(location, self.matcher.width)
         return f"row {row}, column {column}"
 
-    @staticmethod
-    def _from(direction: str, *pair: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Images and maps, those that are looked at from first."""
-        turn = -1 if direction == "gallery" else 1
-        return pair[:2][::turn], pair[2:][::turn]
-
 
 def _make_widgets(pairs: _Pairs, direction: str, threshold: float) -> Any:
-    """The controls, and pictures that follow them."""
+    """The controls, and figures that follow them."""
     try:
         import ipywidgets
     except ImportError as error:
         raise ImportError(
-            "the widgets need ipywidgets; install it with `pip install ipywidgets`, or leave out "
-            "widgets=True"
+            "the widgets need ipywidgets: pip install ipywidgets, or leave out widgets=True"
         ) from error
     style = {"description_width": "6em"}
 
@@ -225,40 +200,37 @@ def _make_widgets(pairs: _Pairs, direction: str, threshold: float) -> Any:
             options=options, value=value, description=description, style=style
         )
 
-    controls = {
-        "query": dropdown("Query", [(f"query {n}", n) for n in range(len(pairs.maps[0]))]),
-        "gallery": dropdown("Gallery", [(f"image {n}", n) for n in range(len(pairs.maps[1]))]),
-        "direction": dropdown("Direction", [(v, k) for k, v in DIRECTIONS.items()], direction),
-        "threshold": ipywidgets.FloatSlider(
+    names = [(pairs.name(n), n) for n in range(pairs.maps[0][0, 0].numel())]
+    controls = [
+        dropdown("Query", [(f"query {n}", n) for n in range(len(pairs.maps[0]))]),
+        dropdown("Gallery", [(f"image {n}", n) for n in range(len(pairs.maps[1]))]),
+        dropdown("Direction", [(words, key) for key, words in DIRECTIONS.items()], direction),
+        ipywidgets.FloatSlider(
             value=threshold, min=-1, max=0.99, step=0.01, description="Threshold", style=style,
             continuous_update=False,
         ),
-        "location": dropdown(
-            "Location", [(pairs.name(n), n) for n in range(pairs.maps[0][0, 0].numel())]
-        ),
-    }  # fmt: skip
+        dropdown("Location", names),
+    ]  # fmt: skip
     lines, heat = ipywidgets.Image(format="png"), ipywidgets.Image(format="png")
     text = ipywidgets.HTML()
 
     def update(_: Any = None) -> None:
-        query, gallery, side, level, location = (each.value for each in controls.values())
+        query, gallery, side, level, location = (control.value for control in controls)
         lines.value = _png(pairs.draw_lines(query, gallery, side, level))
         heat.value = _png(pairs.draw_heat(query, gallery, side, location))
-        count = pairs.count(query, gallery, side, level)
-        text.value = (
-            f"{count} line{'s' * (count != 1)} above {level:.2f}.<br>"
-            f"{pairs.describe(query, gallery, side, location)}"
-        )
+        text.value = pairs.describe(query, gallery, side, level, location)
 
-    for control in controls.values():
+    for control in controls:
         control.observe(update, names="value")
     update()
     pictures = ipywidgets.HBox([lines, heat], layout={"flex_flow": "row wrap"})
-    return ipywidgets.VBox([*controls.values(), text, pictures])
+    return ipywidgets.VBox([*controls, text, pictures])
 
 
 def _png(figure: Figure) -> bytes:
     """A figure as the content of a PNG file; it is closed."""
+    import matplotlib.pyplot as plt
+
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)
     plt.close(figure)

@@ -1,7 +1,7 @@
 """The data of the page "The explorer" (`book/explorer.md`), which works without a kernel.
 
-All that the page shows comes from one file: similarities of some pairs of images, their best
-matches, and the matcher's weights. Its pictures are images of a miniature as they are.
+One file holds all that the page shows: similarities of some pairs of images, their best matches,
+and the matcher's weights. Its images are those of a miniature, unchanged.
 """
 
 from __future__ import annotations
@@ -11,41 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex
 from torch import Tensor
 
 from qaconv_lib._files import make_folder, write_whole
-from qaconv_lib.datasets import load_test
-from qaconv_lib.experiments.runs import Run
-from qaconv_lib.experiments.suite import Trial, find_record
+from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.matches.explorer import matcher_of, show_explorer
 from qaconv_lib.matching import correlate, find_correspondences
-from qaconv_lib.models import load_model
-from qaconv_lib.visualize import COLOURS, SIMILARITY_COLOURS
+from qaconv_lib.models import ReidModel
 
-#: The model of the page, and the dataset it is tested on.
-TRIAL = Trial(Run("qaconv", "mini-market"), "mini-duke")
 QUERIES = 8
-#: Gallery images of each query that show the same person, and as many that show somebody else.
-EACH = 3
-#: Similarities are whole numbers; so many make 1.
-UNIT = 100_000
-DATA_FILE, STILL_FILE, IMAGE_FOLDER = "data.js", "still.png", "images"
-#: Matches above this are drawn at first.
-THRESHOLD = 0.8
-_ASSIGNMENT, _END = "window.qaconvExplorer = ", ";\n"
-_COLOUR_STEPS = 17
+EACH = 3  # gallery images of each query with the same person, and as many with other people
+UNIT = 100_000  # similarities are whole numbers, and this one makes 1
+THRESHOLD = 0.8  # of the matches that are drawn at first
+_START, _END = "window.qaconvExplorer = ", ";\n"
 
 
 def spread(values: Sequence[float], count: int) -> list[int]:
-    """Positions of `count` values from the largest to the smallest, equally far apart in rank.
-
-    Raises:
-        ValueError: a count below 2, or more than there are values.
-    """
+    """Positions of `count` values from the largest to the smallest, equally far apart in rank."""
     if not 2 <= count <= len(values):
         raise ValueError(f"count must lie in 2..{len(values)}, got {count}")
     order = np.argsort(-np.asarray(values), kind="stable")
@@ -53,16 +37,10 @@ def spread(values: Sequence[float], count: int) -> list[int]:
 
 
 def choose_gallery(similarity: Any, same: Any, junk: Any) -> pd.DataFrame:
-    """Some gallery images of a query: best, middle and worst match, and the likest wrong ones.
+    """Some gallery images of a query: best, middle and worst match, and the most similar others.
 
-    Args:
-        similarity: (g,) of each gallery image.
-        same: (g,) bool, whether it shows the person of the query.
-        junk: (g,) bool, whether it is left out of the ranking.
-
-    Returns:
-        Up to `EACH` matches and as many others, each kind by rank. Columns: `position` (in the
-        gallery), `same` and `rank` (from 1, junk left out).
+    From (g,) similarities and masks, up to `EACH` of each kind by rank, with the columns `position`
+    (in the gallery), `same` (the query's person) and `rank` (from 1, without junk).
     """
     ranked = pd.DataFrame({"similarity": similarity, "same": same, "junk": junk})
     ranked = ranked[~ranked["junk"]].sort_values("similarity", ascending=False, kind="stable")
@@ -75,17 +53,10 @@ def choose_gallery(similarity: Any, same: Any, junk: Any) -> pd.DataFrame:
 
 
 def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> dict:
-    """What the page knows of a pair of images.
+    """What the page knows of a pair of maps (d, h, w) with unit channels.
 
-    Args:
-        query_map: shape (d, h, w), unit channels.
-        gallery_map: shape (d, h, w), unit channels.
-        kernel_size: odd side of the kernels.
-
-    Returns:
-        `similarities`, those of `correlate` divided by the kernels' locations and times `UNIT`, row
-        by row, rounded up so that each is above the same thresholds of two digits as before;
-        `to_gallery` and `to_query`, the places that `find_correspondences` names.
+    `similarities` are those of `correlate` per location of a kernel times `UNIT`, rounded up so
+    that each stays above the same thresholds of two digits; the others are best matches.
     """
     similarity = correlate(query_map, gallery_map, kernel_size).double() / kernel_size**2
     found = find_correspondences(query_map, gallery_map, kernel_size)
@@ -96,57 +67,64 @@ def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -
     }
 
 
-def explorer_data(trial: Trial = TRIAL) -> tuple[dict, dict[str, str]]:
+def explorer_data(
+    model: ReidModel, dataset: ReidDataset, precision: Sequence[float], source: str
+) -> tuple[dict, dict[str, str]]:
     """Choose pairs, and compute all that the page shows of them.
 
-    The queries go from the one with the best average precision on record to the one with the
-    worst, equally far apart in rank. `choose_gallery` says which gallery images go with each.
-
     Args:
-        trial: a QAConv model and the dataset it was tested on.
+        model: a QAConv model.
+        dataset: its test images are shown.
+        precision: average precision of each query; the chosen ones go from the best to the worst.
+        source: the dataset that the model was trained on.
 
     Returns:
         What the page's file holds, and the path of each image by the name it has there.
-
-    Raises:
-        FileNotFoundError: the trial has no record, or its model or dataset is not there.
-        ValueError: the model has no local matches, or the record leaves out queries.
     """
-    record = find_record(trial)
-    if record is None:
-        raise FileNotFoundError(f"there is no record of {trial.name}; run its experiment first")
-    dataset, model = load_test(trial.target), load_model(trial.run.checkpoint())
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    from qaconv_lib.visualize import COLOURS, SIMILARITY_COLOURS
+
     matcher, gallery = matcher_of(model), dataset.gallery
-    precision = record["stages"]["alone"]["average_precision"]
     if len(precision) != len(dataset.query):
-        raise ValueError(f"the record of {trial.name} leaves out queries without a match")
+        raise ValueError(
+            f"precision must have a value for each of the {len(dataset.query)} queries, "
+            f"got {len(precision)}"
+        )
     chosen = spread(precision, QUERIES)
     query_maps, gallery_maps = model.extract(dataset.query.iloc[chosen]), model.extract(gallery)
     scores = model.similarity(query_maps, gallery_maps).numpy(force=True)
     queries: list[dict] = []
     paths: dict[str, str] = {}
+
+    def about(image: pd.Series) -> dict:
+        name = Path(image["path"]).name
+        if paths.setdefault(name, image["path"]) != image["path"]:
+            raise ValueError(f"two images have the name {name}; the page needs different ones")
+        return {"image": name, "camera": int(image["camera"])}
+
     for row, number in enumerate(chosen):
         query = dataset.query.iloc[number]
         same = (gallery["identity"] == query["identity"]).to_numpy()
         junk = same & (gallery["camera"] == query["camera"]).to_numpy()
         pairs = []
         for one in choose_gallery(scores[row], same, junk).itertuples():
+            own = {"same": bool(one.same), "rank": int(one.rank)}
             matches = pair_matches(query_maps[row], gallery_maps[one.position], matcher.kernel_size)
-            about = _about(gallery.iloc[one.position], paths)
-            pairs.append({**about, "same": bool(one.same), "rank": int(one.rank), **matches})
-        own = {"precision": precision[number], "ranked": int((~junk).sum())}
-        queries.append({**_about(query, paths), **own, "gallery": pairs})
+            pairs.append(about(gallery.iloc[one.position]) | own | matches)
+        scored = {"precision": precision[number], "ranked": int((~junk).sum())}
+        queries.append(about(query) | scored | {"gallery": pairs})
     weights, constant = matcher.fold()
     gallery_weights, query_weights = weights.view(2, -1).tolist()
-    colours = plt.get_cmap(SIMILARITY_COLOURS)(np.linspace(0, 1, _COLOUR_STEPS))
     page = {
-        "source": trial.run.source,
-        "target": trial.target,
+        "source": source,
+        "target": dataset.name,
         "height": matcher.height,
         "width": matcher.width,
         "unit": UNIT,
         "threshold": THRESHOLD,
-        "colours": [to_hex(colour) for colour in colours],
+        "colours": [to_hex(c) for c in colormaps[SIMILARITY_COLOURS](np.linspace(0, 1, 17))],
         "adds": COLOURS["blue"],
         "takes": COLOURS["vermilion"],
         "query_weights": [round(weight, 6) for weight in query_weights],
@@ -157,51 +135,39 @@ def explorer_data(trial: Trial = TRIAL) -> tuple[dict, dict[str, str]]:
     return page, paths
 
 
-def write_explorer(folder: str | Path, trial: Trial = TRIAL) -> None:
+def write_explorer(
+    folder: str | Path,
+    model: ReidModel,
+    dataset: ReidDataset,
+    precision: Sequence[float],
+    source: str,
+) -> None:
     """Write the page's data, its images, and the figure for browsers without JavaScript.
 
-    Args:
-        folder: where they go; images in it that the page does not use are removed.
-        trial: see `explorer_data`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `explorer_data`.
+    Images in the folder that the page does not use are removed. Arguments as for `explorer_data`.
     """
     folder = Path(folder)
-    page, paths = explorer_data(trial)
-    make_folder(folder / IMAGE_FOLDER)
+    page, paths = explorer_data(model, dataset, precision, source)
+    make_folder(folder / "images")
     for name, path in paths.items():
-        write_whole(folder / IMAGE_FOLDER / name, Path(path).read_bytes())
-    for there in (folder / IMAGE_FOLDER).iterdir():
+        write_whole(folder / "images" / name, Path(path).read_bytes())
+    for there in (folder / "images").iterdir():
         if there.name not in paths:
             there.unlink()
     text = json.dumps(page, separators=(",", ":")).replace('{"image"', '\n{"image"')
-    write_whole(folder / DATA_FILE, (_ASSIGNMENT + text + _END).encode())
+    write_whole(folder / "data.js", (_START + text + _END).encode())
     first = page["queries"][0]
-    shown = [paths[first["image"]]], [paths[first["gallery"][0]["image"]]]
-    model = load_model(trial.run.checkpoint())
-    tables = [pd.DataFrame({"path": paths, "identity": 0}) for paths in shown]
-    figure = show_explorer(model, *tables, threshold=THRESHOLD)
-    figure.savefig(folder / STILL_FILE, dpi=160)
-    plt.close(figure)
+    tables = [
+        pd.DataFrame({"path": [paths[image["image"]]], "identity": 0})
+        for image in (first, first["gallery"][0])
+    ]
+    show_explorer(model, *tables, threshold=THRESHOLD).savefig(folder / "still.png", dpi=160)
 
 
 def read_explorer(folder: str | Path) -> dict:
-    """The page's data as `write_explorer` wrote it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no data of the page.
-    """
-    text = (Path(folder) / DATA_FILE).read_text(encoding="utf-8")
-    if not (text.startswith(_ASSIGNMENT) and text.endswith(_END)):
-        raise ValueError(f"{Path(folder) / DATA_FILE} does not hold the page's data")
-    return json.loads(text.removeprefix(_ASSIGNMENT).removesuffix(_END))
-
-
-def _about(image: pd.Series, paths: dict[str, str]) -> dict:
-    """What the page says of an image by itself; its path is added to `paths`."""
-    name = Path(image["path"]).name
-    if paths.setdefault(name, image["path"]) != image["path"]:
-        raise ValueError(f"two images have the name {name}; the page needs different ones")
-    return {"image": name, "camera": int(image["camera"])}
+    """The page's data as `write_explorer` wrote it."""
+    path = Path(folder) / "data.js"
+    text = path.read_text(encoding="utf-8")
+    if not (text.startswith(_START) and text.endswith(_END)):
+        raise ValueError(f"{path} does not hold the page's data")
+    return json.loads(text.removeprefix(_START).removesuffix(_END))

@@ -1,7 +1,7 @@
-"""From a score to a decision and to a probability: ROC, thresholds, calibration (chapter 14).
+"""From a score to a decision and a probability: ROC, thresholds, calibration (chapter 14).
 
-A ranking needs no threshold. "Do these two pictures show the same person?" does. Here `scores` are
-one number a pair, higher is more alike, and `same` says of each pair whether it shows one person.
+`scores` holds one finite number per pair of images, higher for more alike, shape (n,); `same` is
+bool, shape (n,), and tells which pairs show one person. There must be pairs of both kinds.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 
 class Roc(NamedTuple):
-    """A receiver operating characteristic: what each threshold would accept.
-
-    Attributes:
-        thresholds: descending; the first, infinite, accepts nothing (n).
-        false_positive_rate: share of the pairs of different people with a score of at least the
-            threshold (n).
-        true_positive_rate: share of the pairs of one person, likewise (n).
-    """
+    """Receiver operating characteristic, each (n,): thresholds descend, the first is infinite."""
 
     thresholds: np.ndarray
     false_positive_rate: np.ndarray
@@ -40,33 +32,19 @@ class OperatingPoint(NamedTuple):
 
 
 def roc_curve(scores: Any, same: Any) -> Roc:
-    """The ROC of pairs, one point for each score that occurs.
+    """The rates (14.1) at every score that occurs; a pair is accepted from its threshold on."""
+    from sklearn import metrics
 
-    Args:
-        scores: finite numbers, shape (n,).
-        same: bool, shape (n,).
-
-    Raises:
-        ValueError: shapes that do not fit, scores that are not finite, or only one kind of pair.
-    """
     scores, same = _check_pairs(scores, same)
-    order = np.argsort(-scores, kind="stable")
-    scores, same = scores[order], same[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores
-    true = np.cumsum(same)[last]
-    false = last + 1 - true
-    return Roc(
-        np.append(np.inf, scores[last]),
-        np.append(0, false) / false[-1],
-        np.append(0, true) / true[-1],
-    )
+    false, true, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
+    return Roc(thresholds, false, true)
 
 
 def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
-    """The lowest threshold that accepts no more than a share of the pairs of different people.
+    """The lowest threshold that accepts at most this share of the pairs of different people.
 
     Raises:
-        ValueError: a rate outside (0, 1), or one below all that these pairs can show.
+        ValueError: a rate outside (0, 1), or below the lowest that so few pairs can show.
     """
     if not 0 < false_positive_rate < 1:
         raise ValueError(f"false_positive_rate must lie between 0 and 1, got {false_positive_rate}")
@@ -81,7 +59,7 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
 
 
 def rates_at(scores: Any, same: Any, threshold: float) -> OperatingPoint:
-    """What a threshold from elsewhere accepts of these pairs; arguments as for `roc_curve`."""
+    """The rates (14.1) of these pairs at a threshold from elsewhere."""
     scores, same = _check_pairs(scores, same)
     accepted = scores >= threshold
     return OperatingPoint(
@@ -91,28 +69,19 @@ def rates_at(scores: Any, same: Any, threshold: float) -> OperatingPoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic calibration: `slope * score + offset` is a log likelihood ratio, natural log.
-
-    It says how many times more often a score occurs with pairs of one person than with pairs of
-    different people. What that makes of two pictures depends on what was known before, the prior.
-    """
+    """Logistic calibration: `slope * score + offset` is a log likelihood ratio (14.2)."""
 
     slope: float
     offset: float
 
     def log_ratio(self, scores: Any) -> np.ndarray:
-        """Log likelihood ratios, of the shape of the scores."""
+        """Natural logarithms of the likelihood ratios, in the shape of the scores."""
         return self.slope * np.asarray(scores, dtype=np.float64) + self.offset
 
     def probability(self, scores: Any, prior: float = 0.5) -> np.ndarray:
-        """Probabilities of "same person", of the shape of the scores.
+        """Probabilities of "same person" (14.3), in the shape of the scores.
 
-        Args:
-            scores: as those the calibration was fitted on.
-            prior: how probable "same person" was before the pictures were compared.
-
-        Raises:
-            ValueError: a prior outside (0, 1).
+        `prior` in (0, 1) is this probability before the images were compared.
         """
         if not 0 < prior < 1:
             raise ValueError(f"prior must lie between 0 and 1, got {prior}")
@@ -120,18 +89,13 @@ class Calibration:
 
 
 def fit_calibration(scores: Any, same: Any) -> Calibration:
-    """Fit a logistic calibration, pairs of one person and of different people weighing the same.
+    """Fit a logistic calibration to pairs.
 
-    With equal weights in all the prior is one half, so the fitted logit is a log likelihood ratio
-    (Brümmer and du Preez, Computer Speech and Language 20, 2006).
-
-    Args:
-        scores: finite numbers, shape (n,).
-        same: bool, shape (n,).
-
-    Raises:
-        ValueError: as `roc_curve`.
+    Both kinds of pairs get half of the weight, so the prior of the fit is one half and its logit a
+    log likelihood ratio (Brümmer and du Preez, Computer Speech and Language 20, 2006).
     """
+    from sklearn.linear_model import LogisticRegression
+
     scores, same = _check_pairs(scores, same)
     fit = LogisticRegression(C=1e6, max_iter=1000, class_weight="balanced")
     fit.fit(scores[:, None], same)
@@ -139,17 +103,9 @@ def fit_calibration(scores: Any, same: Any) -> Calibration:
 
 
 def calibration_cost(log_ratio: Any, same: Any) -> float:
-    """How good log likelihood ratios are: the cost C_llr, in bits (Brümmer and du Preez, 2006).
+    """The cost C_llr of natural log likelihood ratios, in bits (14.4).
 
-    0 is perfect. Ratios that know nothing (all 1) cost 1; above 1 they mislead: they are worse
-    than none. Both kinds of pairs weigh the same.
-
-    Args:
-        log_ratio: natural logarithms, shape (n,).
-        same: bool, shape (n,).
-
-    Raises:
-        ValueError: as `roc_curve`.
+    0 is perfect. Ratios of 1, which say nothing, cost 1; above 1 the ratios mislead.
     """
     log_ratio, same = _check_pairs(log_ratio, same, "log_ratio")
     missed = np.logaddexp(0, -log_ratio[same]).mean()
@@ -158,19 +114,16 @@ def calibration_cost(log_ratio: Any, same: Any) -> float:
 
 
 def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
-    """Stated probabilities beside what happened, both kinds of pairs weighing the same.
+    """Stated probabilities beside what happened, both kinds of pairs with half of the weight.
 
     Args:
-        probability: from 0 to 1, at the prior 0.5, shape (n,).
-        same: bool, shape (n,).
-        bins: number of equal intervals of the probability.
+        probability: in [0, 1], stated with a prior of 0.5, shape (n,).
+        same: see the module.
+        bins: number of equal intervals of the probability, at least 2.
 
     Returns:
-        One row an interval that has pairs: columns `stated` (mean probability), `happened` (share
-        of one person, weighted) and `pairs`.
-
-    Raises:
-        ValueError: as `roc_curve`; or probabilities outside [0, 1], or fewer than 2 bins.
+        One row per interval that has pairs: `stated` (mean probability), `happened` (weighted share
+        of pairs of one person) and `pairs`.
     """
     probability, same = _check_pairs(probability, same, "probability")
     if probability.min() < 0 or probability.max() > 1:
@@ -179,14 +132,16 @@ def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
         raise ValueError(f"bins must be at least 2, got {bins}")
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
     place = np.minimum((probability * bins).astype(int), bins - 1)
-    total = np.bincount(place, weight, minlength=bins)
-    pairs = np.bincount(place, minlength=bins)
+    total, stated, happened, pairs = (
+        np.bincount(place, values, minlength=bins)
+        for values in (weight, weight * probability, weight * same, np.ones(len(same)))
+    )
     some = pairs > 0
     return pd.DataFrame(
         {
-            "stated": np.bincount(place, weight * probability, minlength=bins)[some] / total[some],
-            "happened": np.bincount(place, weight * same, minlength=bins)[some] / total[some],
-            "pairs": pairs[some],
+            "stated": stated[some] / total[some],
+            "happened": happened[some] / total[some],
+            "pairs": pairs[some].astype(int),
         }
     )
 

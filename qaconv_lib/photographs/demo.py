@@ -1,217 +1,237 @@
-"""The demo: a page in the browser that compares pictures (chapter 14).
-
-The server answers this machine alone unless it is told otherwise, keeps uploads for minutes, and
-tells the browser to ask nothing of other hosts.
-"""
+"""The demo: a page in the browser that compares images or searches a gallery (chapter 14)."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import errno
-import ipaddress
+import base64
+import html
+import io
 import os
 import re
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qaconv_lib.photograph_commands import add_model_options, known_for, printable
+from qaconv_lib.datasets import load_dataset
+from qaconv_lib.losses import MatchingLoss
+from qaconv_lib.models import ReidModel
+from qaconv_lib.photographs.files import ENDINGS
+from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
+from qaconv_lib.photographs.matching import (
+    Knowledge,
+    describe_match,
+    describe_prior,
+    match_photographs,
+    percent,
+    remarks,
+)
+from qaconv_lib.photographs.results import draw_list
 
 if TYPE_CHECKING:
-    from qaconv_lib.photographs.demo_answers import Answers
+    from matplotlib.figure import Figure
 
-PORT = 7860
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; form-action 'self'"
-)
-#: What Gradio 5 has its page fetch from elsewhere.
-_OUTSIDE = re.compile(
-    rb"<link\s[^>]*preconnect[^>]*>|<script\s[^>]*src=\"https?:[^>]*>\s*</script>"
-)
+MAX_MEGABYTES, MAX_FILES, KEPT_MINUTES = 10, 200, 10
+_SHOWN, _ROWS = 10, 1000  # images drawn, and rows in the CSV file
+#: Drawn people of mini-msmt17: a query, the same person, a stranger whom the model that comes with
+#: the book takes for them at the threshold of 1 %, and the rest of a gallery.
+_EXAMPLES = """0011_001_04_0302afternoon_0004_1 0011_003_05_0302afternoon_0003_0
+0176_001_03_0113noon_0003_1 0078_006_15_0113morning_0001_0 0011_007_06_0302afternoon_0002_2
+0132_009_13_0302morning_0003_1 0087_002_08_0302afternoon_0003_2 0081_003_05_0302morning_0003_0"""
+_INTRODUCTION = f"""# Do two images show one person?
+QAConv looks for each place of one image in the other. An image should show one person, cut out of
+its frame. Uploads stay on the machine that runs this demo and are deleted after {KEPT_MINUTES}
+minutes. Use images of people who agreed to it, and take no measure against anybody on the strength
+of a score: [ethics and law](https://github.com/qaconv-book/qaconv-book/blob/main/book/ethics.md).
+
+"""
 
 
-def load_gradio(folder: str | os.PathLike[str]) -> Any:
-    """Import Gradio, with its reports and its record of runs switched off.
+class Answers(NamedTuple):
+    """What the page asks.
 
-    Args:
-        folder: where uploads lie while they are kept.
-
-    Raises:
-        ImportError: it is not installed.
+    Attributes:
+        model: from `open_model`.
+        known: from `known_about`.
+        prior: None means 0.5 for two images, and `gallery_prior`.
+        gallery: images that are searched if none are uploaded.
+        store: folder that keeps their maps between searches, or None.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_RUN_HISTORY"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = os.fspath(folder)
+
+    model: ReidModel
+    known: Knowledge
+    prior: float | None = None
+    gallery: Sequence[Path] = ()
+    store: Path | None = None
+
+    def compare(self, pair: Sequence[str], threshold: float = 0.6, lines: str = "mutual") -> str:
+        """How two image files match, as HTML; `lines` is "mutual", "query" or "gallery"."""
+        if len(pair) < 2:
+            raise ValueError("two images are needed: the query, and the one to compare it with")
+        found = match_photographs(self.model, *pair)
+        side = "gallery" if lines == "gallery" else "query"
+        figure = found.show(threshold=threshold, side=side, mutual=lines == "mutual")
+        facts = describe_match(found, self.known, self.prior or 0.5)
+        said = [f"{name}: {text}" for name, text in facts]
+        return _text(said) + _image(figure) + _text(remarks(self.known, pair))
+
+    def rank(self, query: Sequence[str], gallery: Sequence[str] = ()) -> str:
+        """The image files of a gallery, best first, as HTML with a table that can be saved."""
+        if not query:
+            raise ValueError("a query is needed: an image of the person to look for")
+        if not gallery and not self.gallery:
+            raise ValueError("a gallery is needed: the images to look among")
+        if len(gallery) > MAX_FILES:
+            raise ValueError(f"at most {MAX_FILES} images can be searched, got {len(gallery):,}")
+        images = [str(path) for path in gallery or self.gallery]
+        keeps = not gallery and isinstance(self.model.criterion, MatchingLoss)
+        prior = gallery_prior(len(images)) if self.prior is None else self.prior
+        found = search_gallery(
+            self.model,
+            query,
+            images,
+            calibration=self.known.calibration,
+            prior=prior,
+            store=self.store if keeps else None,
+            length=_ROWS,
+        ).drop(columns=["query", "rank_score"])
+        if found.empty:
+            raise ValueError("the gallery holds nothing but the query")
+        figure = draw_list(query[0], found.head(_SHOWN))
+        found["image"] = found["image"].map(os.path.basename)
+        csv = found.to_csv(index=False, float_format="%.6g").encode("utf-8", "backslashreplace")
+        link = f"data:text/csv;base64,{base64.b64encode(csv).decode()}"
+        link = f'<a download="ranks.csv" href="{link}">Save {len(found):,} rows as CSV</a>'
+        written = {"similarity": "{:.2f}".format, "probability": percent}
+        table = found.head(_SHOWN).to_html(index=False, border=0, formatters=written)
+        said = [describe_prior(self.known, prior)] if self.known.calibration else []
+        return _image(figure) + table + link + _text(said + remarks(self.known, [*query, *images]))
+
+
+def example_images() -> list[str]:
+    """Files of drawn people to try the page with; none if the miniature is not there."""
+    try:
+        data = load_dataset("mini-msmt17")
+    except FileNotFoundError:
+        return []
+    paths = {Path(path).stem: path for path in [*data.query["path"], *data.gallery["path"]]}
+    return [paths[name] for name in _EXAMPLES.split()]
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{html.escape(_named(line[0].upper() + line[1:]))}</p>" for line in lines)
+
+
+def _named(text: str) -> str:
+    """A text without the folders of uploads."""
+    folder = re.escape(os.environ.get("GRADIO_TEMP_DIR", "\0"))
+    return re.sub(rf"{folder}[\\/]\w+[\\/]", "", text)
+
+
+def _image(figure: Figure) -> str:
+    """A figure as an `img` with its description; it is closed."""
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
+    data, alt = base64.b64encode(stream.getvalue()).decode(), html.escape(str(figure.get_label()))
+    return f'<img src="data:image/png;base64,{data}" alt="{alt}" style="max-width: 100%">'
+
+
+def build_page(gr: Any, answers: Answers) -> Any:
+    """The page as `gradio.Blocks`; `gr` is Gradio."""
+
+    def paths_of(*uploads: dict[str, Any] | None) -> list[str]:
+        paths = [os.path.realpath(str(upload["path"])) for upload in uploads if upload]
+        folder = os.path.realpath(os.environ["GRADIO_TEMP_DIR"])
+        if not all(Path(path).is_relative_to(folder) for path in paths):
+            raise ValueError("only files that were uploaded can be read")
+        return paths
+
+    def image(label: str, name: str) -> Any:
+        return gr.Image(label=label, sources=["upload"], type="filepath", height=260, elem_id=name)
+
+    def ask(text: str, function: Callable[..., str], inputs: list[Any]) -> None:
+        """A button and its answer. One question at a time; files are handed over unopened."""
+
+        def answer(*values: Any) -> str:
+            try:
+                return function(*values)
+            except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+                sentence = html.escape(_named(str(error) or "out of memory"), quote=False)
+                raise gr.Error(sentence, duration=None, print_exception=False) from error
+
+        queue = {"concurrency_limit": 1, "concurrency_id": "model"}
+        button, result = gr.Button(text, variant="primary"), gr.HTML()
+        button.click(answer, inputs, result, preprocess=False, **queue)
+
+    examples = example_images()
+    delete = 60, 60 * KEPT_MINUTES  # seconds: how often, and from what age
+    with gr.Blocks(title="QAConv", analytics_enabled=False, delete_cache=delete) as page:
+        gr.Markdown(_INTRODUCTION + answers.known.warning)
+        with gr.Tab("Two images"):
+            with gr.Row():
+                pair = [image("Query", "pair-query"), image("Gallery image", "pair-gallery")]
+            if examples:
+                gr.Examples([[examples[0], other] for other in examples[1:3]], pair)
+            threshold = gr.Slider(0, 0.95, 0.6, step=0.05, label="Least cosine of a line")
+            lines = gr.Radio(["mutual", "query", "gallery"], value="mutual", label="Lines from")
+            ask(
+                "Compare",
+                lambda one, other, *more: answers.compare(paths_of(one, other), *more),
+                [*pair, threshold, lines],
+            )
+        with gr.Tab("A gallery"):
+            label = f"Gallery, up to {MAX_FILES} images"
+            if answers.gallery:
+                label += f"; without any, the {len(answers.gallery):,} of --gallery are searched"
+            several = {"file_count": "multiple", "file_types": list(ENDINGS)}
+            query = image("Query", "search-query")
+            gallery = gr.File(label=label, elem_id="search-gallery", **several)
+            if examples:
+                gr.Examples([[examples[0], examples[1:]]], [query, gallery])
+            ask(
+                "Search",
+                lambda one, files: answers.rank(paths_of(one), paths_of(*files or ())),
+                [query, gallery],
+            )
+    return page
+
+
+def launch(answers: Answers, folder: str, host: str, port: int) -> tuple[Any, str]:
+    """Start the server with its files in `folder`; gives back the page and its address."""
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY"):
+        os.environ[name] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = folder
     try:
         import gradio
+        import matplotlib
     except ImportError as error:
-        raise ImportError(
-            'the demo needs Gradio: pip install -e ".[demo]" in the folder of the book, or '
-            "pip install gradio"
-        ) from error
-    return gradio
-
-
-def make_server(
-    gr: Any, answers: Answers, *, local: bool = True, on_stop: Callable[[], None] = lambda: None
-) -> Any:
-    """The server of the demo, a `uvicorn.Server`; its `run` takes an open socket.
-
-    Args:
-        gr: from `load_gradio`.
-        answers: what the page asks.
-        local: it is for this machine alone, and answers only to this machine's names.
-        on_stop: what is done last.
-    """
-    import fastapi
-    import uvicorn
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    from qaconv_lib.photographs.demo_page import build_page, look, look_is_served
-    from qaconv_lib.photographs.demo_uploads import MAX_BYTES
-
-    @contextlib.asynccontextmanager
-    async def life(_: fastapi.FastAPI) -> AsyncIterator[None]:
-        yield
-        on_stop()
-
-    app = fastapi.FastAPI(lifespan=life, openapi_url=None)
-    if local:
-        names = ["localhost", "127.0.0.1", "::1", "[::1]"]
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
-    app.add_middleware(_Secluded)
-    own: dict[str, Any] = {"footer_links": ["gradio"], **look(gr)}
-    gr.mount_gradio_app(
-        app,
-        build_page(gr, answers, local=local),
-        path="/",
-        max_file_size=MAX_BYTES,
-        allowed_paths=[],
-        show_error=False,
-        ssr_mode=False,
-        **(own if look_is_served(gr) else {"show_api": False}),
-    )
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    return uvicorn.Server(config)
-
-
-class _Secluded:
-    """Middleware that forbids the page, and keeps it from, asking other hosts for anything."""
-
-    def __init__(self, app: Callable) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Callable, send: Callable) -> None:
-        head: dict[str, Any] = {}  # of a page, until all of it is there
-        body = bytearray()
-
-        async def send_on(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                kind = dict(message["headers"]).get(b"content-type", b"")
-                if kind.startswith(b"text/html"):
-                    head.update(message)
-                    return
-            if not head:
-                await send(message)
-                return
-            body.extend(message.get("body", b""))
-            if message.get("more_body"):
-                return
-            page = _OUTSIDE.sub(b"", bytes(body))
-            fields = [field for field in head["headers"] if field[0] != b"content-length"]
-            fields.append((b"content-length", str(len(page)).encode()))
-            fields.append((b"content-security-policy", _POLICY.encode()))
-            await send({**head, "headers": fields})
-            await send({"type": "http.response.body", "body": page})
-
-        await self.app(scope, receive, send_on)
-
-
-def add_demo(subparsers: argparse._SubParsersAction) -> None:
-    """``demo``: a page in the browser."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="a page in the browser that compares pictures",
-        description="Serve a page on which pictures are uploaded and compared, two of them or one "
-        "with a gallery. It is for this machine alone unless --host says otherwise. The model that "
-        "comes with the book was trained on drawn people and is not fit for photographs of real "
-        "people; name one of your own with --model.",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"port; 0 for any free one (default: {PORT})"
-    )
-    parser.add_argument(
-        "--gallery", type=Path, default=None, help="folder that is searched if none is uploaded"
-    )
-    add_model_options(parser)
-    parser.set_defaults(run=run_demo)
-
-
-def run_demo(options: argparse.Namespace) -> None:
-    """Serve the page until it is stopped."""
-    folder = tempfile.TemporaryDirectory(prefix="qaconv-demo-", ignore_cleanup_errors=True)
-    with folder, _listen(options.host, options.port) as place:
-        print("loading ...", flush=True)
-        try:
-            gr = load_gradio(folder.name)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
-        answers = _answers(options, Path(folder.name))
-        host, port = place.getsockname()[:2]
-        local = ipaddress.ip_address(host).is_loopback
-        server = make_server(gr, answers, local=local, on_stop=folder.cleanup)
-        address = f"[{host}]" if ":" in host else host
-        print(f"demo         http://{address}:{port} (stop it with Ctrl+C)")
-        if not local:
-            print(
-                f"Note: whoever reaches port {port} of this machine can use the demo; it asks for "
-                "no password, and what is sent to it can be read on the way."
-            )
-        if answers.warning:
-            print(f"Note: {answers.warning}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[place])
-
-
-def _answers(options: argparse.Namespace, folder: Path) -> Answers:
-    """The model with the gallery, both checked before the page is there."""
-    import matplotlib
-
-    from qaconv_lib.photographs.demo_answers import Answers
-    from qaconv_lib.photographs.files import check_photographs, list_photographs
-    from qaconv_lib.photographs.matching import open_model
-
-    matplotlib.use("Agg")  # figures are drawn in threads, and no window is wanted
-    gallery = [] if options.gallery is None else list_photographs(options.gallery)
-    check_photographs(gallery)
-    model = open_model(options.model, options.device)
-    return Answers(
-        model,
-        known_for(model, options),
-        prior=options.prior,
-        shipped=options.model is None,
-        gallery=gallery,
-        folder=options.gallery,
-        store=folder / "maps",
-    )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """An open socket, so that a port that is taken is noticed before the work."""
-    if not 0 <= port < 2**16:
-        raise ValueError(f"port must be between 0 and {2**16 - 1}, got {port}")
+        raise ValueError('the demo needs Gradio: pip install -e ".[demo]"') from error
+    matplotlib.use("Agg")  # figures are drawn in threads
+    page = build_page(gradio, answers._replace(store=Path(folder, "maps")))
+    most = f"{MAX_MEGABYTES}mb"
+    settings = {"share": False, "ssr_mode": False, "quiet": True, "prevent_thread_lock": True}
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ValueError(
-                f"port {port} is taken; name another with --port, or 0 for any free one"
-            ) from error
-        raise ValueError(f"cannot listen at {printable(host)}, port {port}: {error}") from error
+        socket.getaddrinfo(host, port)  # Gradio waits for a host that does not exist
+        found = page.launch(
+            server_name=host, server_port=port or None, max_file_size=most, **settings
+        )
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"cannot listen at {host}, port {port}; name another --host or --port (0 for any free)"
+        ) from error
+    return page, found[1]
+
+
+def serve(answers: Answers, host: str, port: int) -> None:
+    """Serve the page until it is stopped; all uploads and maps are deleted then."""
+    with tempfile.TemporaryDirectory(prefix="qaconv-demo-", ignore_cleanup_errors=True) as folder:
+        page, address = launch(answers, folder, host, port)
+        print(f"demo         {address} (stop it with Ctrl+C)")
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            print("Note: everybody who reaches this port can use the demo, without a password.")
+        if answers.known.warning:
+            print(f"Note: {answers.known.warning}", flush=True)
+        page.block_thread()

@@ -1,34 +1,36 @@
-"""Pictures of one's own: the model, what is known of it, how two pictures match (chapter 14).
+"""Your own photographs: open a model, compare two images, say what the numbers mean (chapter 14).
 
-A picture here is a crop of one person. `crops` makes crops from whole frames, `own_gallery`
-searches a folder of them.
+An image here shows one person, cut out of its frame.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+import numpy as np
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from PIL import Image
+from scipy.special import expit
 from torch import Tensor
 
-from qaconv_lib.datasets import load_image
-from qaconv_lib.experiments.calibration_records import find_calibrations
-from qaconv_lib.experiments.runs import checkpoint_path
+from qaconv_lib._files import data_folders
+from qaconv_lib.datasets import image_size, load_image
 from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import check_photographs, photograph_table
-from qaconv_lib.visualize import show_correspondences
 
-#: Loss and source of the model that is used where none is named: of the two QAConv models of the
-#: book the one that tells people of the other miniatures apart better (`results/calibration`).
-DEFAULT_MODEL = ("qaconv", "mini-duke")
-#: The domain whose calibration is used where none is named: the most diverse of the miniatures.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The model used unless you name one: of the book's two QAConv models, the one that tells people of
+#: the other miniatures apart better (`results/calibration`).
+DEFAULT_MODEL = "qaconv-mini-duke-laptop-seed0.safetensors"
+#: The domain whose calibration is used unless you name one: the most diverse miniature.
 DEFAULT_DOMAIN = "mini-msmt17"
 DRAWN_WARNING = (
     "This model was trained on drawn people. It is not fit for photographs of real people: its "
@@ -36,8 +38,8 @@ DRAWN_WARNING = (
     "photographs that you may use, calibrate it, and name it."
 )
 UNKNOWN_WARNING = (
-    "What this model was trained on is not on record. Its numbers say something about pictures "
-    "like those that it was trained and calibrated on, and about no others."
+    "There is no record of what this model was trained on. Its numbers hold for images like those "
+    "it was trained and calibrated on, and for no others."
 )
 
 
@@ -48,7 +50,7 @@ class Knowledge(NamedTuple):
         source: the dataset it was trained on, or "unknown".
         domain: the dataset its calibration was fitted on, or None.
         calibration: turns its scores into probabilities, or None.
-        thresholds: scores that keep the false positive rate at the keys, fitted likewise.
+        thresholds: scores that keep the false positive rate at the keys, fitted on `domain`.
     """
 
     source: str
@@ -58,39 +60,30 @@ class Knowledge(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What its user must be told."""
+        """What the user of the model must be told."""
         if self.source.startswith("mini-"):
             return DRAWN_WARNING
         return UNKNOWN_WARNING if self.source == "unknown" else ""
 
 
 def open_model(path: str | os.PathLike[str] | None = None, device: str | None = None) -> ReidModel:
-    """Load a model for photographs.
-
-    Args:
-        path: a file that `save_model` wrote; None means the model of `DEFAULT_MODEL`, which comes
-            with the book and was trained on drawn people.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_model`.
-    """
-    path = checkpoint_path(*DEFAULT_MODEL) if path is None else path
+    """Load a model from a file of `save_model`; None means the one that comes with the book."""
+    if path is None:
+        places = [folder / "checkpoints" / DEFAULT_MODEL for folder in data_folders()]
+        if not places:
+            raise FileNotFoundError("no data folder found; set QACONV_DATA to the book's data")
+        path = next((place for place in places if place.is_file()), places[0])
     return load_model(Path(path), device or default_device())
 
 
-def known_about(model: ReidModel, domain: str | None = None) -> Knowledge:
-    """Look a model up in the records of `calibration_record`.
+def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
+    """What a model's record says.
 
     Args:
-        model: a model.
-        domain: take the calibration that was fitted on this dataset. None takes `DEFAULT_DOMAIN`,
-            or where there is none of it the first on record.
-
-    Raises:
-        ValueError: there is no calibration on the domain named.
+        record: from `find_calibrations`; None if there is no record of the model.
+        domain: the dataset whose calibration is taken; None means `DEFAULT_DOMAIN` or, where it is
+            not on record, the first one that is.
     """
-    record = find_calibrations(model)
     if record is None:
         if domain is not None:
             raise ValueError(
@@ -107,15 +100,31 @@ def known_about(model: ReidModel, domain: str | None = None) -> Knowledge:
     return Knowledge(record["source"], domain, Calibration(**fit["calibration"]), thresholds)
 
 
+def score_maps(model: ReidModel, query_maps: Tensor, gallery_maps: Tensor) -> np.ndarray:
+    """What thresholds and calibrations take, (q, g): logits or, of pooled models, similarities."""
+    return check_scores(model.similarity(query_maps, gallery_maps))
+
+
+def check_scores(scores: Tensor) -> np.ndarray:
+    """Scores as float64; ValueError if they are not finite."""
+    if not scores.isfinite().all():
+        raise ValueError("the model gives scores that are not finite: its file is damaged")
+    return scores.double().numpy(force=True)
+
+
+def to_similarity(model: ReidModel, scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Similarities in [0, 1]: the sigmoid of logits divided by `temperature`."""
+    return expit(scores / temperature) if compares_maps(model.config.loss) else scores
+
+
 class PhotographMatch(NamedTuple):
-    """Two pictures and how they match; from `match_photographs`.
+    """Two images and how they match; from `match_photographs`.
 
     Attributes:
-        images: query and gallery image, as they were read.
+        images: query and gallery image.
         maps: their feature maps, unit channels, each (d, h, w).
-        score: see `ReidModel.scores`.
-        similarity: from 0 to 1. Of QAConv the sigmoid of the score, as in every chapter; it is no
-            calibrated probability.
+        score: see `score_maps`.
+        similarity: see `to_similarity`; it is not a calibrated probability.
         kernel_size: of the model's kernels.
     """
 
@@ -133,11 +142,9 @@ class PhotographMatch(NamedTuple):
         mutual: bool = True,
         title: str | None = None,
     ) -> Figure:
-        """A picture of the correspondences; see `show_correspondences`.
+        """Lines between locations whose cosine is above `threshold`; see `show_correspondences`."""
+        from qaconv_lib.visualize import show_correspondences
 
-        Raises:
-            ValueError: a threshold at or above the largest similarity there can be.
-        """
         if not -1 <= threshold < 1:
             raise ValueError(f"threshold must lie in [-1, 1), got {threshold}")
         return show_correspondences(
@@ -156,36 +163,67 @@ class PhotographMatch(NamedTuple):
 def match_photographs(
     model: ReidModel, query: str | os.PathLike[str], gallery: str | os.PathLike[str]
 ) -> PhotographMatch:
-    """Compare two pictures.
-
-    With QAConv's untied head the order matters a little: the first is the query.
-
-    Args:
-        model: from `open_model`.
-        query: image file.
-        gallery: image file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file that is no image, or too small or too large; or scores that are not
-            finite.
-    """
+    """Compare two image files. With QAConv's untied head the order matters a little."""
     table = photograph_table([query, gallery])
     check_photographs(table["path"])
     maps = model.extract(table)
-    score = check_scores(model.similarity(maps[:1], maps[1:]))
-    similarity = torch.sigmoid(score) if compares_maps(model.config.loss) else score
+    score = score_maps(model, maps[:1], maps[1:])[0, 0]
     return PhotographMatch(
         (load_image(query), load_image(gallery)),
         tuple(F.normalize(maps, dim=1)),
         float(score),
-        float(similarity),
+        float(to_similarity(model, score)),
         model.config.kernel_size,
     )
 
 
-def check_scores(scores: Tensor) -> Tensor:
-    """Give scores back; ValueError if they are not finite."""
-    if not scores.isfinite().all():
-        raise ValueError("the model gives scores that are not finite: its file is damaged")
-    return scores
+def describe_match(
+    found: PhotographMatch, known: Knowledge, prior: float = 0.5
+) -> list[tuple[str, str]]:
+    """What the numbers of a match mean: pairs of a name and a text."""
+    lines = [("similarity", f"{found.similarity:.2f}")]
+    if known.calibration is not None:
+        probability = percent(float(known.calibration.probability(found.score, prior)))
+        text = f"{probability} that both show one person, if it was {percent(prior)} before"
+        lines.append(("probability", f"{text}; calibrated on {known.domain}"))
+    for rate, threshold in sorted(known.thresholds.items(), reverse=True):
+        verdict = "above" if found.score >= threshold else "below"
+        text = f"the threshold that {percent(rate)} of the pairs of different people reach"
+        lines.append(("decision", f"{verdict} {text} on {known.domain}"))
+    return lines
+
+
+def describe_prior(known: Knowledge, prior: float) -> str:
+    """What the probabilities of a search start from."""
+    return (
+        f"probabilities are calibrated on {known.domain}, for images each of which had a "
+        f"probability of {percent(prior)} to show the person before they were compared."
+    )
+
+
+def remarks(known: Knowledge, images: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Sentences that the reader of the numbers must know."""
+    found = []
+    if known.calibration is None:
+        found.append(
+            "there is no calibration of this model, so no probability; make one with "
+            "`python -m qaconv_lib calibrate MODEL DATASET`."
+        )
+    sizes = {str(path): image_size(path) for path in images}
+    if wide := [path for path, (width, height) in sizes.items() if width > height]:
+        more = f" and {len(wide) - 1:,} more" if len(wide) > 1 else ""
+        found.append(
+            f"wider than high: {wide[0]}{more}. An image should show one person, cut out of its "
+            "frame."
+        )
+    return [*found, known.warning] if known.warning else found
+
+
+def percent(share: float) -> str:
+    """A percentage with the digits that matter: 0.012 %, 57 %, 99.98 %."""
+    if not 1e-6 <= share <= 1 - 1e-6:
+        return "under 0.0001 %" if share < 0.5 else "over 99.9999 %"
+    if share < 0.99:
+        return f"{100 * share:.2g} %"
+    digits = -math.floor(math.log10(100 * (1 - share)))
+    return f"{100 * share:.{digits}f} %"

@@ -1,9 +1,8 @@
-"""Pairs of images whose correspondences are measured, and the features that match them (ch. 11).
+"""The pairs of images whose correspondences are measured, and the features that match them.
 
-Every query of a dataset makes a *true pair* with a random gallery image of the same person, a
-*hard negative* with the image of another person that the model finds most similar, and a pair
-with a random image of *another person*; all from another camera than the query. The same pairs are
-then matched with other features.
+Every query of a dataset is paired with three gallery images of other cameras: a random one of the
+same person (*true pairs*), the one of another person that the model finds most similar (*hard
+negatives*) and a random one of another person (*other people*). See chapter 11.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from qaconv_lib.transforms import ReidImages
 
 SEED = 0  # of the choice of pairs
 OTHER_LEAST = 0.5  # a stricter `LEAST`, to see whether the choice matters
-
 Maps = Callable[[Tensor], Tensor]  # images (b, 3, H, W) to maps (b, d, h, w)
 
 
@@ -40,24 +38,14 @@ class Scene(NamedTuple):
 
 
 def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
-    """The features that are compared, all on the grid of QAConv's maps and of unit length.
+    """The features that are compared, by name, all on the grid of QAConv's maps and of unit length.
 
-    Args:
-        qaconv: a model trained with QAConv.
-        softmax: one trained with a pooled loss on the same images.
-
-    Returns:
-        By name. "ImageNet" is QAConv's network before any training on people, without a neck.
-        "softmax, same layer" is the other model's network cut where QAConv's is, "softmax, last
-        layer" all of it, its coarser map enlarged. "colour" is the mean colour of a location.
+    "ImageNet" is QAConv's network before training on people, without a neck; "softmax, same layer"
+    the pooled model's network cut at the same layer, "softmax, last layer" all of it, its coarser
+    map enlarged; "colour" the mean colour of a location.
     """
     config = qaconv.config
-    height, width = qaconv.backbone.map_size(config.height, config.width)
-
-    def on_grid(maps: Tensor) -> Tensor:
-        if maps.shape[-2:] != (height, width):
-            maps = F.interpolate(maps, (height, width), mode="bilinear")
-        return F.normalize(maps, dim=1)
+    grid = qaconv.backbone.map_size(config.height, config.width)
 
     def cut(pretrained: bool) -> Backbone:
         return make_backbone(
@@ -75,27 +63,24 @@ def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
         "QAConv": qaconv.backbone,
         "ImageNet": imagenet,
         "softmax, same layer": same_layer,
-        "softmax, last layer": lambda images: on_grid(softmax.backbone(images)),
-        "colour": lambda images: F.normalize(
-            F.adaptive_avg_pool2d(images, (height, width)) - 0.5, dim=1
+        "softmax, last layer": lambda images: F.normalize(
+            F.interpolate(softmax.backbone(images), grid, mode="bilinear"), dim=1
         ),
+        "colour": lambda images: F.normalize(F.adaptive_avg_pool2d(images, grid) - 0.5, dim=1),
     }
 
 
-def choose_pairs(scores: np.ndarray, dataset: ReidDataset, seed: int = SEED) -> Scene:
-    """Pair every query as the head of this module says.
+def choose_pairs(scores: np.ndarray, dataset: ReidDataset) -> Scene:
+    """Pair every query as described above, by the model's `scores` (q, g).
 
-    Args:
-        scores: (q, g) the model's similarities.
-        dataset: every query needs a match under another camera.
-        seed: of the random choices.
+    Every query of the dataset needs a match under another camera.
     """
     query, gallery = dataset.query, dataset.gallery
     identity, camera = (
         query[name].to_numpy()[:, None] == gallery[name].to_numpy()
         for name in ("identity", "camera")
     )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     strangers = ~identity & ~camera
     return Scene(
         dataset,
@@ -111,29 +96,25 @@ def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array([rng.choice(np.flatnonzero(row)) for row in allowed])
 
 
-def pair_traits(scene: Scene, name: str) -> dict[str, pd.DataFrame]:
-    """What is known of each pair, by kind: `person` (the query's), `viewpoint` (degrees between the
-    walking directions as the two cameras see them) and `hidden` (the larger share of pixels that
-    show other people or things in the way)."""
+def _pair_traits(scene: Scene, name: str) -> dict[str, pd.DataFrame]:
+    """What is known of each pair, by kind; for the columns see `match_pairs`."""
+    query, gallery = scene.dataset.query, scene.dataset.gallery
     headings = plan(name).set_index("path")["heading"]
-    tables = scene.dataset.query, scene.dataset.gallery
-    heading, hidden = (
-        [np.array([f(path) for path in table["path"]]) for table in tables]
-        for f in (
-            lambda path: headings[path_inside(path, scene)],
-            lambda path: hidden_share(load_part_map(path)),
-        )
-    )
-    return {
-        kind: pd.DataFrame(
-            {
-                "person": scene.dataset.query["identity"].to_numpy(),
-                "viewpoint": _degrees(heading[0] - heading[1][partner]),
-                "hidden": np.maximum(hidden[0], hidden[1][partner]),
-            }
-        )
-        for kind, partner in scene.partners.items()
-    }
+    heading = [headings[[path_inside(p, scene) for p in t["path"]]] for t in (query, gallery)]
+    hidden = [
+        np.array([hidden_share(load_part_map(path)) for path in table["path"]])
+        for table in (query, gallery)
+    ]
+    traits = {}
+    for kind, partner in scene.partners.items():
+        turn = heading[0].to_numpy() - heading[1].to_numpy()[partner]  # radians
+        columns = {
+            "person": query["identity"].to_numpy(),
+            "viewpoint": np.degrees(np.abs(np.angle(np.exp(1j * turn)))),
+            "hidden": np.maximum(hidden[0], hidden[1][partner]),
+        }
+        traits[kind] = pd.DataFrame(columns)
+    return traits
 
 
 def path_inside(path: str, scene: Scene) -> str:
@@ -141,28 +122,24 @@ def path_inside(path: str, scene: Scene) -> str:
     return Path(path).relative_to(scene.dataset.root).as_posix()
 
 
-def _degrees(turn: np.ndarray) -> np.ndarray:
-    """Size of a turn in radians, 0 to 180 degrees."""
-    return np.degrees(np.abs(np.angle(np.exp(1j * turn))))
-
-
 Tables = dict[str, dict[str, pd.DataFrame]]  # by features and kind of pairs
 
 
 @torch.no_grad()
 def match_pairs(networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str) -> Tables:
-    """The matches of all pairs, with what is known of each pair.
+    """The matches of all pairs, by features and kind of pairs.
 
     Args:
-        networks: by name, see `feature_maps`.
+        networks: from `feature_maps`.
         model: decides the size of the images and of the maps.
-        scene: the pairs.
+        scene: from `choose_pairs`.
         name: of the miniature.
 
     Returns:
-        For each network and kind of pairs `match_table`, with `person`, `viewpoint` and `hidden`
-        of the pair, `aligned` (the share of its matches that would be right at the same place),
-        and `strict_visible` and `strict_right`, as they are with `OTHER_LEAST`.
+        Tables of `match_table` with more columns: `person`, the query's; `viewpoint`, degrees
+        between the walking directions as the cameras see them; `hidden`, the larger share of pixels
+        that show other people or occluders; `aligned`, the share of the pair's matches that would
+        be right at the same place; `strict_visible` and `strict_right`, with `OTHER_LEAST`.
     """
     query, gallery = scene.dataset.query, scene.dataset.gallery
     rows = np.unique(np.concatenate(list(scene.partners.values())))
@@ -175,7 +152,7 @@ def match_pairs(networks: dict[str, Maps], model: ReidModel, scene: Scene, name:
         ]
         for least in (LEAST, OTHER_LEAST)
     }
-    traits = pair_traits(scene, name)
+    traits = _pair_traits(scene, name)
     found: dict[str, dict] = {}
     for features, network in networks.items():
         maps = [maps_of(network, table, model) for table in (query, used)]
