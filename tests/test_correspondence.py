@@ -19,9 +19,9 @@ from qaconv_lib.matches.correspondence import (
 )
 from qaconv_lib.matches.marked_pairs import choose_pairs
 from qaconv_lib.matching import find_correspondences
-from qaconv_lib.miniatures.changes import CHANGES
 from qaconv_lib.miniatures.domains import PART, PART_NAMES
 from qaconv_lib.miniatures.drawing import draw_image, plan
+from qaconv_lib.miniatures.people import CHANGES
 
 
 def shown(name):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qaconv_lib.matches.correspondence import BODY_PARTS, SHOWN, cell_parts, changed_cells
 from qaconv_lib.matches.marked_pairs import Maps, Scene, maps_of, path_inside
-from qaconv_lib.miniatures.changes import CHANGES
 from qaconv_lib.miniatures.drawing import draw_image
+from qaconv_lib.miniatures.people import CHANGES
 from qaconv_lib.miniatures.render import Drawing
 from qaconv_lib.models import ReidModel
 from qaconv_lib.transforms import to_tensor

@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from .cameras import FRAME, Camera
 from .furniture import furnish
-from .scenes import FRAME, Camera
 
 Field = np.ndarray
 
 
 @lru_cache(maxsize=48)
 def scene_picture(camera: Camera) -> Image.Image:
-    """The empty frame of a camera, sRGB, of size :data:`~qaconv_lib.miniatures.scenes.FRAME`."""
+    """The empty frame of a camera, sRGB, of size :data:`~qaconv_lib.miniatures.cameras.FRAME`."""
     rng = np.random.default_rng(camera.scene_seed)
     rows, columns = FRAME
     x, y = np.meshgrid(np.arange(columns) + 0.5 - columns / 2, np.arange(rows) + 0.5 - rows / 2)
@@ -52,7 +52,7 @@ def scene_picture(camera: Camera) -> Image.Image:
     out *= (1 + 0.05 * smooth_noise(rng, FRAME, 30) + 0.05 * smooth_noise(rng, FRAME, 3))[..., None]
     out *= (1 + 0.025 * rng.standard_normal(FRAME).astype(np.float32))[..., None]
     out *= np.asarray(camera.light_colour, np.float32)
-    furnish(out, camera, rng, power)
+    furnish(out, camera, rng)
     out = gaussian_filter(out, (0.7, 0.7, 0))
     return Image.fromarray((255 * np.clip(out, 0, 1) ** (1 / 2.2)).astype(np.uint8))
 
@@ -177,20 +177,20 @@ def _facade(camera: Camera, rng: np.random.Generator, x: Field, y: Field) -> Fie
 
 
 def _masonry(rng: np.random.Generator, x: Field, y: Field, kind: str) -> Field:
-    if kind == "brick":
+    brick = kind == "brick"
+    if brick:
         base = _grey(rng, 0.40, 0.62) * np.array([1.25, 0.9, 0.75], np.float32)
-        long, tall = 0.26, 0.09
+        long, tall, spread, gaps, tone = 0.26, 0.09, 0.10, (0.1, 0.05), 1.2
     else:
         base = _grey(rng, 0.5, 0.82)
         long, tall = rng.uniform(1.2, 2.4), rng.uniform(0.8, 1.6)
+        spread, gaps, tone = 0.025, (0.02, 0.012), 0.7
     i = np.floor(y / tall)
-    shifted = x / long + 0.5 * (i % 2) * (kind == "brick")
-    value = _cells(rng, i, np.floor(shifted), 0.10 if kind == "brick" else 0.025)
-    joint = ((y / tall) % 1 < 0.1) if kind == "brick" else ((y / tall) % 1 < 0.02)
-    joint |= shifted % 1 < (0.05 if kind == "brick" else 0.012)
-    value = np.where(joint, value * (1.2 if kind == "brick" else 0.7), value)
-    value = np.where(y < 0.25, value * 0.75, value)
-    return value[..., None] * base
+    shifted = x / long + 0.5 * (i % 2) * brick
+    value = _cells(rng, i, np.floor(shifted), spread)
+    joint = ((y / tall) % 1 < gaps[0]) | (shifted % 1 < gaps[1])
+    value = np.where(joint, value * tone, value)
+    return np.where(y < 0.25, value * 0.75, value)[..., None] * base
 
 
 def _windows(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
