@@ -20,7 +20,7 @@ from qaconv_lib.datasets import load_dataset, load_part_map
 from qaconv_lib.miniatures import drawing
 from qaconv_lib.miniatures.domains import PART_NAMES
 from qaconv_lib.miniatures.drawing import MINIATURES, draw_image, encode_image, plan, write_archive
-from qaconv_lib.miniatures.network import SIGHTINGS, Habits, build_network, simulate
+from qaconv_lib.miniatures.network import Habits, build_network, simulate
 from qaconv_lib.miniatures.plans import Miniature
 from qaconv_lib.miniatures.render import Drawing
 
@@ -117,17 +117,6 @@ def test_nobody_occurs_twice() -> None:
         sizes["distractor"] = world.spec.distractors
         people += [world.person(group, n) for group, size in sizes.items() for n in range(size)]
     assert len({replace(person, seed=0) for person in people}) == len(people) == 340 + 200
-
-
-def test_companions_are_among_the_bystanders() -> None:
-    world, rng = drawing._world("mini-market"), np.random.default_rng(0)
-    tests = (row for row in world.rows if row["population"] == "test")
-    row = next(row for row in tests if len(world.groups["test", row["group"]]) == 4)
-    me = world.person("test", row["person"])
-    companions = {world.person("test", other) for other in world.groups["test", row["group"]]}
-    chosen = [world.bystanders(row, rng) for _ in range(60)]
-    assert all(len(set(pair)) == 2 and me not in pair for pair in chosen)
-    assert 0.3 < np.mean([pair[0] in companions for pair in chosen]) < 0.9
 
 
 @pytest.mark.parametrize("name", ["mini-market", "mini-duke"])
@@ -229,7 +218,7 @@ def test_wrong_requests() -> None:
         plan("mini-something")
     with pytest.raises(ValueError, match="images 0 to"):
         draw_image("mini-market", 10**6)
-    with pytest.raises(ValueError, match="nothing.jpg"):
+    with pytest.raises(ValueError, match="not 'nothing.jpg'"):
         draw_image("mini-market", "nothing.jpg")
     with pytest.raises(ValueError, match="jobs"):
         write_archive("mini-market", ".", jobs=0)
@@ -272,33 +261,11 @@ def test_counts_are_put_between_their_marks(tmp_path: Path) -> None:
 # The camera network -------------------------------------------------------------------------------
 
 
-SECONDS = 1500.0
-
-
-def network_and_walks():
-    rng = np.random.default_rng(0)
-    network = build_network(6, rng, 3, SECONDS)
-    return network, simulate(network, 120, rng, Habits(visits=(5, 6)))
-
-
-@pytest.fixture(scope="module")
-def walks() -> pd.DataFrame:
-    return network_and_walks()[1]
-
-
-def test_same_seed_same_walks(walks: pd.DataFrame) -> None:
-    assert list(walks.columns) == SIGHTINGS
-    pd.testing.assert_frame_equal(network_and_walks()[1], walks)
-
-
 def test_network_has_paths_but_not_between_all() -> None:
-    network, _ = network_and_walks()
-    joined = np.isfinite(network.walking)
+    joined = np.isfinite(build_network(6, np.random.default_rng(0), 3, 1500.0).walking)
     assert (joined == joined.T).all() and not joined.diagonal().any()
-    degree = joined.sum(axis=1)
-    assert degree.min() >= 2 and degree.max() < 5
-    reached = np.linalg.matrix_power(joined.astype(int) + np.eye(6, dtype=int), 6)
-    assert (reached > 0).all()
+    assert joined.sum(axis=1).min() >= 2 and joined.sum(axis=1).max() < 5
+    assert (np.linalg.matrix_power(joined + np.eye(6, dtype=int), 6) > 0).all()
 
 
 def test_walks_follow_the_paths() -> None:
@@ -322,12 +289,6 @@ def test_everybody_is_seen_by_two_cameras_in_time(cameras: int, seconds: float) 
     assert set(table["session"]) <= {0, 1} and set(table["camera"]) <= set(range(cameras))
 
 
-def test_some_walk_alone_whom_temporal_lifting_cannot_help(walks: pd.DataFrame) -> None:
-    sizes = walks.groupby("group")["identity"].nunique()
-    assert set(sizes) == {1, 2, 3, 4} and (sizes == 1).sum() >= 3
-    assert walks.groupby("identity")["group"].nunique().max() == 1
-
-
 @pytest.mark.parametrize("wrong", [{"group_sizes": (0.5, 0.6)}, {"visits": (1, 3)}])
 def test_wrong_habits(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -336,4 +297,4 @@ def test_wrong_habits(wrong: dict) -> None:
 
 def test_one_camera_does_not_make_a_network() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        build_network(1, np.random.default_rng(0), 1, SECONDS)
+        build_network(1, np.random.default_rng(0), 1, 1500.0)

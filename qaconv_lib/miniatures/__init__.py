@@ -7,22 +7,9 @@ prints and bags make up the identity; cameras have their own place, scene, light
 
 from __future__ import annotations
 
-from .cameras import Camera, sample_camera
-from .domains import DOMAINS, PART_NAMES, Domain
-from .people import Family, Person, sample_family, sample_person
-from .render import Drawing, render_background, render_person
+from .cameras import sample_camera
+from .domains import DOMAINS
+from .people import sample_family, sample_person
+from .render import render_person
 
-__all__ = [
-    "DOMAINS",
-    "PART_NAMES",
-    "Camera",
-    "Domain",
-    "Drawing",
-    "Family",
-    "Person",
-    "render_background",
-    "render_person",
-    "sample_camera",
-    "sample_family",
-    "sample_person",
-]
+__all__ = ["DOMAINS", "render_person", "sample_camera", "sample_family", "sample_person"]

@@ -34,17 +34,13 @@ def weights(text: str) -> Weights:
 
 def colour(text: str) -> Colour:
     """A colour written as three numbers in hundredths."""
-    red, green, blue = (int(value) / 100 for value in text.split())
+    red, green, blue = (float(value) / 100 for value in text.split())
     return red, green, blue
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Ranges and probabilities of one drawn domain.
-
-    Ranges are (low, high) of a uniform draw, weights need not sum to one, lengths are metres,
-    angles degrees.
-    """
+    """Ranges (low, high) of uniform draws, probabilities and weights; metres and degrees."""
 
     name: str
     cameras: int

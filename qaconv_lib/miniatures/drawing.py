@@ -39,13 +39,11 @@ from .render import Drawing, render_background, render_person
 _SIZE = (128, 64)
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _DAYLIGHT = ("sun", "ambient", "sun_azimuth", "sun_elevation")
-_COMPANION = 0.6  # chance that the first bystander is of the same group
 _PALETTE = (
     (0, 0, 0), (250, 210, 60), (220, 60, 50), (150, 40, 120), (70, 150, 230), (20, 80, 160),
     (130, 200, 250), (60, 120, 200), (90, 190, 90), (20, 110, 50), (160, 230, 140), (60, 150, 90),
     (250, 150, 50), (190, 90, 20), (160, 110, 70), (128, 128, 128), (200, 200, 200),
 )  # fmt: skip
-
 
 Files = tuple[bytes, bytes | None]  # image, part map
 Change = Callable[[Person], Person]
@@ -101,7 +99,7 @@ class _World:
         group = self.groups.get((population, row["group"]), ())
         companions = [person for person in group if person != row["person"]]
         chosen = []
-        if companions and rng.random() < _COMPANION:
+        if companions and rng.random() < 0.6:
             chosen.append(int(rng.choice(companions)))
         others = self.sizes[population] - (row["population"] != "nobody")
         while len(chosen) < min(2, others):
@@ -131,17 +129,6 @@ def _world(name: str) -> _World:
     return _World(MINIATURES[name])
 
 
-def _index(name: str, image: int | str) -> int:
-    world = _world(name)
-    if isinstance(image, str):
-        if image not in world.position:
-            raise ValueError(f"{name} has no image {image!r}; give its path in the archive")
-        return world.position[image]
-    if not 0 <= image < len(world.rows):
-        raise ValueError(f"{name} has the images 0 to {len(world.rows) - 1}, not {image}")
-    return int(image)
-
-
 def draw_image(name: str, image: int | str, change: Change | None = None) -> Drawing:
     """Draw one image of a miniature again.
 
@@ -154,12 +141,18 @@ def draw_image(name: str, image: int | str, change: Change | None = None) -> Dra
     Returns:
         The image before JPEG, (128, 64, 3) uint8, and its part map, (128, 64) uint8.
     """
-    return _world(name).draw(_index(name, image), change)
+    world = _world(name)
+    index = world.position.get(image, -1) if isinstance(image, str) else image
+    if not 0 <= index < len(world.rows):
+        paths = f"0 to {len(world.rows) - 1}, or the paths in its archive"
+        raise ValueError(f"{name} has the images {paths}, not {image!r}")
+    return world.draw(index, change)
 
 
-def encode_image(name: str, image: int | str) -> Files:
+def encode_image(name: str, path: str) -> Files:
     """JPEG file of an image and PNG file of its part map (None for training images)."""
-    world, index = _world(name), _index(name, image)
+    world = _world(name)
+    index = world.position[path]
     row, drawing = world.rows[index], world.draw(index)
     picture = io.BytesIO()
     quality = int(world.camera_of(row).jpeg_quality)
@@ -266,16 +259,10 @@ def contact_sheet(
 ) -> Image.Image:
     """Training people of a dataset side by side: one row per identity, one column per camera.
 
-    A tile is grey where a camera did not see that person.
-
-    Args:
-        dataset: the dataset.
-        identities: rows, drawn at random.
-        cameras: columns, the first cameras.
-        seed: of the draw.
+    Rows are drawn at random, columns are the first cameras; a tile is grey where a camera did not
+    see that person.
     """
-    table = dataset.train
-    table = table[(table["identity"] != dataset.distractor_identity) & (table["camera"] < cameras)]
+    table = dataset.train[dataset.train["camera"] < cameras]
     rng = np.random.default_rng(seed)
     known = np.sort(table["identity"].unique())
     rows = np.sort(rng.choice(known, size=min(identities, len(known)), replace=False))
@@ -292,11 +279,7 @@ def contact_sheet(
 
 
 def counts_markdown(root: str | os.PathLike[str] | None = None) -> str:
-    """Tables of the data card: counts of each split and of each camera.
-
-    Args:
-        root: folder of the archives; the data search path if None.
-    """
+    """Tables of the data card, from archives in ``root`` or, if None, on the data search path."""
     names = ("mini-market", "mini-duke", "mini-cuhk03", "mini-cuhk03-labeled", "mini-msmt17")
     datasets = [load_dataset(name, root) for name in names]
     lines = [

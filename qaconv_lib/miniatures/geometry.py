@@ -1,13 +1,12 @@
 """Ray-cast primitives with a depth buffer.
 
-Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start``
-to ``end`` while its radius changes linearly. Each primitive lives in its own scaled frame, so one
-closed-form intersection serves capsules, cones, ellipsoids and flattened torsos; boxes serve bags.
+Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start`` to
+``end`` while its radius changes linearly, in a scaled frame of its own; boxes serve bags.
 
 With ray ``o + t d`` (``o`` relative to ``start``), axis ``b`` and radius change ``g``, a point is
-inside the swept volume if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a
-quadratic in ``s`` with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g`` and
-``C = q.q - r^2``; its zero is the lateral surface and is again quadratic in ``t``.
+inside if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a quadratic in ``s``
+with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g``, ``C = q.q - r^2``; its
+zero is the lateral surface and is again quadratic in ``t``.
 """
 
 from __future__ import annotations
@@ -100,11 +99,8 @@ def slab(
 class Raster:
     """Depth, normal, albedo and label buffers of one window of a pinhole camera.
 
-    Args:
-        shape: rows and columns of the buffers.
-        window: left, top, right, bottom of the window in frame pixels, relative to the principal
-            point, rows growing downwards.
-        focal: focal length in frame pixels.
+    The window is left, top, right, bottom in frame pixels relative to the principal point, rows
+    growing downwards; the focal length is in frame pixels too.
     """
 
     def __init__(

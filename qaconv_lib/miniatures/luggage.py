@@ -20,11 +20,7 @@ def head_cover(
 ) -> list[Primitive]:
     """Hair, hat, hood and scarf.
 
-    Args:
-        person: whose.
-        blob: makes an ellipsoid of a centre and half axes in the head's frame.
-        at: takes a point of the head's frame to body coordinates.
-        place: does so for a point of the trunk.
+    ``blob`` and ``at`` make ellipsoids and points in the head's frame, ``place`` in the trunk's.
     """
     h = person.body.height
     hair, wear, top = person.hair, person.headwear, person.top
@@ -93,15 +89,10 @@ def worn_bag(person: Person, place: Place, axes: np.ndarray) -> list[Primitive]:
         lower = (place(0, y - 0.9 * tall, z), place(0, y, z))
         pocket = (0.72 * width, 0.5 * tall, 0.018 * h)
         second = plain(bag.second if bag.emblem else bag.colour)
+        box = (width, tall, 0.036 * h * size)
+        back = slab(place(0, y, z), box, paint, "bag", axes=axes, rest=_ORIGIN)
         return [
-            slab(
-                place(0, y, z),
-                (width, tall, 0.036 * h * size),
-                paint,
-                "bag",
-                axes=axes,
-                rest=_ORIGIN,
-            ),
+            back,
             pouch(*upper, (width * 0.62, width * 0.62), scale=(1, 0.8, 0.7), rest=_ORIGIN),
             pouch(
                 *lower, (width * 1.02, width * 1.02), scale=(1, 0.5, 0.62), rest=(0, -0.9 * tall, 0)

@@ -17,13 +17,11 @@ _HAIR_STYLES = (
     weights("long 0.42, ponytail 0.28, bob 0.15, bun 0.08, short 0.05, afro 0.02"),
 )
 _RED, _BLUE = (0.72, 0.16, 0.12), (0.10, 0.30, 0.62)  # for changed clothes
-_HAIR_COLOURS: dict[Colour, float] = {
-    (0.10, 0.085, 0.08): 0.45,
-    (0.15, 0.10, 0.08): 0.25,
-    (0.30, 0.20, 0.13): 0.13,
-    (0.55, 0.42, 0.26): 0.08,
-    (0.46, 0.45, 0.44): 0.035,
-    (0.40, 0.18, 0.10): 0.03,
+_HAIR_COLOURS = {
+    colour(text): share
+    for text, share in weights(
+        "10 8.5 8 0.45, 15 10 8 0.25, 30 20 13 0.13, 55 42 26 0.08, 46 45 44 0.035, 40 18 10 0.03"
+    ).items()
 }
 
 
@@ -120,9 +118,8 @@ def _sample_body(domain: Domain, rng: np.random.Generator, female: bool) -> Body
 def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> Person:
     """Draw one identity of a family of look-alikes.
 
-    Small things (shoes, hat, print, build) are a person's own; colours of the family's clothes
-    change a little; the lower colour and the second colour are redrawn with the domain's
-    probabilities, and one or two further parts are redrawn at random.
+    Shoes, hat, print and build are a person's own, colours of clothes change a little, and some
+    parts are redrawn: lower and second colour with the domain's probabilities, others at random.
     """
     female = family.female
     top, bottom, bag = family.top, family.bottom, family.bag
@@ -222,12 +219,13 @@ def _unlike(colour: Colour) -> Colour:
 
 
 def _change_top(person: Person) -> Person:
-    colour = _unlike(person.top.colour)
-    return replace(person, top=replace(person.top, colour=colour, sleeve_colour=colour))
+    new = _unlike(person.top.colour)
+    return replace(person, top=replace(person.top, colour=new, sleeve_colour=new))
 
 
 def _change_bottom(person: Person) -> Person:
-    return replace(person, bottom=replace(person.bottom, colour=_unlike(person.bottom.colour)))
+    new = _unlike(person.bottom.colour)
+    return replace(person, bottom=replace(person.bottom, colour=new))
 
 
 def _change_hair(person: Person) -> Person:

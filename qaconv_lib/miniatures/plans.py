@@ -52,54 +52,28 @@ MINIATURES: dict[str, Miniature] = {
     spec.name: spec
     for spec in (
         Miniature(
-            "mini-market",
-            "market1501",
-            "market",
-            seed=1501,
-            cameras=6,
-            sessions=3,
-            session_seconds=1500.0,
-            distractors=40,
-            bad_detections=100,
+            "mini-market", "market1501", "market", seed=1501, cameras=6, sessions=3,
+            session_seconds=1500.0, distractors=40, bad_detections=100,
             test_habits=Habits(visits=(5, 6), images=(0.0, 0.45, 0.55)),
         ),
         Miniature(
-            "mini-duke",
-            "dukemtmc",
-            "duke",
-            seed=1812,
-            cameras=8,
-            session_seconds=3000.0,
-            distractors=40,
-            train_habits=Habits(visits=(4, 6)),
+            "mini-duke", "dukemtmc", "duke", seed=1812, cameras=8, session_seconds=3000.0,
+            distractors=40, train_habits=Habits(visits=(4, 6)),
             test_habits=Habits(visits=(5, 7), images=(0.0, 0.4, 0.6)),
         ),
         Miniature(
-            "mini-cuhk03",
-            "cuhk03-np",
-            "cuhk03",
-            seed=1467,
-            cameras=2,
-            train_identities=100,
+            "mini-cuhk03", "cuhk03-np", "cuhk03", seed=1467, cameras=2, train_identities=100,
             families=(12, 12),
         ),
         Miniature(
-            "mini-msmt17",
-            "msmt17",
-            "msmt17",
-            seed=4101,
-            cameras=15,
-            sessions=12,
-            session_seconds=3000.0,
-            times_of_day=len(_TIMES_OF_DAY),
-            train_identities=300,
-            test_identities=200,
-            families=(36, 26),
+            "mini-msmt17", "msmt17", "msmt17", seed=4101, cameras=15, sessions=12,
+            session_seconds=3000.0, times_of_day=len(_TIMES_OF_DAY), train_identities=300,
+            test_identities=200, families=(36, 26),
             train_habits=Habits(visits=(3, 5), comeback=0.3, images=(0.1, 0.5, 0.4)),
             test_habits=Habits(visits=(3, 4), comeback=0.3, images=(0.0, 0.3, 0.7)),
         ),
     )
-}
+}  # fmt: skip
 
 
 def seeded(spec: Miniature, stream: str, *numbers: int) -> np.random.Generator:
@@ -195,15 +169,11 @@ def _name_market(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     table["frame"] = (table["clock"] * MARKET_FPS).round().astype(int)
     box = table.groupby(["identity", "camera", "session", "frame"]).cumcount() + 1
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{_number(row.identity)}_c{row.camera + 1}s{row.session + 1}"
-        f"_{row.frame:06d}_{number:02d}.jpg"
+        f"{_FOLDERS[row.split]}/{'-1' if row.identity < 0 else f'{row.identity:04d}'}"
+        f"_c{row.camera + 1}s{row.session + 1}_{row.frame:06d}_{number:02d}.jpg"
         for row, number in zip(table.itertuples(), box, strict=True)
     ]
     return table
-
-
-def _number(identity: int) -> str:
-    return "-1" if identity < 0 else f"{identity:04d}"
 
 
 def _name_duke(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image
 
 from .cameras import FRAME, Camera
@@ -48,8 +49,8 @@ class _Placed(NamedTuple):
         return np.array(points) @ self.turn.T + self.position, np.array(radii)
 
 
-def _generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
-    """Independent generators for the parts of one picture, so that they do not disturb others."""
+def _generators(rng: Generator, count: int) -> list[Generator]:
+    """Independent generators for the parts of one image, so that they do not disturb others."""
     return [np.random.default_rng(int(seed)) for seed in rng.integers(1 << 62, size=count)]
 
 
@@ -59,14 +60,14 @@ def _place(
     position: np.ndarray,
     heading: float,
     label: int | None,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> _Placed:
     azimuth = np.arctan2(-position[0], -position[2])
     shapes = build_figure(person, sample_pose(person, rng, domain.standing))
     return _Placed(shapes, rotation_y(heading + azimuth), position, label)
 
 
-def _spot(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def _spot(camera: Camera, rng: Generator) -> np.ndarray:
     """A place on the ground within the frame (3,)."""
     distance = rng.uniform(*camera.distance)
     half = 0.5 * FRAME[1] / camera.focal * distance
@@ -86,7 +87,7 @@ def _tight_window(placed: _Placed, camera: Camera) -> Window:
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _detect(window: Window, domain: Domain, rng: np.random.Generator) -> Window:
+def _detect(window: Window, domain: Domain, rng: Generator) -> Window:
     """The box a detector would give: shifted, scaled, perhaps without the feet."""
     left, top, right, bottom = window
     width, height = right - left, bottom - top
@@ -117,7 +118,7 @@ def _expose(
     window: Window,
     placed: Sequence[_Placed],
     size: tuple[int, int],
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
     if min(size) < 16:
@@ -146,18 +147,17 @@ def _expose(
     return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
 
 
-def _companion(
-    domain: Domain,
-    position: np.ndarray,
-    people: Sequence[Person],
-    in_front: bool,
-    rng: np.random.Generator,
+def _other(
+    domain: Domain, position: np.ndarray, people: Sequence[Person], where: str, rng: Generator
 ) -> _Placed:
-    """Another person beside, behind or in front of the one at ``position``."""
+    """Another person in front of, behind or "beside" the one at ``position``."""
     person = people[int(rng.integers(len(people)))]
-    side = rng.choice([-1, 1]) * (rng.uniform(0.25, 0.5) if in_front else rng.uniform(0.35, 0.75))
-    ahead = rng.uniform(0.5, 1.1) if in_front else -rng.uniform(0.0, 2.5)
-    spot = position + np.array([side, 0.0, ahead])
+    near = {"front": (0.25, 0.5), "behind": (0.35, 0.75), "beside": (0.45, 0.65)}[where]
+    spot = position + [rng.choice([-1, 1]) * rng.uniform(*near), 0.0, 0.0]
+    if where == "front":
+        spot[2] += rng.uniform(0.5, 1.1)
+    elif where == "behind":
+        spot[2] -= rng.uniform(0.0, 2.5)
     return _place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
 
 
@@ -165,7 +165,7 @@ def render_person(
     person: Person,
     camera: Camera,
     domain: Domain,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     heading: float | None = None,
     bystanders: Sequence[Person] = (),
@@ -174,12 +174,10 @@ def render_person(
 ) -> Drawing:
     """Draw one person as one camera sees them.
 
-    Two calls with generators in the same state and different ``labelled_box`` show the same
-    person, pose, company and scene; only the box differs.
+    Equal generators show the same scene with or without ``labelled_box``; only the box differs.
 
     Args:
-        person: whom to draw.
-        camera: the camera.
+        person, camera: who is seen, and by what.
         domain: its probabilities of occlusion, company and box errors are used.
         rng: source of randomness; equal states give equal drawings.
         heading: walking direction in radians relative to the camera; 0 faces it, pi / 2 walks
@@ -197,12 +195,12 @@ def render_person(
     window = _tight_window(placed[0], camera)
     if company_rng.random() < domain.occlusion:
         if bystanders and company_rng.random() < 0.35:
-            placed.append(_companion(domain, position, bystanders, True, company_rng))
+            placed.append(_other(domain, position, bystanders, "front", company_rng))
         else:
             thing = sample_obstacle(company_rng)
             placed.append(_Placed(thing, np.eye(3), position, PART["occluder"]))
     if bystanders and company_rng.random() < domain.company:
-        placed.append(_companion(domain, position, bystanders, False, company_rng))
+        placed.append(_other(domain, position, bystanders, "behind", company_rng))
     if not labelled_box:
         window = _detect(window, domain, box_rng)
     return _expose(camera, window, placed, size, light_rng)
@@ -211,7 +209,7 @@ def render_person(
 def render_background(
     camera: Camera,
     domain: Domain,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     size: tuple[int, int] = (128, 64),
     bystanders: Sequence[Person] = (),
@@ -227,9 +225,5 @@ def render_background(
     window = (foot[0] - width / 2, y, foot[0] + width / 2, y + height)
     placed = []
     if bystanders and company_rng.random() < 0.35:
-        person = bystanders[int(company_rng.integers(len(bystanders)))]
-        aside = company_rng.choice([-1, 1]) * company_rng.uniform(0.45, 0.65)
-        spot, heading = position + [aside, 0.0, 0.0], company_rng.uniform(-np.pi, np.pi)
-        other = PART["other person"]
-        placed.append(_place(person, domain, spot, heading, other, company_rng))
+        placed.append(_other(domain, position, bystanders, "beside", company_rng))
     return _expose(camera, _inside_frame(window), placed, size, light_rng)

@@ -62,9 +62,8 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], grain: float)
     step = max(1, int(grain / 3))
     small = (shape[0] // step + 2, shape[1] // step + 2)
     field = gaussian_filter(rng.standard_normal(small).astype(np.float32), grain / step)
-    field = np.asarray(
-        Image.fromarray(field).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    )
+    size = (shape[1], shape[0])
+    field = np.asarray(Image.fromarray(field).resize(size, Image.Resampling.BILINEAR))
     return (field - field.mean()) / (field.std() + 1e-6)
 
 
@@ -209,9 +208,8 @@ def _doors(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
     pitch = rng.uniform(3.0, 5.0)
     u = (x + rng.uniform(0, 4)) % pitch
     door = (u < 0.95) & (y < 2.1)
-    out = np.where(
-        door[..., None], _grey(rng, 0.35, 0.65) * np.array([1.2, 1.0, 0.75], np.float32), out
-    )
+    wood = _grey(rng, 0.35, 0.65) * np.array([1.2, 1.0, 0.75], np.float32)
+    out = np.where(door[..., None], wood, out)
     out = np.where(((np.abs(u - 0.95) < 0.05) & (y < 2.1))[..., None], _grey(rng, 0.2, 0.8), out)
     board = (np.abs(u - pitch * 0.65) < 0.6) & (np.abs(y - 1.6) < 0.45)
     paper = _cells(rng, np.floor(x / 0.28), np.floor(y / 0.3), 0.4)
