@@ -19,7 +19,7 @@ from qaconv_lib.experiments.records import read_records, results_folder
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matches.correspondence import BODY_PARTS, SHOWN, cell_parts
 from qaconv_lib.matching import find_correspondences
-from qaconv_lib.miniatures.changes import CHANGES
+from qaconv_lib.miniatures.people import CHANGES
 from qaconv_lib.models import load_model
 
 BACKGROUND, BODY = SHOWN.index("background"), [SHOWN.index(part) for part in BODY_PARTS]

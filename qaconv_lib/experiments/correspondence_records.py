@@ -30,8 +30,8 @@ from qaconv_lib.matches.pairs import (
     match_pairs,
     path_inside,
 )
-from qaconv_lib.miniatures.changes import CHANGES
 from qaconv_lib.miniatures.drawing import draw_image
+from qaconv_lib.miniatures.people import CHANGES
 from qaconv_lib.miniatures.render import Drawing
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.transforms import to_tensor

@@ -1,28 +1,19 @@
-"""The four drawn domains: every range that people, clothes, cameras and boxes are drawn from."""
+"""What is drawn from: the ranges of the four domains, the palettes, and how to choose from them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+
+_LIMBS = ("upper arm", "forearm", "thigh", "shin", "foot")
 PART_NAMES: tuple[str, ...] = (
-    "background",
-    "head",
-    "torso",
-    "hips",
-    "left upper arm",
-    "right upper arm",
-    "left forearm",
-    "right forearm",
-    "left thigh",
-    "right thigh",
-    "left shin",
-    "right shin",
-    "left foot",
-    "right foot",
-    "bag",
-    "other person",
-    "occluder",
+    *("background", "head", "torso", "hips"),
+    *(f"{side} {limb}" for limb in _LIMBS for side in ("left", "right")),
+    *("bag", "other person", "occluder"),
 )
 """Names of the labels in part maps; a label is an index into this tuple. Left and right are the
 person's own. Hips include skirts and coat tails, forearms include hands, bags include straps."""
@@ -31,15 +22,25 @@ PART: dict[str, int] = {name: index for index, name in enumerate(PART_NAMES)}
 
 Range = tuple[float, float]
 Weights = dict[str, float]
+Colour = tuple[float, float, float]  # sRGB, 0 to 1
+Option = TypeVar("Option", str, Colour)
+
+
+def weights(text: str) -> Weights:
+    """Weights of words from a list such as ``"none 0.9, cap 0.1"``."""
+    pairs = (part.strip().rsplit(" ", 1) for part in text.split(","))
+    return {word: float(weight) for word, weight in pairs}
+
+
+def colour(text: str) -> Colour:
+    """A colour written as three numbers in hundredths."""
+    red, green, blue = (float(value) / 100 for value in text.split())
+    return red, green, blue
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Ranges and probabilities of one drawn domain.
-
-    Ranges are (low, high) of a uniform draw, weights need not sum to one, lengths are metres,
-    angles degrees.
-    """
+    """Ranges (low, high) of uniform draws, probabilities and weights; metres and degrees."""
 
     name: str
     cameras: int
@@ -88,258 +89,173 @@ class Domain:
 
     def __post_init__(self) -> None:
         for field in ("redraw_lower", "redraw_second", "occlusion", "company", "cut_feet"):
-            value = getattr(self, field)
-            if not 0.0 <= value <= 1.0:
+            if not 0.0 <= (value := getattr(self, field)) <= 1.0:
                 raise ValueError(f"{field} of domain {self.name!r} must be in [0, 1], got {value}")
 
 
-_SUMMER: dict[str, Any] = dict(
-    season="summer",
-    tops={
-        "tshirt": 0.50,
-        "shirt": 0.14,
-        "polo": 0.12,
-        "tank": 0.06,
-        "dress": 0.07,
-        "jacket": 0.05,
-        "hoodie": 0.03,
-        "sweater": 0.03,
-    },
-    bottoms={"jeans": 0.28, "trousers": 0.17, "shorts": 0.33, "skirt": 0.12, "leggings": 0.10},
-    shoes={"sneakers": 0.6, "sandals": 0.2, "leather": 0.15, "boots": 0.05},
-    headwear={"none": 0.90, "cap": 0.07, "sunhat": 0.03},
-)
-_WINTER: dict[str, Any] = dict(
-    season="winter",
-    tops={
-        "jacket": 0.42,
-        "coat": 0.18,
-        "hoodie": 0.17,
-        "sweater": 0.12,
-        "shirt": 0.06,
-        "tshirt": 0.05,
-    },
-    bottoms={"jeans": 0.48, "trousers": 0.32, "leggings": 0.12, "skirt": 0.04, "shorts": 0.04},
-    shoes={"sneakers": 0.5, "boots": 0.3, "leather": 0.2},
-    headwear={"none": 0.68, "beanie": 0.13, "hood": 0.10, "cap": 0.09},
-)
-_ALL: dict[str, Any] = dict(
-    season="all",
-    tops={
-        "tshirt": 0.24,
-        "shirt": 0.11,
-        "polo": 0.05,
-        "tank": 0.02,
-        "dress": 0.05,
-        "jacket": 0.25,
-        "coat": 0.10,
-        "hoodie": 0.10,
-        "sweater": 0.08,
-    },
-    bottoms={"jeans": 0.38, "trousers": 0.26, "shorts": 0.13, "skirt": 0.09, "leggings": 0.14},
-    shoes={"sneakers": 0.55, "sandals": 0.08, "leather": 0.2, "boots": 0.17},
-    headwear={"none": 0.82, "cap": 0.08, "beanie": 0.05, "hood": 0.04, "sunhat": 0.01},
-)
-_PATTERNS = {
-    "plain": 0.60,
-    "stripes": 0.09,
-    "pinstripes": 0.03,
-    "check": 0.03,
-    "plaid": 0.06,
-    "yoke": 0.04,
-    "block": 0.05,
-    "band": 0.03,
-    "gradient": 0.03,
-    "print": 0.04,
+_SUMMER = {
+    "tops": "tshirt 0.50, shirt 0.14, polo 0.12, tank 0.06, dress 0.07, jacket 0.05, hoodie 0.03, "
+    "sweater 0.03",
+    "bottoms": "jeans 0.28, trousers 0.17, shorts 0.33, skirt 0.12, leggings 0.10",
+    "shoes": "sneakers 0.6, sandals 0.2, leather 0.15, boots 0.05",
+    "headwear": "none 0.90, cap 0.07, sunhat 0.03",
 }
-
-DOMAINS: dict[str, Domain] = {
-    "market": Domain(
-        name="market",
-        cameras=6,
-        **_SUMMER,
-        bags={
-            "none": 0.38,
-            "backpack": 0.28,
-            "shoulder": 0.12,
-            "crossbody": 0.09,
-            "handbag": 0.05,
-            "shopping": 0.07,
-            "suitcase": 0.01,
-        },
-        patterns=_PATTERNS,
-        scarf=0.01,
-        female=0.45,
-        skins=(0.45, 0.40, 0.10, 0.03, 0.02),
-        scenes={"plaza": 0.45, "campus": 0.3, "shops": 0.25},
-        camera_height=(2.2, 3.4),
-        distance=(7.0, 13.0),
-        focal=(850.0, 1050.0),
-        cast=0.07,
-        gain=(0.9, 1.2),
-        gamma=(0.85, 1.15),
-        saturation=(0.8, 1.15),
-        contrast=(0.9, 1.15),
-        blur=(0.35, 0.75),
-        motion=1.5,
-        noise=(1.0, 3.0),
-        resolution=(0.75, 1.0),
-        jpeg_quality=(70, 92),
-        sun=(0.2, 0.9),
-        ambient=(0.55, 0.8),
-        sun_elevation=(35.0, 70.0),
-        warmth=0.05,
-        box_jitter=0.06,
-        box_bias=(1.0, 1.10),
-        cut_feet=0.08,
-        occlusion=0.13,
-        company=0.12,
-        standing=0.12,
-    ),
-    "duke": Domain(
-        name="duke",
-        cameras=8,
-        **_WINTER,
-        bags={
-            "none": 0.32,
-            "backpack": 0.42,
-            "shoulder": 0.09,
-            "crossbody": 0.08,
-            "handbag": 0.05,
-            "shopping": 0.03,
-            "suitcase": 0.01,
-        },
-        patterns={**_PATTERNS, "plain": 0.72, "print": 0.01, "stripes": 0.05},
-        scarf=0.15,
-        female=0.42,
-        skins=(0.40, 0.28, 0.12, 0.10, 0.10),
-        scenes={"campus": 0.5, "street": 0.3, "plaza": 0.2},
-        camera_height=(4.2, 6.2),
-        distance=(11.0, 19.0),
-        focal=(1000.0, 1300.0),
-        cast=0.09,
-        gain=(0.85, 1.15),
-        gamma=(0.85, 1.2),
-        saturation=(0.6, 1.0),
-        contrast=(0.85, 1.1),
-        blur=(0.5, 1.0),
-        motion=1.5,
-        noise=(1.5, 4.5),
-        resolution=(0.5, 0.8),
-        jpeg_quality=(60, 88),
-        sun=(0.05, 0.7),
-        ambient=(0.6, 0.85),
-        sun_elevation=(18.0, 45.0),
-        warmth=0.06,
-        box_jitter=0.09,
-        box_bias=(1.02, 1.22),
-        cut_feet=0.08,
-        occlusion=0.22,
-        company=0.15,
-        standing=0.10,
-    ),
-    "cuhk03": Domain(
-        name="cuhk03",
-        cameras=2,
-        **{**_ALL, "season": "summer"},
-        bags={
-            "none": 0.33,
-            "backpack": 0.36,
-            "shoulder": 0.13,
-            "crossbody": 0.08,
-            "handbag": 0.04,
-            "shopping": 0.06,
-        },
-        patterns=_PATTERNS,
-        scarf=0.02,
-        female=0.45,
-        skins=(0.5, 0.4, 0.08, 0.01, 0.01),
-        scenes={"corridor": 0.7, "plaza": 0.3},
-        camera_height=(3.0, 4.4),
-        distance=(6.5, 11.0),
-        focal=(800.0, 1000.0),
-        cast=0.13,
-        gain=(0.82, 1.12),
-        gamma=(0.85, 1.25),
-        saturation=(0.7, 1.1),
-        contrast=(0.8, 1.15),
-        blur=(0.3, 0.8),
-        motion=1.0,
-        noise=(1.5, 4.0),
-        resolution=(0.7, 1.0),
-        jpeg_quality=(70, 92),
-        sun=(0.05, 0.45),
-        ambient=(0.6, 0.9),
-        sun_elevation=(35.0, 75.0),
-        warmth=0.08,
-        box_jitter=0.11,
-        box_bias=(0.92, 1.16),
-        cut_feet=0.18,
-        occlusion=0.12,
-        company=0.12,
-        standing=0.08,
-    ),
-    "msmt17": Domain(
-        name="msmt17",
-        cameras=15,
-        **_ALL,
-        bags={
-            "none": 0.36,
-            "backpack": 0.30,
-            "shoulder": 0.12,
-            "crossbody": 0.08,
-            "handbag": 0.05,
-            "shopping": 0.07,
-            "suitcase": 0.02,
-        },
-        patterns=_PATTERNS,
-        scarf=0.06,
-        female=0.45,
-        skins=(0.45, 0.33, 0.12, 0.06, 0.04),
-        scenes={"plaza": 0.2, "campus": 0.25, "street": 0.2, "shops": 0.1, "corridor": 0.25},
-        camera_height=(2.4, 5.2),
-        distance=(7.0, 17.0),
-        focal=(850.0, 1250.0),
-        cast=0.11,
-        gain=(0.75, 1.25),
-        gamma=(0.8, 1.25),
-        saturation=(0.65, 1.15),
-        contrast=(0.85, 1.15),
-        blur=(0.3, 0.9),
-        motion=1.5,
-        noise=(1.0, 4.5),
-        resolution=(0.6, 1.0),
-        jpeg_quality=(65, 92),
-        sun=(0.05, 1.1),
-        ambient=(0.5, 0.85),
-        sun_elevation=(12.0, 70.0),
-        warmth=0.09,
-        box_jitter=0.08,
-        box_bias=(0.98, 1.16),
-        cut_feet=0.10,
-        occlusion=0.18,
-        company=0.15,
-        standing=0.12,
-    ),
+_WINTER = {
+    "tops": "jacket 0.42, coat 0.18, hoodie 0.17, sweater 0.12, shirt 0.06, tshirt 0.05",
+    "bottoms": "jeans 0.48, trousers 0.32, leggings 0.12, skirt 0.04, shorts 0.04",
+    "shoes": "sneakers 0.5, boots 0.3, leather 0.2",
+    "headwear": "none 0.68, beanie 0.13, hood 0.10, cap 0.09",
 }
-"""The four domains, by name."""
-
-
-def get_domain(name: str) -> Domain:
-    """The domain called ``name``.
-
-    Raises:
-        ValueError: if there is no such domain.
-    """
-    if name not in DOMAINS:
-        raise ValueError(f"unknown domain {name!r}; there are {', '.join(DOMAINS)}")
-    return DOMAINS[name]
-
-
-def check_domain(domain: object) -> Domain:
-    """``domain`` itself, or a TypeError if it is not a :class:`Domain`."""
-    if not isinstance(domain, Domain):
-        raise TypeError(
-            f"domain must be a Domain such as DOMAINS['market'], got {type(domain).__name__}"
+_ALL = {
+    "tops": "tshirt 0.24, shirt 0.11, polo 0.05, tank 0.02, dress 0.05, jacket 0.25, coat 0.10, "
+    "hoodie 0.10, sweater 0.08",
+    "bottoms": "jeans 0.38, trousers 0.26, shorts 0.13, skirt 0.09, leggings 0.14",
+    "shoes": "sneakers 0.55, sandals 0.08, leather 0.2, boots 0.17",
+    "headwear": "none 0.82, cap 0.08, beanie 0.05, hood 0.04, sunhat 0.01",
+}
+_PATTERNS = weights(
+    "plain 0.60, stripes 0.09, pinstripes 0.03, check 0.03, plaid 0.06, yoke 0.04, block 0.05, "
+    "band 0.03, gradient 0.03, print 0.04"
+)
+_PLAINER = weights("plain 0.72, stripes 0.05, print 0.01")
+_BAGS = ("none", "backpack", "shoulder", "crossbody", "handbag", "shopping", "suitcase")
+# One row per field, one column per domain.
+_TABLE: dict[str, tuple] = {
+    "name": ("market", "duke", "cuhk03", "msmt17"),
+    "cameras": (6, 8, 2, 15),
+    "season": ("summer", "winter", "summer", "all"),
+    "bags": tuple(
+        dict(zip(_BAGS, shares, strict=True))
+        for shares in (
+            (0.38, 0.28, 0.12, 0.09, 0.05, 0.07, 0.01),
+            (0.32, 0.42, 0.09, 0.08, 0.05, 0.03, 0.01),
+            (0.33, 0.36, 0.13, 0.08, 0.04, 0.06, 0.0),
+            (0.36, 0.30, 0.12, 0.08, 0.05, 0.07, 0.02),
         )
-    return domain
+    ),
+    "patterns": (_PATTERNS, {**_PATTERNS, **_PLAINER}, _PATTERNS, _PATTERNS),
+    "scenes": (
+        weights("plaza 0.45, campus 0.3, shops 0.25"),
+        weights("campus 0.5, street 0.3, plaza 0.2"),
+        weights("corridor 0.7, plaza 0.3"),
+        weights("plaza 0.2, campus 0.25, street 0.2, shops 0.1, corridor 0.25"),
+    ),
+    "scarf": (0.01, 0.15, 0.02, 0.06),
+    "female": (0.45, 0.42, 0.45, 0.45),
+    "skins": (
+        (0.45, 0.4, 0.1, 0.03, 0.02),
+        (0.4, 0.28, 0.12, 0.1, 0.1),
+        (0.5, 0.4, 0.08, 0.01, 0.01),
+        (0.45, 0.33, 0.12, 0.06, 0.04),
+    ),
+    "camera_height": ((2.2, 3.4), (4.2, 6.2), (3.0, 4.4), (2.4, 5.2)),
+    "distance": ((7.0, 13.0), (11.0, 19.0), (6.5, 11.0), (7.0, 17.0)),
+    "focal": ((850.0, 1050.0), (1000.0, 1300.0), (800.0, 1000.0), (850.0, 1250.0)),
+    "cast": (0.07, 0.09, 0.13, 0.11),
+    "gain": ((0.9, 1.2), (0.85, 1.15), (0.82, 1.12), (0.75, 1.25)),
+    "gamma": ((0.85, 1.15), (0.85, 1.2), (0.85, 1.25), (0.8, 1.25)),
+    "saturation": ((0.8, 1.15), (0.6, 1.0), (0.7, 1.1), (0.65, 1.15)),
+    "contrast": ((0.9, 1.15), (0.85, 1.1), (0.8, 1.15), (0.85, 1.15)),
+    "blur": ((0.35, 0.75), (0.5, 1.0), (0.3, 0.8), (0.3, 0.9)),
+    "motion": (1.5, 1.5, 1.0, 1.5),
+    "noise": ((1.0, 3.0), (1.5, 4.5), (1.5, 4.0), (1.0, 4.5)),
+    "resolution": ((0.75, 1.0), (0.5, 0.8), (0.7, 1.0), (0.6, 1.0)),
+    "jpeg_quality": ((70, 92), (60, 88), (70, 92), (65, 92)),
+    "sun": ((0.2, 0.9), (0.05, 0.7), (0.05, 0.45), (0.05, 1.1)),
+    "ambient": ((0.55, 0.8), (0.6, 0.85), (0.6, 0.9), (0.5, 0.85)),
+    "sun_elevation": ((35.0, 70.0), (18.0, 45.0), (35.0, 75.0), (12.0, 70.0)),
+    "warmth": (0.05, 0.06, 0.08, 0.09),
+    "box_jitter": (0.06, 0.09, 0.11, 0.08),
+    "box_bias": ((1.0, 1.1), (1.02, 1.22), (0.92, 1.16), (0.98, 1.16)),
+    "cut_feet": (0.08, 0.08, 0.18, 0.1),
+    "occlusion": (0.13, 0.22, 0.12, 0.18),
+    "company": (0.12, 0.15, 0.12, 0.15),
+    "standing": (0.12, 0.1, 0.08, 0.12),
+}
+
+
+def _domain(row: list, clothes: dict[str, str]) -> Domain:
+    fields: dict[str, Any] = dict(zip(_TABLE, row, strict=True))
+    return Domain(**fields | {what: weights(text) for what, text in clothes.items()})
+
+
+#: The four domains by name.
+DOMAINS: dict[str, Domain] = {
+    row[0]: _domain(row, clothes)
+    for *row, clothes in zip(*_TABLE.values(), (_SUMMER, _WINTER, _ALL, _ALL), strict=True)
+}
+
+_BASIC: dict[str, Colour] = {
+    name: colour(values)
+    for name, values in (
+        re.split(r" (?=\d)", part.strip(), maxsplit=1)
+        for part in """
+        black 15 15 16, charcoal 26 26 28, grey 47 47 48, light grey 70 70 70, white 93 93 92,
+        navy 15 18 31, denim 28 37 52, dark denim 16 20 31, pale denim 52 62 70, beige 76 69 57,
+        khaki 56 50 37, olive 32 34 22, brown 34 24 17, burgundy 39 11 16, sky 55 71 86,
+        red 74 14 15, royal 15 27 62, bottle 10 29 22, pink 89 65 70, mustard 77 60 21,
+        teal 14 43 46, purple 37 25 48, orange 86 43 17, yellow 93 82 35, mint 64 83 73,
+        cream 91 87 77, magenta 74 22 46, green 28 52 27, lavender 68 64 81, salmon 88 53 46
+        """.split(",")
+    )
+}
+#: Weights of the colours, by what is coloured.
+PALETTES: dict[str, dict[str, float]] = {
+    what: weights(text)
+    for what, text in {
+        "summer tops": """
+        white 20, black 12, grey 6, light grey 7, navy 7, sky 6, red 6, royal 4, pink 6, yellow 3,
+        mint 3, cream 4, teal 3, green 3, purple 2, orange 3, salmon 3, magenta 2, beige 3,
+        lavender 2, olive 2, mustard 1, charcoal 3""",
+        "winter tops": """
+        black 24, charcoal 12, navy 12, grey 9, olive 5, brown 5, burgundy 4, beige 5, khaki 4,
+        red 4, royal 4, white 3, light grey 4, bottle 3, teal 2, purple 3, mustard 1, cream 2,
+        pink 1, dark denim 3, orange 1, sky 2""",
+        "summer bottoms": """
+        black 20, denim 12, pale denim 10, dark denim 10, navy 8, beige 9, khaki 8, white 5, grey 7,
+        light grey 3, olive 4, brown 3, red 1, pink 1, charcoal 6, sky 1, royal 1""",
+        "winter bottoms": """
+        black 28, dark denim 18, denim 14, navy 9, charcoal 10, khaki 6, grey 6, brown 4, olive 3,
+        beige 3, pale denim 4""",
+        "jeans": "denim 4, dark denim 4, pale denim 2, black 3, charcoal 1",
+        "shoes": """
+        black 28, white 22, grey 10, brown 12, navy 6, charcoal 8, red 3, beige 5, royal 2, pink 1,
+        orange 1, light grey 4""",
+        "bags": """
+        black 34, charcoal 10, grey 8, navy 11, brown 10, beige 5, red 5, royal 4, olive 4, white 3,
+        pink 3, teal 2, purple 2, orange 2""",
+        "accents": """
+        white 30, black 16, red 12, yellow 6, grey 7, royal 6, navy 7, orange 4, green 3, cream 5,
+        sky 4, pink 3""",
+    }.items()
+}
+
+
+def choose(rng: np.random.Generator, options: Mapping[Option, float]) -> Option:
+    """One key, with probability proportional to its weight."""
+    share = np.array(list(options.values()), float)
+    return list(options)[int(rng.choice(len(options), p=share / share.sum()))]
+
+
+def as_colour(values: Iterable[float]) -> Colour:
+    """Three numbers as a colour."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
+    """``colour`` with its brightness and its channels changed a little."""
+    moved = np.asarray(colour) * np.exp(amount * 1.6 * rng.normal()) + amount * rng.normal(size=3)
+    return as_colour(np.clip(moved, 0.04, 0.96))
+
+
+def draw_colour(rng: np.random.Generator, palette: str) -> Colour:
+    """A colour of one of :data:`PALETTES`, changed a little."""
+    return jitter(rng, _BASIC[choose(rng, PALETTES[palette])], 0.04)
+
+
+def season_palette(domain: Domain, what: str, rng: np.random.Generator) -> str:
+    """Name of the palette for ``what`` ("tops" or "bottoms") in the domain's season."""
+    if domain.season != "all":
+        return f"{domain.season} {what}"
+    return f"{'summer' if rng.random() < 0.5 else 'winter'} {what}"

@@ -1,8 +1,7 @@
-"""Drawing the four miniatures and packing them into archives.
+"""Drawing the miniatures, packing them into archives, and looking over them.
 
-Every image has its own random numbers, seeded by the miniature, the split's population and the
-image's number, so an image can be drawn alone and archives do not depend on how many processes
-drew them.
+Every image has its own random numbers, seeded by the miniature, the population and the image's
+number. So an image can be drawn alone, and an archive does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import multiprocessing
 import os
 import platform
 import signal
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from multiprocessing.synchronize import Event
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,45 +27,30 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from qaconv_lib.miniatures.domains import DOMAINS, PART_NAMES
-from qaconv_lib.miniatures.overview import contact_sheet, counts_markdown
-from qaconv_lib.miniatures.people import Person, sample_family, sample_person
-from qaconv_lib.miniatures.plans import MINIATURES, POPULATIONS, Miniature, make_plan, seeded
-from qaconv_lib.miniatures.render import Drawing, render_background, render_person
-from qaconv_lib.miniatures.scenes import Camera, sample_camera
+from qaconv_lib._files import make_folder, write_whole
+from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
 
-__all__ = [
-    "MINIATURES",
-    "contact_sheet",
-    "counts_markdown",
-    "draw_image",
-    "encode_image",
-    "plan",
-    "write_archive",
-]
+from .cameras import Camera, sample_camera
+from .domains import DOMAINS, PART_NAMES
+from .people import Person, sample_family, sample_person
+from .plans import MINIATURES, POPULATIONS, Miniature, make_plan, seeded
+from .render import Drawing, render_background, render_person
 
 _SIZE = (128, 64)
-_THREAD_LIMITS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _DAYLIGHT = ("sun", "ambient", "sun_azimuth", "sun_elevation")
-_COMPANION = 0.6  # chance that the first bystander is of the same group
 _PALETTE = (
     (0, 0, 0), (250, 210, 60), (220, 60, 50), (150, 40, 120), (70, 150, 230), (20, 80, 160),
     (130, 200, 250), (60, 120, 200), (90, 190, 90), (20, 110, 50), (160, 230, 140), (60, 150, 90),
     (250, 150, 50), (190, 90, 20), (160, 110, 70), (128, 128, 128), (200, 200, 200),
 )  # fmt: skip
 
-
 Files = tuple[bytes, bytes | None]  # image, part map
 Change = Callable[[Person], Person]
 
 
 def plan(name: str) -> pd.DataFrame:
-    """The plan of a miniature: one row an image, see ``plans.make_plan``."""
+    """The plan of a miniature: one row per image, see `plans.make_plan`."""
     return _world(name).plan.copy()
 
 
@@ -99,7 +81,7 @@ class _World:
         return replace(camera, **light)
 
     def camera_of(self, row: dict) -> Camera:
-        """The camera that took a row's picture."""
+        """The camera of a row."""
         return self.camera(row["camera"], row["session"] % self.spec.times_of_day)
 
     @functools.cache  # noqa: B019
@@ -112,12 +94,12 @@ class _World:
         return sample_person(self.domain, traits, rng)
 
     def bystanders(self, row: dict, rng: np.random.Generator) -> tuple[Person, ...]:
-        """Two people who may be in the picture, the first rather a companion."""
+        """Two people who may be in the image, the first of the same group if possible."""
         population = row["population"] if row["population"] in self.sizes else "test"
         group = self.groups.get((population, row["group"]), ())
         companions = [person for person in group if person != row["person"]]
         chosen = []
-        if companions and rng.random() < _COMPANION:
+        if companions and rng.random() < 0.6:
             chosen.append(int(rng.choice(companions)))
         others = self.sizes[population] - (row["population"] != "nobody")
         while len(chosen) < min(2, others):
@@ -135,10 +117,9 @@ class _World:
         if row["population"] == "nobody":
             return render_background(camera, self.domain, rng, size=_SIZE, bystanders=bystanders)
         person = self.person(row["population"], row["person"])
-        return render_person(
-            change(person) if change else person, camera, self.domain, rng,
-            heading=row["heading"], bystanders=bystanders, labelled_box=row["labelled"], size=_SIZE,
-        )  # fmt: skip
+        options = {"heading": row["heading"], "labelled_box": row["labelled"], "size": _SIZE}
+        person = change(person) if change else person
+        return render_person(person, camera, self.domain, rng, bystanders=bystanders, **options)
 
 
 @functools.cache
@@ -148,47 +129,30 @@ def _world(name: str) -> _World:
     return _World(MINIATURES[name])
 
 
-def _index(name: str, image: int | str) -> int:
-    world = _world(name)
-    if isinstance(image, str):
-        matches = (
-            [image]
-            if image in world.position
-            else [p for p in world.position if p.endswith("/" + image)]
-        )
-        if len(matches) != 1:
-            found = (
-                f"{len(matches)} images end in that: {', '.join(matches)}"
-                if matches
-                else "there is none"
-            )
-            raise ValueError(
-                f"{name} should have one image {image!r}, but {found}; give its path in the archive"
-            )
-        return world.position[matches[0]]
-    if not 0 <= image < len(world.rows):
-        raise ValueError(f"{name} has the images 0 to {len(world.rows) - 1}, not {image}")
-    return int(image)
-
-
 def draw_image(name: str, image: int | str, change: Change | None = None) -> Drawing:
     """Draw one image of a miniature again.
 
     Args:
         name: of the miniature.
-        image: row of its plan, or its file name.
-        change: makes somebody else of the person the image is about, see `changes`; everything
-            else stays as it was, to the noise.
+        image: row of its plan, or its path in the archive.
+        change: makes another person of the one shown, see `people.CHANGES`; everything else stays
+            as it was, to the noise.
 
     Returns:
         The image before JPEG, (128, 64, 3) uint8, and its part map, (128, 64) uint8.
     """
-    return _world(name).draw(_index(name, image), change)
+    world = _world(name)
+    index = world.position.get(image, -1) if isinstance(image, str) else image
+    if not 0 <= index < len(world.rows):
+        paths = f"0 to {len(world.rows) - 1}, or the paths in its archive"
+        raise ValueError(f"{name} has the images {paths}, not {image!r}")
+    return world.draw(index, change)
 
 
-def encode_image(name: str, image: int | str) -> Files:
+def encode_image(name: str, path: str) -> Files:
     """JPEG file of an image and PNG file of its part map (None for training images)."""
-    world, index = _world(name), _index(name, image)
+    world = _world(name)
+    index = world.position[path]
     row, drawing = world.rows[index], world.draw(index)
     picture = io.BytesIO()
     quality = int(world.camera_of(row).jpeg_quality)
@@ -202,22 +166,6 @@ def encode_image(name: str, image: int | str) -> Files:
     return picture.getvalue(), parts.getvalue()
 
 
-def _encode_task(task: tuple[str, str]) -> Files:
-    if _stopped is not None and _stopped.is_set():
-        raise InterruptedError("the drawing was stopped")
-    return encode_image(*task)
-
-
-_stopped: Event | None = None  # set when nobody waits for the drawings of this process any more
-
-
-def _prepare(stopped: Event) -> None:
-    """Make a process leave Ctrl-C to the one that started it, which then stops all of them."""
-    global _stopped
-    _stopped = stopped
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def write_archive(
     name: str, folder: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
 ) -> Path:
@@ -228,56 +176,42 @@ def write_archive(
         folder: made if absent.
         jobs: processes; the number of CPUs if None. The archive is the same for any number.
         progress: show a bar on stderr.
-
-    Returns:
-        The archive's path.
     """
     world = _world(name)
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(folder))
     paths = sorted(world.position)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".zip", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            with zipfile.ZipFile(stream, "w") as bundle:
-                for file_name, text in _texts(world).items():
-                    _add(bundle, file_name, text.encode(), zipfile.ZIP_DEFLATED)
-                with _drawn([(name, path) for path in paths], jobs) as files:
-                    bar = tqdm(
-                        files, total=len(paths), desc=name, unit="image", disable=not progress
-                    )
-                    for path, (picture, parts) in zip(paths, bar, strict=True):
-                        _add(bundle, path, picture)
-                        if parts is not None:
-                            part_map = PurePosixPath("part_maps", path).with_suffix(".png")
-                            _add(bundle, str(part_map), parts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, folder / f"{name}.zip")
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return folder / f"{name}.zip"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as bundle, _drawn(name, paths, jobs) as files:
+        for file_name, text in _texts(world).items():
+            _add(bundle, file_name, text.encode(), zipfile.ZIP_DEFLATED)
+        bar = tqdm(files, total=len(paths), desc=name, unit="image", disable=not progress)
+        for path, (picture, parts) in zip(paths, bar, strict=True):
+            _add(bundle, path, picture)
+            if parts is not None:
+                _add(bundle, str(PurePosixPath("part_maps", path).with_suffix(".png")), parts)
+    archive = Path(folder) / f"{name}.zip"
+    write_whole(archive, content.getvalue())
+    return archive
 
 
 @contextmanager
-def _drawn(tasks: list[tuple[str, str]], jobs: int) -> Iterator[Iterator[Files]]:
+def _drawn(name: str, paths: list[str], jobs: int) -> Iterator[Iterator[Files]]:
     """Encoded images in order, drawn here or by processes with one BLAS thread each."""
+    encode = functools.partial(encode_image, name)
     if jobs == 1:
-        yield map(_encode_task, tasks)
+        yield map(encode, paths)
         return
     before = {key: os.environ.get(key) for key in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
     context = multiprocessing.get_context("spawn")
-    stopped = context.Event()
-    pool = ProcessPoolExecutor(jobs, context, _prepare, (stopped,))
+    leave_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # to this process, which then stops the others
+    pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
     try:
-        yield pool.map(_encode_task, tasks, chunksize=32)
+        yield pool.map(encode, paths, chunksize=8)
     finally:
-        stopped.set()
         pool.shutdown(cancel_futures=True)
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
@@ -296,7 +230,7 @@ def _add(
 def _texts(world: _World) -> dict[str, str]:
     """List files of MSMT17, and the manifest."""
     table = world.plan
-    texts = {}
+    texts: dict[str, str] = {}
     if "list" in table:
         for list_name, rows in table.sort_values("path").groupby("list"):
             lines = [
@@ -318,3 +252,54 @@ def _texts(world: _World) -> dict[str, str]:
     }  # fmt: skip
     texts["manifest.json"] = json.dumps(manifest, indent=1) + "\n"
     return texts
+
+
+def contact_sheet(
+    dataset: ReidDataset, identities: int = 10, cameras: int = 6, *, seed: int = 0
+) -> Image.Image:
+    """Training people of a dataset side by side: one row per identity, one column per camera.
+
+    Rows are drawn at random, columns are the first cameras; a tile is grey where a camera did not
+    see that person.
+    """
+    table = dataset.train[dataset.train["camera"] < cameras]
+    rng = np.random.default_rng(seed)
+    known = np.sort(table["identity"].unique())
+    rows = np.sort(rng.choice(known, size=min(identities, len(known)), replace=False))
+    height, width = _SIZE
+    sheet = Image.new("RGB", (cameras * (width + 4) - 4, len(rows) * (height + 4) - 4), "white")
+    blank = Image.new("RGB", (width, height), (225, 225, 225))
+    for top, identity in enumerate(rows):
+        for left in range(cameras):
+            seen = (table["identity"] == identity) & (table["camera"] == left)
+            paths = table["path"][seen].to_numpy()
+            tile = load_image(rng.choice(paths)).resize((width, height)) if len(paths) else blank
+            sheet.paste(tile, (left * (width + 4), top * (height + 4)))
+    return sheet
+
+
+def counts_markdown(root: str | os.PathLike[str] | None = None) -> str:
+    """Tables of the data card, from archives in ``root`` or, if None, on the data search path."""
+    names = ("mini-market", "mini-duke", "mini-cuhk03", "mini-cuhk03-labeled", "mini-msmt17")
+    datasets = [load_dataset(name, root) for name in names]
+    lines = [
+        "| dataset | split | images | identities | cameras | per identity: least, median, most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for dataset in datasets:
+        for split, row in dataset.summary().iterrows():
+            table = dataset.splits[str(split)]
+            people = table["identity"][table["identity"] != dataset.distractor_identity]
+            each = people.value_counts()
+            spread = f"{each.min()}, {each.median():g}, {each.max()}"
+            images = f"{row['images']:,}"
+            if row["distractor images"]:
+                images += f" ({row['distractor images']:,} of distractors)"
+            cells = (dataset.name, split, images, row["identities"], row["cameras"], spread)
+            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    lines += ["", "| dataset | split | images under camera 1, 2, ... |", "|---|---|---|"]
+    for dataset in datasets:
+        for split, table in dataset.splits.items():
+            each = ", ".join(str(count) for count in table["camera"].value_counts().sort_index())
+            lines.append(f"| {dataset.name} | {split} | {each} |")
+    return "\n".join(lines) + "\n"

@@ -1,22 +1,23 @@
 """Ray-cast primitives with a depth buffer.
 
-Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start``
-to ``end`` while its radius changes linearly. Each primitive lives in its own scaled frame, so one
-closed-form intersection serves capsules, cones, ellipsoids and flattened torsos; boxes serve bags.
+Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start`` to
+``end`` while its radius changes linearly, in a scaled frame of its own; boxes serve bags.
 
 With ray ``o + t d`` (``o`` relative to ``start``), axis ``b`` and radius change ``g``, a point is
-inside the swept volume if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a
-quadratic in ``s`` with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g`` and
-``C = q.q - r^2``; its zero is the lateral surface and is again quadratic in ``t``.
+inside if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a quadratic in ``s``
+with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g``, ``C = q.q - r^2``; its
+zero is the lateral surface and is again quadratic in ``t``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from .domains import PART
 
 FAR = 1e9
 
@@ -33,44 +34,73 @@ class Hit(NamedTuple):
 Paint = Callable[[Hit], "np.ndarray | tuple[np.ndarray, np.ndarray]"]
 
 
+IDENTITY = np.eye(3)
+Point = Sequence[float] | np.ndarray  # x, y, z
+
+
 @dataclass
 class Primitive:
-    """One shape in body coordinates (x: the person's left, y: up, z: forward; metres).
+    """One shape in body coordinates (x: the person's left, y: up, z: forward; metres)."""
 
-    Attributes:
-        start, end: ends of the axis; for a box, ``start`` is its centre and ``end`` is ignored.
-        radii: sphere radius at both ends, in the scaled frame.
-        axes: rows are the frame's x, y, z axes in body coordinates.
-        scale: stretch along the frame's axes; for a box, its half extents.
-        paint: gives the albedo of hits (N, 3), or albedo and part labels (N,).
-        label: part label.
-        rest: position that ``start`` has in the texture's coordinates.
-        fold: strength of cloth folds (0 for skin).
-        open_end: leave the end uncapped, as the hem of a skirt or sleeve.
-        box: whether the shape is a box.
-    """
-
-    start: np.ndarray
+    start: np.ndarray  # ends of the axis; for a box, both are its centre
     end: np.ndarray
-    radii: tuple[float, float]
-    axes: np.ndarray
-    scale: tuple[float, float, float]
-    paint: Paint
+    radii: tuple[float, float]  # of the sphere at both ends, in the scaled frame
+    axes: np.ndarray  # rows are the frame's x, y, z axes in body coordinates
+    scale: tuple[float, ...]  # stretch along the frame's axes; for a box, its half extents
+    paint: Paint  # gives the albedo of hits (N, 3), or albedo and part labels (N,)
     label: int
-    rest: np.ndarray
-    fold: float = 0.0
-    open_end: bool = False
-    box: bool = False
+    rest: np.ndarray  # position that ``start`` has in the texture's coordinates
+    fold: float  # strength of cloth folds, 0 for skin
+    open_end: bool  # leave the end uncapped, as the hem of a skirt or sleeve
+    box: bool
+
+
+def cone(
+    start: Point,
+    end: Point,
+    radii: tuple[float, float],
+    paint: Paint,
+    label: str = "occluder",
+    *,
+    axes: np.ndarray = IDENTITY,
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0),
+    rest: Point | None = None,
+    fold: float = 0.0,
+    open_end: bool = False,
+    box: bool = False,
+) -> Primitive:
+    """A round cone; by default its texture starts where it does."""
+    start, end = np.asarray(start, float), np.asarray(end, float)
+    rest = start if rest is None else np.asarray(rest, float)
+    return Primitive(start, end, radii, axes, scale, paint, PART[label], rest, fold, open_end, box)
+
+
+def tube(
+    start: Point, end: Point, radius: float, paint: Paint, label: str = "occluder"
+) -> Primitive:
+    """A capsule."""
+    return cone(start, end, (radius, radius), paint, label)
+
+
+def ball(
+    centre: Point, half: Iterable[float], paint: Paint, label: str = "occluder", **options: Any
+) -> Primitive:
+    """An ellipsoid of three half axes; options as for `cone`."""
+    return cone(centre, centre, (1.0, 1.0), paint, label, scale=tuple(half), **options)
+
+
+def slab(
+    centre: Point, half: Iterable[float], paint: Paint, label: str = "occluder", **options: Any
+) -> Primitive:
+    """A box of three half extents; options as for `cone`."""
+    return ball(centre, half, paint, label, box=True, **options)
 
 
 class Raster:
     """Depth, normal, albedo and label buffers of one window of a pinhole camera.
 
-    Args:
-        shape: rows and columns of the buffers.
-        window: left, top, right, bottom of the window in frame pixels, relative to the principal
-            point, rows growing downwards.
-        focal: focal length in frame pixels.
+    The window is left, top, right, bottom in frame pixels relative to the principal point, rows
+    growing downwards; the focal length is in frame pixels too.
     """
 
     def __init__(
@@ -79,10 +109,9 @@ class Raster:
         self.shape = shape
         rows, columns = shape
         left, top, right, bottom = window
-        self.slope_x = (left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal
-        self.slope_y = -(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal
-        self.slope_x = self.slope_x.astype(np.float32)
-        self.slope_y = self.slope_y.astype(np.float32)
+        slope_x = (left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal
+        slope_y = -(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal
+        self.slope_x, self.slope_y = slope_x.astype(np.float32), slope_y.astype(np.float32)
         self.step = (self.slope_x[1] - self.slope_x[0], self.slope_y[0] - self.slope_y[1])
         self.depth = np.full(shape, FAR, np.float32)
         surface = np.zeros((*shape, 10), np.float32)  # one buffer: one scattered write a shape
@@ -109,15 +138,11 @@ class Raster:
         return rows, columns
 
     def draw(
-        self,
-        shape: Primitive,
-        rotation: np.ndarray,
-        offset: np.ndarray,
-        label: int | None = None,
+        self, shape: Primitive, rotation: np.ndarray, offset: np.ndarray, label: int | None = None
     ) -> None:
         """Draw one primitive; ``rotation`` and ``offset`` take body to camera coordinates."""
         start = rotation @ shape.start + offset
-        end = start if shape.box else rotation @ shape.end + offset
+        end = rotation @ shape.end + offset
         axes = shape.axes @ rotation.T  # rows: frame axes in camera coordinates
         scale = np.asarray(shape.scale, float)
         if shape.box:
@@ -135,7 +160,7 @@ class Raster:
             t = _cast_box(to_local, start, sx, sy)
             along = np.zeros_like(t)
         else:
-            t, along = _cast_round_cone(to_local, start, axis, shape.radii, sx, sy, shape.open_end)
+            t, along = _cast_cone(shape, to_local, start, axis, sx, sy)
         i, j = np.nonzero(t < self.depth[rows, columns])
         if len(i) == 0:
             return
@@ -164,20 +189,19 @@ class Raster:
         self.label[r, c] = labels if label is None else label
 
 
-def _cast_round_cone(
+def _cast_cone(
+    shape: Primitive,
     to_local: np.ndarray,
     start: np.ndarray,
     axis: np.ndarray,
-    radii: tuple[float, float],
     sx: np.ndarray,
     sy: np.ndarray,
-    open_end: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest depth (rows, columns) and axial position of a round cone.
 
     Depths are counted from the plane through ``start``, so that single precision suffices.
     """
-    r0, r1 = radii
+    r0, r1 = shape.radii
     (g00, g01, g02), (_, g11, g12), (_, _, g22) = (to_local.T @ to_local).tolist()
     near = -float(start[2])
     x, y = sx * near - float(start[0]), sy * near - float(start[1])
@@ -204,7 +228,7 @@ def _cast_round_cone(
         np.copyto(depth, t, where=valid)
         np.copyto(along, s, where=valid)
     ends = [(dq, qq - r0 * r0, 0.0)]
-    if not open_end and length2 > 1e-8:
+    if not shape.open_end and length2 > 1e-8:
         ends.append((dq - db, qq - 2 * qb + (length2 - r1 * r1), 1.0))
     for middle, rest, value in ends:
         under = middle * middle - dd * rest
@@ -231,12 +255,6 @@ def _cast_box(
     return np.where((enter < leave) & (enter > 0), enter, FAR).astype(np.float32)
 
 
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.array(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-    )
-
-
 def rotation_x(angle: float) -> np.ndarray:
     """Rotation about x: (3, 3)."""
     c, s = np.cos(angle), np.sin(angle)
@@ -261,4 +279,4 @@ def limb_axes(start: np.ndarray, end: np.ndarray, across: np.ndarray) -> np.ndar
     y = y / (np.linalg.norm(y) + 1e-12)
     x = across - (across @ y) * y
     x = x / (np.linalg.norm(x) + 1e-12)
-    return np.stack([x, y, _cross(x, y)])
+    return np.stack([x, y, np.cross(x, y)])

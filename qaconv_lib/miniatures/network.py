@@ -1,14 +1,9 @@
 """People walking through a network of cameras: who is seen where and when.
 
-The picture behind it: cameras stand along paths, so from one camera only its neighbours can be
-reached. People walk alone or in groups. A group needs a varying time from one camera to the next:
-most walk straight on, some linger, some take another route, so transit times have several modes
-and no single typical value. Groups now and then split, people meet the same camera again, and some
-come back in a later session.
-
-Temporal lifting (chapter 10) assumes that people who are near each other under one camera are near
-each other under the next. That holds here for those who walk in groups, until they split, and not
-for those who walk alone.
+From one camera only its neighbours can be reached, and transit times have several modes: most
+walk straight on, some linger, some take another route. Groups now and then split. Temporal lifting
+(chapter 10) assumes that people near each other under one camera are so under the next. That is
+true here of groups until they split, and not of those who walk alone.
 """
 
 from __future__ import annotations
@@ -18,33 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-__all__ = ["CameraNetwork", "Habits", "build_network", "simulate"]
-
+_CLOCK_OFFSET = 60.0  # seconds by which a clock is ahead of true time at most
 SIGHTINGS = ["identity", "camera", "session", "time", "clock", "visit", "group", "heading"]
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How people move.
+    """How people move."""
 
-    Attributes:
-        group_sizes: probability of groups of 1, 2, 3, ... people (of the groups, not of the
-            people).
-        visits: fewest and most cameras passed on one trip, the same camera counted each time.
-        images: probability of 1, 2, 3, ... images of a person on one visit.
-        modes: probability of walking straight on, lingering, taking the other route.
-        split: probability that a group of two or more parts after a visit.
-        comeback: probability that a group makes a second trip in another session.
-        spread: standard deviation in seconds of a member's time around that of the group.
-    """
-
-    group_sizes: tuple[float, ...] = (0.15, 0.25, 0.3, 0.3)
-    visits: tuple[int, int] = (4, 6)
-    images: tuple[float, ...] = (0.0, 0.55, 0.45)
-    modes: tuple[float, float, float] = (0.6, 0.25, 0.15)
-    split: float = 0.12
-    comeback: float = 0.15
-    spread: float = 8.0
+    group_sizes: tuple[float, ...] = (0.15, 0.25, 0.3, 0.3)  # shares of groups of 1, 2, 3, ...
+    visits: tuple[int, int] = (4, 6)  # fewest and most cameras passed on a trip, with repetition
+    images: tuple[float, ...] = (0.0, 0.55, 0.45)  # shares of visits with 1, 2, 3, ... images
+    modes: tuple[float, float, float] = (0.6, 0.25, 0.15)  # straight on, lingering, other route
+    split: float = 0.12  # probability that a group of two or more parts after a visit
+    comeback: float = 0.15  # probability of a second trip in another session
+    spread: float = 8.0  # standard deviation in seconds of a member's time around the group's
 
     def __post_init__(self) -> None:
         for name in ("group_sizes", "images", "modes"):
@@ -57,105 +40,65 @@ class Habits:
 
 @dataclass(frozen=True, eq=False)
 class CameraNetwork:
-    """Cameras, the paths between them and their clocks.
+    """Cameras, the paths between them and their clocks."""
 
-    Attributes:
-        positions: (cameras, 2) places on the plan, metres.
-        yaw: (cameras,) direction each camera looks in, radians on the plan.
-        walking: (cameras, cameras) seconds of a straight walk; infinite where no path leads.
-        detour: (cameras, cameras) by how much the other route is longer, a factor.
-        clock_offsets: (cameras, sessions) seconds by which a camera's clock is ahead of true time.
-        session_seconds: length of one session.
-    """
-
-    positions: np.ndarray
-    yaw: np.ndarray
-    walking: np.ndarray
-    detour: np.ndarray
-    clock_offsets: np.ndarray
+    positions: np.ndarray  # (cameras, 2) places on the plan, metres
+    yaw: np.ndarray  # (cameras,) direction each camera looks in, radians on the plan
+    walking: np.ndarray  # (cameras, cameras) seconds of a straight walk; infinite without a path
+    detour: np.ndarray  # (cameras, cameras) by how much the other route is longer, a factor
+    clock_offsets: np.ndarray  # (cameras, sessions) seconds a clock is ahead of true time
     session_seconds: float
-
-    @property
-    def num_cameras(self) -> int:
-        """Number of cameras."""
-        return len(self.yaw)
-
-    @property
-    def num_sessions(self) -> int:
-        """Number of sessions."""
-        return self.clock_offsets.shape[1]
 
     def neighbours(self, camera: int) -> np.ndarray:
         """Cameras that a path leads to from ``camera``."""
         return np.flatnonzero(np.isfinite(self.walking[camera]))
 
 
-def build_network(
-    num_cameras: int,
-    rng: np.random.Generator,
-    *,
-    num_sessions: int = 1,
-    session_seconds: float = 2400.0,
-    largest_clock_offset: float = 60.0,
-) -> CameraNetwork:
-    """Draw a network: a ring of cameras with a few paths across it.
+_HABITS = Habits()
 
-    Args:
-        num_cameras: at least 2.
-        rng: random numbers.
-        num_sessions: recording sessions.
-        session_seconds: length of each.
-        largest_clock_offset: clocks are ahead of true time by 0 to this many seconds.
-    """
+
+def build_network(
+    num_cameras: int, rng: np.random.Generator, num_sessions: int, session_seconds: float
+) -> CameraNetwork:
+    """Draw a network: a ring of cameras with a few paths across it."""
     if num_cameras < 2:
         raise ValueError(f"a network needs at least 2 cameras, got {num_cameras}")
-    angles = (
-        2 * np.pi * (np.arange(num_cameras) + rng.uniform(-0.2, 0.2, num_cameras)) / num_cameras
-    )
+    ring = np.arange(num_cameras)
+    angles = 2 * np.pi * (ring + rng.uniform(-0.2, 0.2, num_cameras)) / num_cameras
     radius = 60.0 * num_cameras / (2 * np.pi) * rng.uniform(0.8, 1.2, num_cameras)
     positions = np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
     joined = np.zeros((num_cameras, num_cameras), dtype=bool)
-    ring = np.arange(num_cameras)
     joined[ring, (ring + 1) % num_cameras] = True
     for _ in range(num_cameras // 3):
         first, second = rng.choice(num_cameras, size=2, replace=False)
         joined[first, second] = True
     joined |= joined.T
     distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    speed = rng.uniform(0.9, 1.5, joined.shape)  # metres a second, crowds and stairs included
+    speed = rng.uniform(0.9, 1.5, joined.shape)  # metres per second, crowds and stairs included
     factor = np.triu(speed) + np.triu(speed, 1).T  # the same both ways
     return CameraNetwork(
         positions=positions,
         yaw=rng.uniform(-np.pi, np.pi, num_cameras),
         walking=np.where(joined, distance / factor, np.inf),
         detour=rng.uniform(1.8, 3.0, joined.shape),
-        clock_offsets=rng.uniform(0, largest_clock_offset, (num_cameras, num_sessions)),
+        clock_offsets=rng.uniform(0, _CLOCK_OFFSET, (num_cameras, num_sessions)),
         session_seconds=session_seconds,
     )
 
 
 def simulate(
-    network: CameraNetwork,
-    num_identities: int,
-    rng: np.random.Generator,
-    habits: Habits | None = None,
+    network: CameraNetwork, num_identities: int, rng: np.random.Generator, habits: Habits = _HABITS
 ) -> pd.DataFrame:
     """Let people walk through the network.
 
-    Args:
-        network: the cameras.
-        num_identities: how many people.
-        rng: random numbers; equal generators give equal tables.
-        habits: how they move.
-
     Returns:
-        One row an image, ordered by session, camera and time: ``identity`` and ``group`` from 0,
+        One row per image, ordered by session, camera and time: ``identity`` and ``group`` from 0,
         ``camera`` and ``session`` from 0, ``time`` in true seconds from the start of the session
         (0 to its length), ``clock`` the same on the camera's clock, ``visit`` numbers the passages
         of one person past one camera, ``heading`` is the walking direction relative to the camera
         in radians (0 = towards it).
     """
-    habits = habits or Habits()
+    num_sessions = network.clock_offsets.shape[1]
     rows: list[tuple] = []
     everyone = rng.permutation(num_identities)
     taken = group = 0
@@ -163,22 +106,17 @@ def simulate(
         size = 1 + rng.choice(len(habits.group_sizes), p=habits.group_sizes)
         members = everyone[taken : taken + size]
         taken += size
-        first = int(rng.integers(network.num_sessions))
-        sessions = [first]
-        if network.num_sessions > 1 and rng.random() < habits.comeback:
-            others = [s for s in range(network.num_sessions) if s != first]
-            sessions.append(int(rng.choice(others)))
+        sessions = [int(rng.integers(num_sessions))]
+        if num_sessions > 1 and rng.random() < habits.comeback:
+            sessions.append(int(rng.choice([s for s in range(num_sessions) if s != sessions[0]])))
         for session in sessions:
-            trip = _trip(network, members, habits, rng)
+            trip = _Trip(network, habits, rng).of(members)
             rows += _fit(trip, network.session_seconds, session, group, rng)
         group += 1
-    table = pd.DataFrame(
-        rows, columns=["identity", "camera", "session", "time", "pass", "group", "heading"]
-    )
-    passage = ["group", "session", "identity", "pass"]
-    table["visit"] = table.groupby(passage, sort=True).ngroup()
-    offset = network.clock_offsets[table["camera"], table["session"]]
-    table["clock"] = table["time"] + offset
+    columns = ["identity", "camera", "session", "time", "pass", "group", "heading"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["visit"] = table.groupby(["group", "session", "identity", "pass"]).ngroup()
+    table["clock"] = table["time"] + network.clock_offsets[table["camera"], table["session"]]
     order = ["session", "camera", "time", "identity"]
     return table[SIGHTINGS].sort_values(order, kind="stable").reset_index(drop=True)
 
@@ -197,88 +135,74 @@ def _fit(
     ]
 
 
-def _trip(
-    network: CameraNetwork, members: np.ndarray, habits: Habits, rng: np.random.Generator
-) -> list[tuple]:
-    """One trip of a group: rows (identity, camera, time, number of the passage, heading)."""
-    rows: list[tuple] = []
-    pace = float(np.exp(rng.normal(0, 0.12)))
+class _Trip:
+    """One trip of a group."""
 
-    def walk(
-        members: np.ndarray, camera: int, came_from: int, time: float, number: int, left: int
-    ) -> None:
+    def __init__(self, network: CameraNetwork, habits: Habits, rng: np.random.Generator) -> None:
+        self.network, self.habits, self.rng = network, habits, rng
+        self.pace = float(np.exp(rng.normal(0, 0.12)))
+        self.rows: list[tuple] = []
+
+    def of(self, members: np.ndarray) -> list[tuple]:
+        """Rows (identity, camera, time, number of the passage, heading)."""
+        fewest, most = self.habits.visits
+        start = int(self.rng.integers(len(self.network.yaw)))
+        before = int(self.rng.choice(self.network.neighbours(start)))
+        self.visits = int(self.rng.integers(fewest, most + 1))
+        self.walk(members, start, before, 0.0, 0)
+        return self.rows
+
+    def walk(self, members: np.ndarray, camera: int, before: int, time: float, number: int) -> None:
+        """From a passage on to the end of the trip; a part of the group may take another way."""
         seen = {camera}
         while True:
-            target = _next_camera(network, camera, came_from, seen, rng)
-            direction = _heading(network, camera, came_from, target)
+            target = self.next_camera(camera, before, seen)
+            direction = self.heading(camera, before, target)
             for member in members:
-                rows.extend(_passage(member, camera, time, number, direction, habits, rng))
-            left -= 1
+                self.rows += self.passage(member, camera, time, number, direction)
             number += 1
-            if left == 0:
+            if number == self.visits:
                 return
-            if len(members) > 1 and rng.random() < habits.split:
+            if len(members) > 1 and self.rng.random() < self.habits.split:
                 half = len(members) // 2
-                apart = _next_camera(network, camera, came_from, seen, rng)
-                arrival = time + pace * _transit(network, camera, apart, habits, rng)
-                walk(members[:half], apart, camera, arrival, number, left)
+                apart = self.next_camera(camera, before, seen)
+                self.walk(members[:half], apart, camera, time + self.transit(camera, apart), number)
                 members = members[half:]
-            time += pace * _transit(network, camera, target, habits, rng)
-            came_from, camera = camera, target
+            time += self.transit(camera, target)
+            before, camera = camera, target
             seen.add(camera)
 
-    start = int(rng.integers(network.num_cameras))
-    before = int(rng.choice(network.neighbours(start)))
-    walk(members, start, before, 0.0, 0, int(rng.integers(habits.visits[0], habits.visits[1] + 1)))
-    return rows
+    def next_camera(self, camera: int, before: int, seen: set[int]) -> int:
+        """A neighbour, rather one not seen on this trip, and seldom the one just passed."""
+        options = self.network.neighbours(camera)
+        shares = [(1.0 if c in seen else 3.0) * (0.3 if c == before else 1.0) for c in options]
+        return int(self.rng.choice(options, p=np.array(shares) / np.sum(shares)))
 
+    def heading(self, camera: int, before: int, target: int) -> float:
+        """Walking direction relative to the camera: 0 walks towards it, pi away from it."""
+        places = self.network.positions
+        # those who turn round are seen on the way out
+        step = places[target] - places[camera if target == before else before]
+        return float(np.arctan2(step[1], step[0]) - self.network.yaw[camera] + np.pi)
 
-def _next_camera(
-    network: CameraNetwork, camera: int, came_from: int, seen: set[int], rng: np.random.Generator
-) -> int:
-    """A neighbour, rather one not seen on this trip, and seldom the one just passed."""
-    options = network.neighbours(camera)
-    weights = np.array(
-        [(1.0 if c in seen else 3.0) * (0.3 if c == came_from else 1.0) for c in options]
-    )
-    return int(rng.choice(options, p=weights / weights.sum()))
+    def passage(
+        self, member: int, camera: int, time: float, number: int, direction: float
+    ) -> list[tuple]:
+        """Images of one person on one visit, seconds apart, walking one way but for small turns."""
+        rng = self.rng
+        count = 1 + int(rng.choice(len(self.habits.images), p=self.habits.images))
+        moments = time + rng.normal(0, self.habits.spread) + np.cumsum(rng.uniform(0.6, 3.0, count))
+        turn = direction + rng.normal(0, 0.35)
+        turns = [float(np.angle(np.exp(1j * (turn + rng.normal(0, 0.2))))) for _ in moments]
+        pairs = zip(moments, turns, strict=True)
+        return [(member, camera, moment, number, way) for moment, way in pairs]
 
-
-def _heading(network: CameraNetwork, camera: int, came_from: int, target: int) -> float:
-    """Walking direction relative to the camera: 0 walks towards it, pi away from it."""
-    step = network.positions[target] - network.positions[came_from]
-    if target == came_from:  # turns round: seen on the way out
-        step = network.positions[target] - network.positions[camera]
-    return float(np.arctan2(step[1], step[0]) - network.yaw[camera] + np.pi)
-
-
-def _passage(
-    member: int,
-    camera: int,
-    time: float,
-    number: int,
-    direction: float,
-    habits: Habits,
-    rng: np.random.Generator,
-) -> list[tuple]:
-    """Images of one person on one visit, seconds apart, walking one way but for small turns."""
-    count = 1 + int(rng.choice(len(habits.images), p=habits.images))
-    moments = time + rng.normal(0, habits.spread) + np.cumsum(rng.uniform(0.6, 3.0, count))
-    turn = direction + rng.normal(0, 0.35)
-    return [
-        (member, camera, moment, number, float(np.angle(np.exp(1j * (turn + rng.normal(0, 0.2))))))
-        for moment in moments
-    ]
-
-
-def _transit(
-    network: CameraNetwork, camera: int, target: int, habits: Habits, rng: np.random.Generator
-) -> float:
-    """Seconds from one camera to the next."""
-    straight = network.walking[camera, target] * np.exp(rng.normal(0, 0.1))
-    mode = rng.choice(3, p=habits.modes)
-    if mode == 1:
-        return float(straight + 60.0 + rng.exponential(150.0))
-    if mode == 2:
-        return float(straight * network.detour[camera, target])
-    return float(straight)
+    def transit(self, camera: int, target: int) -> float:
+        """Seconds from one camera to the next."""
+        time = self.network.walking[camera, target] * np.exp(self.rng.normal(0, 0.1))
+        mode = self.rng.choice(3, p=self.habits.modes)
+        if mode == 1:
+            time = time + 60.0 + self.rng.exponential(150.0)
+        elif mode == 2:
+            time *= self.network.detour[camera, target]
+        return self.pace * float(time)

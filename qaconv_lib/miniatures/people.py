@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .colours import Colour, choose, draw_colour, jitter, season_palette
-from .domains import Domain, check_domain
-from .wardrobe import (
-    Bag,
-    Bottom,
-    Headwear,
-    Shoes,
-    Top,
-    sample_bag,
-    sample_bottom,
-    sample_emblem,
-    sample_headwear,
-    sample_shoes,
-    sample_top,
-)
+from . import wardrobe
+from .domains import Colour, Domain, choose, colour, draw_colour, jitter, season_palette, weights
+from .wardrobe import Bag, Bottom, Headwear, Shoes, Top
 
-_SKINS: tuple[Colour, ...] = (
-    (0.91, 0.74, 0.64),
-    (0.82, 0.64, 0.52),
-    (0.69, 0.50, 0.38),
-    (0.50, 0.34, 0.25),
-    (0.35, 0.23, 0.17),
+_SKINS = [colour(text) for text in ("91 74 64", "82 64 52", "69 50 38", "50 34 25", "35 23 17")]
+_HAIR_STYLES = (
+    weights("short 0.62, crop 0.26, bald 0.04, afro 0.03, bob 0.03"),
+    weights("long 0.42, ponytail 0.28, bob 0.15, bun 0.08, short 0.05, afro 0.02"),
 )
-_HAIR_COLOURS: dict[Colour, float] = {
-    (0.10, 0.085, 0.08): 0.45,
-    (0.15, 0.10, 0.08): 0.25,
-    (0.30, 0.20, 0.13): 0.13,
-    (0.55, 0.42, 0.26): 0.08,
-    (0.46, 0.45, 0.44): 0.035,
-    (0.40, 0.18, 0.10): 0.03,
+_RED, _BLUE = (0.72, 0.16, 0.12), (0.10, 0.30, 0.62)  # for changed clothes
+_HAIR_COLOURS = {
+    colour(text): share
+    for text, share in weights(
+        "10 8.5 8 0.45, 15 10 8 0.25, 30 20 13 0.13, 55 42 26 0.08, 46 45 44 0.035, 40 18 10 0.03"
+    ).items()
 }
 
 
@@ -95,48 +81,23 @@ class Person:
     seed: int  # of the small irregularities of the cloth
 
 
-def _hair_style(female: bool, rng: np.random.Generator) -> str:
-    if female:
-        return choose(
-            rng,
-            {"long": 0.42, "ponytail": 0.28, "bob": 0.15, "bun": 0.08, "short": 0.05, "afro": 0.02},
-        )
-    return choose(rng, {"short": 0.62, "crop": 0.26, "bald": 0.04, "afro": 0.03, "bob": 0.03})
-
-
-def _hair_colour(rng: np.random.Generator) -> Colour:
-    colours = list(_HAIR_COLOURS)
-    weights = np.array(list(_HAIR_COLOURS.values()))
-    return colours[int(rng.choice(len(colours), p=weights / weights.sum()))]
-
-
 def sample_family(domain: Domain, rng: np.random.Generator) -> Family:
-    """Draw the traits that a group of look-alikes shares.
-
-    Args:
-        domain: where they live; one of :data:`~qaconv_lib.miniatures.domains.DOMAINS`.
-        rng: source of randomness.
-
-    Returns:
-        The shared traits; :func:`sample_person` draws members.
-    """
-    check_domain(domain)
+    """Draw the traits that a group of look-alikes shares."""
     female = bool(rng.random() < domain.female)
     return Family(
         female=female,
-        top=sample_top(domain, rng, female),
-        bottom=sample_bottom(domain, rng, female),
-        hair_style=_hair_style(female, rng),
-        hair_colour=_hair_colour(rng),
-        bag=sample_bag(domain, rng, female),
+        top=wardrobe.sample_top(domain, rng, female),
+        bottom=wardrobe.sample_bottom(domain, rng, female),
+        hair_style=choose(rng, _HAIR_STYLES[female]),
+        hair_colour=choose(rng, _HAIR_COLOURS),
+        bag=wardrobe.sample_bag(domain, rng, female),
     )
 
 
 def _sample_body(domain: Domain, rng: np.random.Generator, female: bool) -> Body:
     weight = float(np.clip(0.45 * rng.normal(), -1, 1.2))
     wide = 1 + 0.10 * weight
-    shares = np.asarray(domain.skins) / np.sum(domain.skins)
-    skin = _SKINS[int(rng.choice(len(_SKINS), p=shares))]
+    skin = choose(rng, dict(zip(_SKINS, domain.skins, strict=True)))
     return Body(
         height=float(rng.normal(1.62, 0.055) if female else rng.normal(1.74, 0.065)),
         female=female,
@@ -157,18 +118,9 @@ def _sample_body(domain: Domain, rng: np.random.Generator, female: bool) -> Body
 def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> Person:
     """Draw one identity of a family of look-alikes.
 
-    Small things (shoes, hat, print, build) are a person's own; colours of the family's clothes
-    change a little; the lower colour and the second colour are redrawn with the domain's
-    probabilities, and one or two further parts are redrawn at random.
-
-    Args:
-        domain: where the person lives.
-        family: traits to share.
-        rng: source of randomness.
+    Shoes, hat, print and build are a person's own, colours of clothes change a little, and some
+    parts are redrawn: lower and second colour with the domain's probabilities, others at random.
     """
-    check_domain(domain)
-    if not isinstance(family, Family):
-        raise TypeError(f"family must be a Family, got {type(family).__name__}")
     female = family.female
     top, bottom, bag = family.top, family.bottom, family.bag
     amount = domain.colour_jitter
@@ -180,18 +132,16 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
         sleeve_colour=colour if same_sleeve else jitter(rng, top.sleeve_colour, amount),
         hem=top.hem + float(rng.normal(0, 0.012)),
         ease=max(0.0, top.ease + float(rng.normal(0, 0.002))),
-        emblem=sample_emblem(rng, top.kind),
+        emblem=wardrobe.sample_emblem(rng, top.kind),
     )
     bottom = replace(bottom, colour=jitter(rng, bottom.colour, amount))
     if rng.random() < domain.redraw_lower:
         bottom = replace(bottom, colour=draw_colour(rng, season_palette(domain, "bottoms", rng)))
     if rng.random() < domain.redraw_second:
         palette = season_palette(domain, "tops", rng)
-        top = replace(
-            top,
-            inner=draw_colour(rng, "summer tops"),
-            pattern=replace(top.pattern, second=draw_colour(rng, palette)),
-        )
+        inner = draw_colour(rng, "summer tops")
+        pattern = replace(top.pattern, second=draw_colour(rng, palette))
+        top = replace(top, inner=inner, pattern=pattern)
     hair = Hair(
         style=family.hair_style,
         colour=family.hair_colour,
@@ -202,11 +152,12 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
     parts = ["bag", "bottom", "hair", "sleeves", "details"]
     for part in rng.choice(parts, size=int(rng.integers(1, 3)), replace=False):
         if part == "bag":
-            bag = sample_bag(domain, rng, female)
+            bag = wardrobe.sample_bag(domain, rng, female)
         elif part == "bottom":
-            bottom = replace(sample_bottom(domain, rng, female), colour=bottom.colour)
+            bottom = replace(wardrobe.sample_bottom(domain, rng, female), colour=bottom.colour)
         elif part == "hair":
-            hair = replace(hair, style=_hair_style(female, rng), colour=_hair_colour(rng))
+            style, tone = choose(rng, _HAIR_STYLES[female]), choose(rng, _HAIR_COLOURS)
+            hair = replace(hair, style=style, colour=tone)
         elif part == "sleeves" and top.kind not in ("jacket", "coat", "tank"):
             top = replace(top, sleeve=float(rng.choice([0.25, 0.4, 0.6, 0.97])))
         else:
@@ -221,8 +172,72 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
         hair=hair,
         top=top,
         bottom=bottom,
-        shoes=sample_shoes(domain, rng),
+        shoes=wardrobe.sample_shoes(domain, rng),
         bag=bag,
-        headwear=sample_headwear(domain, rng),
+        headwear=wardrobe.sample_headwear(domain, rng),
         seed=int(rng.integers(1 << 30)),
     )
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A moment of walking."""
+
+    phase: float  # of the step, radians; the left leg is foremost at pi / 2
+    stride: float  # swing of the thighs, radians; 0 = standing
+    arms: str  # "swing", "phone", "pockets" or "straps"
+    side: int  # the arm meant by "phone": +1 left, -1 right
+    head_turn: float  # radians, as the others
+    twist: float
+    lean: float
+
+
+def sample_pose(person: Person, rng: np.random.Generator, standing: float) -> Pose:
+    """A random moment; ``standing`` is the probability of not walking."""
+    still = rng.random() < standing
+    arms = ["swing", "pockets", "straps", "phone"]
+    share = np.array([0.8, 0.08, 0.02, 0.06])
+    if person.bag.kind == "backpack":
+        share[2] = 0.1
+    if person.bag.handheld == "phone":
+        share[3] = 0.3
+    return Pose(
+        phase=float(rng.uniform(0, 2 * np.pi)),
+        stride=float(0.05 if still else 0.40 * person.body.stride * rng.uniform(0.8, 1.15)),
+        arms=str(rng.choice(arms, p=share / share.sum())),
+        side=int(rng.choice([-1, 1])),
+        head_turn=float(0.22 * rng.normal()),
+        twist=float(0.05 * rng.normal()),
+        lean=float(person.body.lean + 0.02 * rng.normal()),
+    )
+
+
+def _unlike(colour: Colour) -> Colour:
+    """Red or blue, whichever is farther."""
+    far = [sum((a - b) ** 2 for a, b in zip(colour, c, strict=True)) for c in (_RED, _BLUE)]
+    return _RED if far[0] > far[1] else _BLUE
+
+
+def _change_top(person: Person) -> Person:
+    new = _unlike(person.top.colour)
+    return replace(person, top=replace(person.top, colour=new, sleeve_colour=new))
+
+
+def _change_bottom(person: Person) -> Person:
+    new = _unlike(person.bottom.colour)
+    return replace(person, bottom=replace(person.bottom, colour=new))
+
+
+def _change_hair(person: Person) -> Person:
+    """Fair hair if it was dark, else dark."""
+    dark = sum(person.hair.colour) < 1.0
+    colour = (0.78, 0.66, 0.42) if dark else (0.10, 0.085, 0.08)
+    return replace(person, hair=replace(person.hair, colour=colour))
+
+
+#: By what is changed: makes of one person another, alike in everything else (chapter 11).
+CHANGES: dict[str, Callable[[Person], Person]] = {
+    "top": _change_top,
+    "trousers": _change_bottom,
+    "hair": _change_hair,
+}

@@ -1,8 +1,7 @@
 """Plans of the miniatures: which images there are, who is on them, and what their files are called.
 
-A plan is drawn from the seed of its miniature in a moment and without any image, so that a single
-image can be drawn alone. Names follow the public dataset that the miniature stands for (see
-``qaconv_lib.layouts``).
+A plan needs no image, so a single image can be drawn alone. File names follow the public dataset
+that the miniature stands for (see `qaconv_lib.layouts`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import pandas as pd
 
 from qaconv_lib.datasets import choose_queries
 from qaconv_lib.layouts import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
-from qaconv_lib.miniatures.network import CameraNetwork, Habits, build_network, simulate
 
-__all__ = ["MINIATURES", "Miniature", "make_plan", "seeded"]
+from .network import CameraNetwork, Habits, build_network, simulate
 
 # First numbers of the seeds: what the random numbers are for.
 STREAMS = {"network": 0, "camera": 1, "family": 2, "person": 3, "walk": 4, "split": 5, "draw": 6}
@@ -24,40 +22,26 @@ POPULATIONS = {"train": 0, "test": 1, "distractor": 2, "nobody": 3}
 _DUKE_START = 50_000  # frames; keeps the counters of all cameras positive
 _TIMES_OF_DAY = ("morning", "noon", "afternoon")
 _DAYS = ("0113", "0302", "0303", "0420")
-_VALIDATION_SHARE = 14  # every so many-th training image of mini-msmt17 stands in list_val.txt
+_VALIDATION_SHARE = 14  # one in so many training images of mini-msmt17 is listed in list_val.txt
 
 
 @dataclass(frozen=True)
 class Miniature:
-    """What a miniature consists of.
+    """What a miniature consists of."""
 
-    Attributes:
-        name: its name for ``load_dataset``.
-        stands_for: the public dataset whose layout it has.
-        domain: name of the drawn domain.
-        seed: of everything in it.
-        cameras, sessions, session_seconds: its network.
-        train_identities, test_identities: people in training and test.
-        distractors: people in the gallery who belong to no query.
-        bad_detections: gallery boxes without a person.
-        times_of_day: the light under each camera changes with the session, in turn over so many.
-        families: groups of look-alikes in training and in test.
-        train_habits, test_habits, distractor_habits: how they walk.
-    """
-
-    name: str
-    stands_for: str
-    domain: str
+    name: str  # for `load_dataset`
+    stands_for: str  # the public dataset whose layout it has
+    domain: str  # name of the drawn domain
     seed: int
     cameras: int
     sessions: int = 1
     session_seconds: float = 2400.0
-    times_of_day: int = 1
+    times_of_day: int = 1  # the light changes with the session, in turn over so many
     train_identities: int = 200
     test_identities: int = 100
-    distractors: int = 0
-    bad_detections: int = 0
-    families: tuple[int, int] = (22, 16)
+    distractors: int = 0  # people in the gallery who belong to no query
+    bad_detections: int = 0  # gallery boxes without a person
+    families: tuple[int, int] = (22, 16)  # groups of look-alikes in training and in test
     train_habits: Habits = field(default_factory=lambda: Habits(visits=(4, 5)))
     test_habits: Habits = field(default_factory=lambda: Habits(visits=(5, 7)))
     distractor_habits: Habits = field(default_factory=lambda: Habits(visits=(2, 4)))
@@ -68,54 +52,28 @@ MINIATURES: dict[str, Miniature] = {
     spec.name: spec
     for spec in (
         Miniature(
-            "mini-market",
-            "market1501",
-            "market",
-            seed=1501,
-            cameras=6,
-            sessions=3,
-            session_seconds=1500.0,
-            distractors=40,
-            bad_detections=100,
+            "mini-market", "market1501", "market", seed=1501, cameras=6, sessions=3,
+            session_seconds=1500.0, distractors=40, bad_detections=100,
             test_habits=Habits(visits=(5, 6), images=(0.0, 0.45, 0.55)),
         ),
         Miniature(
-            "mini-duke",
-            "dukemtmc",
-            "duke",
-            seed=1812,
-            cameras=8,
-            session_seconds=3000.0,
-            distractors=40,
-            train_habits=Habits(visits=(4, 6)),
+            "mini-duke", "dukemtmc", "duke", seed=1812, cameras=8, session_seconds=3000.0,
+            distractors=40, train_habits=Habits(visits=(4, 6)),
             test_habits=Habits(visits=(5, 7), images=(0.0, 0.4, 0.6)),
         ),
         Miniature(
-            "mini-cuhk03",
-            "cuhk03-np",
-            "cuhk03",
-            seed=1467,
-            cameras=2,
-            train_identities=100,
+            "mini-cuhk03", "cuhk03-np", "cuhk03", seed=1467, cameras=2, train_identities=100,
             families=(12, 12),
         ),
         Miniature(
-            "mini-msmt17",
-            "msmt17",
-            "msmt17",
-            seed=4101,
-            cameras=15,
-            sessions=12,
-            session_seconds=3000.0,
-            times_of_day=len(_TIMES_OF_DAY),
-            train_identities=300,
-            test_identities=200,
-            families=(36, 26),
+            "mini-msmt17", "msmt17", "msmt17", seed=4101, cameras=15, sessions=12,
+            session_seconds=3000.0, times_of_day=len(_TIMES_OF_DAY), train_identities=300,
+            test_identities=200, families=(36, 26),
             train_habits=Habits(visits=(3, 5), comeback=0.3, images=(0.1, 0.5, 0.4)),
             test_habits=Habits(visits=(3, 4), comeback=0.3, images=(0.0, 0.3, 0.7)),
         ),
     )
-}
+}  # fmt: skip
 
 
 def seeded(spec: Miniature, stream: str, *numbers: int) -> np.random.Generator:
@@ -127,7 +85,7 @@ def make_plan(spec: Miniature) -> pd.DataFrame:
     """Plan a miniature.
 
     Returns:
-        One row a file: ``path`` inside the dataset's folder, ``split`` (train, query, gallery),
+        One row per file: ``path`` inside the dataset's folder, ``split`` (train, query, gallery),
         ``population`` and ``person`` (who is drawn), ``identity`` (what the labels say),
         ``camera`` and ``session`` from 0, ``heading``, ``group``, ``labelled`` (tight box),
         ``drawing`` (rows with one number show one scene) and for mini-msmt17 ``list``, the list
@@ -142,26 +100,18 @@ def make_plan(spec: Miniature) -> pd.DataFrame:
 
 def _walks(spec: Miniature) -> pd.DataFrame:
     """Sightings of all populations in one camera network; distractors walk among themselves."""
-    network = build_network(
-        spec.cameras,
-        seeded(spec, "network"),
-        num_sessions=spec.sessions,
-        session_seconds=spec.session_seconds,
-    )
-    people = {
-        "train": (spec.train_identities, spec.train_habits),
-        "test": (spec.test_identities, spec.test_habits),
-        "distractor": (spec.distractors, spec.distractor_habits),
-    }
+    rng = seeded(spec, "network")
+    network = build_network(spec.cameras, rng, spec.sessions, spec.session_seconds)
     tables = []
-    for population, (count, habits) in people.items():
+    for population, count, habits in (
+        ("train", spec.train_identities, spec.train_habits),
+        ("test", spec.test_identities, spec.test_habits),
+        ("distractor", spec.distractors, spec.distractor_habits),
+    ):
         if count:
-            sightings = simulate(
-                network, count, seeded(spec, "walk", POPULATIONS[population]), habits
-            )
-            tables.append(
-                sightings.rename(columns={"identity": "person"}).assign(population=population)
-            )
+            rng = seeded(spec, "walk", POPULATIONS[population])
+            seen = simulate(network, count, rng, habits).rename(columns={"identity": "person"})
+            tables.append(seen.assign(population=population))
     if spec.bad_detections:
         tables.append(_false_alarms(spec, network))
     return pd.concat(tables, ignore_index=True)
@@ -170,20 +120,14 @@ def _walks(spec: Miniature) -> pd.DataFrame:
 def _false_alarms(spec: Miniature, network: CameraNetwork) -> pd.DataFrame:
     rng = seeded(spec, "walk", POPULATIONS["nobody"])
     count = spec.bad_detections
-    camera = rng.integers(network.num_cameras, size=count)
-    session = rng.integers(network.num_sessions, size=count)
-    time = rng.uniform(0, network.session_seconds, count)
-    columns = {
-        "person": np.arange(count),
-        "camera": camera,
-        "session": session,
-        "time": time,
-        "heading": 0.0,
-    }
-    clock = time + network.clock_offsets[camera, session]
-    return pd.DataFrame(
-        {**columns, "clock": clock, "visit": -1, "group": -1, "population": "nobody"}
+    camera = rng.integers(spec.cameras, size=count)
+    session = rng.integers(spec.sessions, size=count)
+    time = rng.uniform(0, spec.session_seconds, count)
+    table = pd.DataFrame(
+        {"person": np.arange(count), "camera": camera, "session": session, "time": time}
     )
+    clock = time + network.clock_offsets[camera, session]
+    return table.assign(heading=0.0, clock=clock, visit=-1, group=-1, population="nobody")
 
 
 def _two_views(spec: Miniature) -> pd.DataFrame:
@@ -225,15 +169,11 @@ def _name_market(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     table["frame"] = (table["clock"] * MARKET_FPS).round().astype(int)
     box = table.groupby(["identity", "camera", "session", "frame"]).cumcount() + 1
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{_number(row.identity)}_c{row.camera + 1}s{row.session + 1}"
-        f"_{row.frame:06d}_{number:02d}.jpg"
+        f"{_FOLDERS[row.split]}/{'-1' if row.identity < 0 else f'{row.identity:04d}'}"
+        f"_c{row.camera + 1}s{row.session + 1}_{row.frame:06d}_{number:02d}.jpg"
         for row, number in zip(table.itertuples(), box, strict=True)
     ]
     return table
-
-
-def _number(identity: int) -> str:
-    return "-1" if identity < 0 else f"{identity:04d}"
 
 
 def _name_duke(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
@@ -269,11 +209,10 @@ def _name_msmt17(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     names = []
     for row, count, passage, image in zip(table.itertuples(), number, track, box, strict=True):
         day, part = divmod(row.session, len(_TIMES_OF_DAY))
-        stem = (
-            f"{row.person:04d}_{count:03d}_{row.camera + 1:02d}_{_DAYS[day]}{_TIMES_OF_DAY[part]}"
-        )
-        folder = "train" if row.split == "train" else "test"
-        names.append(f"{folder}/{row.person:04d}/{stem}_{passage:04d}_{image}.jpg")
+        when = f"{_DAYS[day]}{_TIMES_OF_DAY[part]}"
+        folder = f"{'train' if row.split == 'train' else 'test'}/{row.person:04d}"
+        file = f"{row.person:04d}_{count:03d}_{row.camera + 1:02d}_{when}_{passage:04d}_{image}.jpg"
+        names.append(f"{folder}/{file}")
     table["path"] = names
     table["list"] = "list_" + table["split"] + ".txt"
     in_training = np.flatnonzero(table["split"] == "train")

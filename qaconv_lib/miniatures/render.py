@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image
 
-from .domains import PART, Domain, check_domain
+from .cameras import FRAME, Camera
+from .domains import PART, Domain
 from .figure import build_figure
+from .furniture import sample_obstacle
 from .geometry import FAR, Primitive, Raster, rotation_y
-from .obstacles import sample_obstacle
-from .people import Person
-from .pose import sample_pose
+from .people import Person, sample_pose
 from .scenery import scene_picture
-from .scenes import FRAME, Camera
 from .shading import develop, ground_shadow, shade
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
@@ -24,15 +24,10 @@ Window = tuple[float, float, float, float]
 
 
 class Drawing(NamedTuple):
-    """A picture and its part labels.
-
-    Attributes:
-        image: (H, W, 3) uint8, before JPEG compression.
-        parts: (H, W) uint8, indices into :data:`~qaconv_lib.miniatures.domains.PART_NAMES`.
-    """
+    """An image before JPEG compression, (H, W, 3) uint8, and its labels."""
 
     image: np.ndarray
-    parts: np.ndarray
+    parts: np.ndarray  # (H, W) uint8, indices into `domains.PART_NAMES`
 
 
 class _Placed(NamedTuple):
@@ -47,27 +42,15 @@ class _Placed(NamedTuple):
         """Points (N, 3) along the axes, and their radii (N,)."""
         points, radii = [], []
         for shape in self.shapes:
-            reach = max(shape.scale) if not shape.box else 0.8 * max(shape.scale)
+            first, last = (0.8, 0.8) if shape.box else shape.radii
             for share in (0.0, 0.5, 1.0):
                 points.append(shape.start + share * (shape.end - shape.start))
-                radius = shape.radii[0] + share * (shape.radii[1] - shape.radii[0])
-                radii.append(reach if shape.box else radius * reach)
+                radii.append((first + share * (last - first)) * max(shape.scale))
         return np.array(points) @ self.turn.T + self.position, np.array(radii)
 
 
-def _check(camera: object, domain: object, size: tuple[int, int], bystanders: Sequence) -> None:
-    check_domain(domain)
-    if not isinstance(camera, Camera):
-        raise TypeError(f"camera must be a Camera, got {type(camera).__name__}")
-    if len(size) != 2 or min(size) < 16:
-        raise ValueError(f"size must be (rows, columns), both at least 16, got {size}")
-    for person in bystanders:
-        if not isinstance(person, Person):
-            raise TypeError(f"bystanders must be Persons, got {type(person).__name__}")
-
-
-def _generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
-    """Independent generators for the parts of one picture, so that they do not disturb others."""
+def _generators(rng: Generator, count: int) -> list[Generator]:
+    """Independent generators for the parts of one image, so that they do not disturb others."""
     return [np.random.default_rng(int(seed)) for seed in rng.integers(1 << 62, size=count)]
 
 
@@ -77,14 +60,14 @@ def _place(
     position: np.ndarray,
     heading: float,
     label: int | None,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> _Placed:
     azimuth = np.arctan2(-position[0], -position[2])
     shapes = build_figure(person, sample_pose(person, rng, domain.standing))
     return _Placed(shapes, rotation_y(heading + azimuth), position, label)
 
 
-def _spot(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def _spot(camera: Camera, rng: Generator) -> np.ndarray:
     """A place on the ground within the frame (3,)."""
     distance = rng.uniform(*camera.distance)
     half = 0.5 * FRAME[1] / camera.focal * distance
@@ -104,7 +87,7 @@ def _tight_window(placed: _Placed, camera: Camera) -> Window:
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _detect(window: Window, domain: Domain, rng: np.random.Generator) -> Window:
+def _detect(window: Window, domain: Domain, rng: Generator) -> Window:
     """The box a detector would give: shifted, scaled, perhaps without the feet."""
     left, top, right, bottom = window
     width, height = right - left, bottom - top
@@ -122,16 +105,12 @@ def _detect(window: Window, domain: Domain, rng: np.random.Generator) -> Window:
 
 def _inside_frame(window: Window) -> Window:
     """The window moved (and, if it must, shrunk) so that it lies in the frame."""
-    half_h, half_w = FRAME[0] / 2 - 1, FRAME[1] / 2 - 1
     left, top, right, bottom = window
-    shift_x = max(0.0, -half_w - left) - max(0.0, right - half_w)
-    shift_y = max(0.0, -half_h - top) - max(0.0, bottom - half_h)
-    return (
-        max(left + shift_x, -half_w),
-        max(top + shift_y, -half_h),
-        min(right + shift_x, half_w),
-        min(bottom + shift_y, half_h),
-    )
+    x, y = FRAME[1] / 2 - 1, FRAME[0] / 2 - 1
+    right_by = max(0.0, -x - left) - max(0.0, right - x)
+    down_by = max(0.0, -y - top) - max(0.0, bottom - y)
+    left, right = max(left + right_by, -x), min(right + right_by, x)
+    return left, max(top + down_by, -y), right, min(bottom + down_by, y)
 
 
 def _expose(
@@ -139,33 +118,26 @@ def _expose(
     window: Window,
     placed: Sequence[_Placed],
     size: tuple[int, int],
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
+    if min(size) < 16:
+        raise ValueError(f"size must be (rows, columns), both at least 16, got {size}")
     rows, columns = round(OVERSAMPLE * size[0]), round(OVERSAMPLE * size[1])
     raster = Raster((rows, columns), window, camera.focal)
-    rotation = camera.rotation
     for group in placed:
-        offset = camera.to_camera(group.position)
-        turn = rotation @ group.turn
+        offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
         for shape in group.shapes:
             raster.draw(shape, turn, offset, group.label)
     left, top, right, bottom = _inside_frame(window)
-    half_h, half_w = FRAME[0] / 2, FRAME[1] / 2
-    crop = scene_picture(camera).resize(
-        (columns, rows),
-        Image.Resampling.BILINEAR,
-        box=(left + half_w, top + half_h, right + half_w, bottom + half_h),
-    )
+    x, y = FRAME[1] / 2, FRAME[0] / 2
+    box = (left + x, top + y, right + x, bottom + y)
+    crop = scene_picture(camera).resize((columns, rows), Image.Resampling.BILINEAR, box=box)
     radiance = _LINEAR[np.asarray(crop)]
     if placed:
-        bodies = [group.world() for group in placed]
-        factor = ground_shadow(
-            camera,
-            window,
-            np.concatenate([points for points, _ in bodies]),
-            np.concatenate([radii for _, radii in bodies]),
-        )
+        bodies = zip(*(group.world() for group in placed), strict=True)
+        points, radii = (np.concatenate(values) for values in bodies)
+        factor = ground_shadow(camera, window, points, radii)
         enlarged = Image.fromarray(factor).resize((columns, rows), Image.Resampling.BICUBIC)
         radiance = radiance * np.asarray(enlarged)[..., None]
     drawn = raster.depth < FAR
@@ -175,18 +147,17 @@ def _expose(
     return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
 
 
-def _companion(
-    domain: Domain,
-    position: np.ndarray,
-    people: Sequence[Person],
-    in_front: bool,
-    rng: np.random.Generator,
+def _other(
+    domain: Domain, position: np.ndarray, people: Sequence[Person], where: str, rng: Generator
 ) -> _Placed:
-    """Another person beside, behind or in front of somebody at ``position``."""
+    """Another person in front of, behind or "beside" the one at ``position``."""
     person = people[int(rng.integers(len(people)))]
-    side = rng.choice([-1, 1]) * (rng.uniform(0.25, 0.5) if in_front else rng.uniform(0.35, 0.75))
-    ahead = rng.uniform(0.5, 1.1) if in_front else -rng.uniform(0.0, 2.5)
-    spot = position + np.array([side, 0.0, ahead])
+    near = {"front": (0.25, 0.5), "behind": (0.35, 0.75), "beside": (0.45, 0.65)}[where]
+    spot = position + [rng.choice([-1, 1]) * rng.uniform(*near), 0.0, 0.0]
+    if where == "front":
+        spot[2] += rng.uniform(0.5, 1.1)
+    elif where == "behind":
+        spot[2] -= rng.uniform(0.0, 2.5)
     return _place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
 
 
@@ -194,7 +165,7 @@ def render_person(
     person: Person,
     camera: Camera,
     domain: Domain,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     heading: float | None = None,
     bystanders: Sequence[Person] = (),
@@ -203,44 +174,33 @@ def render_person(
 ) -> Drawing:
     """Draw one person as one camera sees them.
 
-    Two calls with generators in the same state and different ``labelled_box`` show the same
-    person, pose, company and scene; only the box differs.
+    Equal generators show the same scene with or without ``labelled_box``; only the box differs.
 
     Args:
-        person: whom to draw.
-        camera: the camera.
+        person, camera: who is seen, and by what.
         domain: its probabilities of occlusion, company and box errors are used.
         rng: source of randomness; equal states give equal drawings.
-        heading: walking direction in radians relative to the camera; 0 faces it, pi turns the
-            back to it, pi / 2 walks towards the picture's right. None: drawn from the camera's
-            habit.
-        bystanders: persons who may walk beside, behind or in front.
+        heading: walking direction in radians relative to the camera; 0 faces it, pi / 2 walks
+            towards the image's right. None: drawn from the camera's habit.
+        bystanders: people who may walk beside, behind or in front.
         labelled_box: tight box, as a person would mark it, instead of a detector's.
-        size: rows and columns of the picture.
-
-    Returns:
-        The picture and its part labels.
+        size: rows and columns of the image, at least 16.
     """
-    _check(camera, domain, size, bystanders)
-    if not isinstance(person, Person):
-        raise TypeError(f"person must be a Person, got {type(person).__name__}")
     place_rng, pose_rng, company_rng, box_rng, light_rng = _generators(rng, 5)
     position = _spot(camera, place_rng)
     habit = camera.headings[int(place_rng.integers(len(camera.headings)))]
     habit += camera.heading_spread * place_rng.normal()
-    placed = [
-        _place(person, domain, position, habit if heading is None else heading, None, pose_rng)
-    ]
+    heading = habit if heading is None else heading
+    placed = [_place(person, domain, position, heading, None, pose_rng)]
     window = _tight_window(placed[0], camera)
     if company_rng.random() < domain.occlusion:
         if bystanders and company_rng.random() < 0.35:
-            placed.append(_companion(domain, position, bystanders, True, company_rng))
+            placed.append(_other(domain, position, bystanders, "front", company_rng))
         else:
-            placed.append(
-                _Placed(sample_obstacle(company_rng), np.eye(3), position, PART["occluder"])
-            )
+            thing = sample_obstacle(company_rng)
+            placed.append(_Placed(thing, np.eye(3), position, PART["occluder"]))
     if bystanders and company_rng.random() < domain.company:
-        placed.append(_companion(domain, position, bystanders, False, company_rng))
+        placed.append(_other(domain, position, bystanders, "behind", company_rng))
     if not labelled_box:
         window = _detect(window, domain, box_rng)
     return _expose(camera, window, placed, size, light_rng)
@@ -249,21 +209,12 @@ def render_person(
 def render_background(
     camera: Camera,
     domain: Domain,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     size: tuple[int, int] = (128, 64),
     bystanders: Sequence[Person] = (),
 ) -> Drawing:
-    """Draw a false detection: a piece of the scene, perhaps with a sliver of somebody.
-
-    Args:
-        camera: the camera.
-        domain: the camera's domain.
-        rng: source of randomness.
-        size: rows and columns of the picture.
-        bystanders: persons of whom a part may show at the edge.
-    """
-    _check(camera, domain, size, bystanders)
+    """Draw a false detection: a piece of the scene, perhaps with a sliver of a bystander."""
     place_rng, company_rng, light_rng = _generators(rng, 3)
     position = _spot(camera, place_rng)
     head = camera.project(position + np.array([0, place_rng.uniform(1.3, 2.1), 0]))
@@ -274,17 +225,5 @@ def render_background(
     window = (foot[0] - width / 2, y, foot[0] + width / 2, y + height)
     placed = []
     if bystanders and company_rng.random() < 0.35:
-        person = bystanders[int(company_rng.integers(len(bystanders)))]
-        aside = company_rng.choice([-1, 1]) * company_rng.uniform(0.45, 0.65)
-        spot = position + np.array([aside, 0.0, 0.0])
-        placed.append(
-            _place(
-                person,
-                domain,
-                spot,
-                company_rng.uniform(-np.pi, np.pi),
-                PART["other person"],
-                company_rng,
-            )
-        )
+        placed.append(_other(domain, position, bystanders, "beside", company_rng))
     return _expose(camera, _inside_frame(window), placed, size, light_rng)

@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from .cameras import FRAME, Camera
 from .furniture import furnish
-from .scenes import FRAME, Camera
 
 Field = np.ndarray
 
 
 @lru_cache(maxsize=48)
 def scene_picture(camera: Camera) -> Image.Image:
-    """The empty frame of a camera, sRGB, of size :data:`~qaconv_lib.miniatures.scenes.FRAME`."""
+    """The empty frame of a camera, sRGB, of size :data:`~qaconv_lib.miniatures.cameras.FRAME`."""
     rng = np.random.default_rng(camera.scene_seed)
     rows, columns = FRAME
     x, y = np.meshgrid(np.arange(columns) + 0.5 - columns / 2, np.arange(rows) + 0.5 - rows / 2)
@@ -52,7 +52,7 @@ def scene_picture(camera: Camera) -> Image.Image:
     out *= (1 + 0.05 * smooth_noise(rng, FRAME, 30) + 0.05 * smooth_noise(rng, FRAME, 3))[..., None]
     out *= (1 + 0.025 * rng.standard_normal(FRAME).astype(np.float32))[..., None]
     out *= np.asarray(camera.light_colour, np.float32)
-    furnish(out, camera, rng, power)
+    furnish(out, camera, rng)
     out = gaussian_filter(out, (0.7, 0.7, 0))
     return Image.fromarray((255 * np.clip(out, 0, 1) ** (1 / 2.2)).astype(np.uint8))
 
@@ -62,9 +62,8 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], grain: float)
     step = max(1, int(grain / 3))
     small = (shape[0] // step + 2, shape[1] // step + 2)
     field = gaussian_filter(rng.standard_normal(small).astype(np.float32), grain / step)
-    field = np.asarray(
-        Image.fromarray(field).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    )
+    size = (shape[1], shape[0])
+    field = np.asarray(Image.fromarray(field).resize(size, Image.Resampling.BILINEAR))
     return (field - field.mean()) / (field.std() + 1e-6)
 
 
@@ -177,20 +176,20 @@ def _facade(camera: Camera, rng: np.random.Generator, x: Field, y: Field) -> Fie
 
 
 def _masonry(rng: np.random.Generator, x: Field, y: Field, kind: str) -> Field:
-    if kind == "brick":
+    brick = kind == "brick"
+    if brick:
         base = _grey(rng, 0.40, 0.62) * np.array([1.25, 0.9, 0.75], np.float32)
-        long, tall = 0.26, 0.09
+        long, tall, spread, gaps, tone = 0.26, 0.09, 0.10, (0.1, 0.05), 1.2
     else:
         base = _grey(rng, 0.5, 0.82)
         long, tall = rng.uniform(1.2, 2.4), rng.uniform(0.8, 1.6)
+        spread, gaps, tone = 0.025, (0.02, 0.012), 0.7
     i = np.floor(y / tall)
-    shifted = x / long + 0.5 * (i % 2) * (kind == "brick")
-    value = _cells(rng, i, np.floor(shifted), 0.10 if kind == "brick" else 0.025)
-    joint = ((y / tall) % 1 < 0.1) if kind == "brick" else ((y / tall) % 1 < 0.02)
-    joint |= shifted % 1 < (0.05 if kind == "brick" else 0.012)
-    value = np.where(joint, value * (1.2 if kind == "brick" else 0.7), value)
-    value = np.where(y < 0.25, value * 0.75, value)
-    return value[..., None] * base
+    shifted = x / long + 0.5 * (i % 2) * brick
+    value = _cells(rng, i, np.floor(shifted), spread)
+    joint = ((y / tall) % 1 < gaps[0]) | (shifted % 1 < gaps[1])
+    value = np.where(joint, value * tone, value)
+    return np.where(y < 0.25, value * 0.75, value)[..., None] * base
 
 
 def _windows(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
@@ -209,9 +208,8 @@ def _doors(rng: np.random.Generator, out: Field, x: Field, y: Field) -> Field:
     pitch = rng.uniform(3.0, 5.0)
     u = (x + rng.uniform(0, 4)) % pitch
     door = (u < 0.95) & (y < 2.1)
-    out = np.where(
-        door[..., None], _grey(rng, 0.35, 0.65) * np.array([1.2, 1.0, 0.75], np.float32), out
-    )
+    wood = _grey(rng, 0.35, 0.65) * np.array([1.2, 1.0, 0.75], np.float32)
+    out = np.where(door[..., None], wood, out)
     out = np.where(((np.abs(u - 0.95) < 0.05) & (y < 2.1))[..., None], _grey(rng, 0.2, 0.8), out)
     board = (np.abs(u - pitch * 0.65) < 0.6) & (np.abs(y - 1.6) < 0.45)
     paper = _cells(rng, np.floor(x / 0.28), np.floor(y / 0.3), 0.4)

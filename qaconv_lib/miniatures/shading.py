@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from .cameras import Camera
 from .geometry import FAR, Raster
-from .scenes import Camera
 
 
 def shade(raster: Raster, camera: Camera, rng: np.random.Generator) -> np.ndarray:
@@ -77,19 +79,9 @@ def _cast_shadow(raster: Raster, light: np.ndarray) -> np.ndarray:
 
 
 def ground_shadow(
-    camera: Camera,
-    window: tuple[float, float, float, float],
-    points: np.ndarray,
-    radii: np.ndarray,
+    camera: Camera, window: Sequence[float], points: np.ndarray, radii: np.ndarray
 ) -> np.ndarray:
-    """Factor (48, 24) by which bodies darken the ground: sun shadow and contact shadow.
-
-    Args:
-        camera: the camera.
-        window: left, top, right, bottom in frame pixels from the principal point.
-        points: (N, 3) world points of the bodies.
-        radii: (N,) their radii in metres.
-    """
+    """Factor (48, 24) by which bodies at points (N, 3) with radii (N,) darken the ground."""
     left, top, right, bottom = window
     x = left + (np.arange(24) + 0.5) * (right - left) / 24
     y = top + (np.arange(48) + 0.5) * (bottom - top) / 48

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .colours import Colour
-from .domains import PART
+from .domains import PART, Colour
 from .geometry import Hit, Paint
 from .people import Person
 from .wardrobe import Bottom, Emblem, Pattern, Top
@@ -26,21 +25,17 @@ def plain(colour: Colour, spread: float = 0.0) -> Paint:
     return paint
 
 
-def _mix(base: np.ndarray, where: np.ndarray, colour: np.ndarray) -> None:
-    base[where] = colour
-
-
 def weave(pattern: Pattern, colour: Colour, across: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Albedo (N, 3) of a patterned cloth at ``across`` and ``down`` metres."""
     first, second, third = linear(colour), linear(pattern.second), linear(pattern.third)
     out = np.tile(first, (len(across), 1))
     period, duty = pattern.period, pattern.duty
     if pattern.kind == "stripes":
-        _mix(out, (down / period) % 1 < duty, second)
+        out[(down / period) % 1 < duty] = second
     elif pattern.kind == "pinstripes":
-        _mix(out, (across / (0.6 * period)) % 1 < 0.35, 0.5 * (first + second))
+        out[(across / (0.6 * period)) % 1 < 0.35] = 0.5 * (first + second)
     elif pattern.kind == "check":
-        _mix(out, ((across / period) % 1 < 0.5) ^ ((down / period) % 1 < 0.5), second)
+        out[((across / period) % 1 < 0.5) ^ ((down / period) % 1 < 0.5)] = second
     elif pattern.kind == "plaid":
         period = max(period, 0.06)
         bands = ((across / period) % 1 < duty).astype(np.float32)
@@ -49,11 +44,11 @@ def weave(pattern: Pattern, colour: Colour, across: np.ndarray, down: np.ndarray
         fine = ((across / period + 0.3) % 1 < 0.1) | ((down / period + 0.3) % 1 < 0.1)
         out[fine] = 0.5 * (out[fine] + third)
     elif pattern.kind == "yoke":
-        _mix(out, down < 0.10 + pattern.period, second)
+        out[down < 0.10 + pattern.period] = second
     elif pattern.kind == "block":
-        _mix(out, down > 0.22 + pattern.period, second)
+        out[down > 0.22 + pattern.period] = second
     elif pattern.kind == "band":
-        _mix(out, np.abs(down - 0.22) < 0.5 * max(pattern.period, 0.05), second)
+        out[np.abs(down - 0.22) < 0.5 * max(pattern.period, 0.05)] = second
     elif pattern.kind == "gradient":
         share = np.clip(down / 0.55, 0, 1)[:, None]
         out = out + share * (second - out)
@@ -62,8 +57,8 @@ def weave(pattern: Pattern, colour: Colour, across: np.ndarray, down: np.ndarray
         wave = 2.2 / max(period, 0.04)
         value = np.sin(wave * across * 2 + phase[0]) * np.sin(wave * down * 2 + phase[1])
         value += 0.7 * np.sin(wave * (across - 1.3 * down) + phase[2])
-        _mix(out, value > 0.55, second)
-        _mix(out, value < -1.0, third)
+        out[value > 0.55] = second
+        out[value < -1.0] = third
     return out
 
 
@@ -82,10 +77,6 @@ def _stamp(out: np.ndarray, emblem: Emblem, x: np.ndarray, y: np.ndarray) -> Non
         motif = np.sin(5.0 * u + 2.0 * v) * np.sin(4.0 * v - 1.5 * u + 20 * emblem.width)
         colour = colour * (1 - 0.45 * np.clip(3 * motif, 0, 1))[:, None]
     out[inside] = 0.9 * colour[inside] + 0.1 * out[inside]
-
-
-def _shade_of(colour: Colour, factor: float) -> np.ndarray:
-    return linear(colour) * factor
 
 
 def torso_paint(person: Person, shoulder_y: float, waist_y: float, hip_y: float) -> Paint:
@@ -108,44 +99,36 @@ def torso_paint(person: Person, shoulder_y: float, waist_y: float, hip_y: float)
             out *= (1 - 0.25 * top.puffy * (np.cos(drop * 75) > 0.75))[:, None]
         if top.zip or top.kind in ("shirt", "polo"):
             deep = 0.18 if top.kind == "polo" else 9.0
-            _mix(out, front & (np.abs(x) < 0.007) & (drop < deep), _shade_of(top.colour, 0.55))
-        if top.emblem.place == "front":
-            mask = front
-            part = out[mask]
-            _stamp(part, top.emblem, x[mask], drop[mask] - top.emblem.drop)
-            out[mask] = part
-        elif top.emblem.place == "chest":
-            part = out[front]
-            _stamp(part, top.emblem, x[front] - 0.07, drop[front] - top.emblem.drop)
-            out[front] = part
-        elif top.emblem.place == "back":
-            part = out[~front]
-            _stamp(part, top.emblem, x[~front], drop[~front] - top.emblem.drop)
-            out[~front] = part
+            out[front & (np.abs(x) < 0.007) & (drop < deep)] = linear(top.colour) * 0.55
+        if top.emblem.place in ("front", "chest", "back"):
+            side = ~front if top.emblem.place == "back" else front
+            part, left = out[side], 0.07 if top.emblem.place == "chest" else 0.0
+            _stamp(part, top.emblem, x[side] - left, drop[side] - top.emblem.drop)
+            out[side] = part
         if top.opening:
             edge = top.opening * (0.75 + 1.3 * np.clip(drop, 0, 0.7))
             inside = front & (np.abs(x) < edge)
             seam = front & (np.abs(np.abs(x) - edge) < 0.008)
-            _mix(out, inside, linear(top.inner))
+            out[inside] = linear(top.inner)
             under = inside & (y < hip_y - top.inner_hem)
             if under.any():
                 out[under] = bottom_paint(Hit(*(field[under] for field in hit)))
-            _mix(out, seam, _shade_of(top.colour, 0.5))
+            out[seam] = linear(top.colour) * 0.5
         _neckline(out, top, skin, x, drop, front)
         if top.belt:
-            _mix(out, np.abs(y - waist_y) < 0.022, linear(person.bottom.belt_colour))
+            out[np.abs(y - waist_y) < 0.022] = linear(person.bottom.belt_colour)
         if top.tucked:
             low = y < waist_y
             if low.any():
                 out[low] = bottom_paint(Hit(*(field[low] for field in hit)))
             if person.bottom.belt:
-                _mix(out, np.abs(y - waist_y) < 0.018, linear(person.bottom.belt_colour))
+                out[np.abs(y - waist_y) < 0.018] = linear(person.bottom.belt_colour)
             labels = np.where(low, PART["hips"], labels)
         elif top.cuff and top.kind in ("hoodie", "sweater", "jacket"):
-            _mix(out, y < hip_y - top.hem + 0.05, _shade_of(top.collar_colour, 0.8))
+            out[y < hip_y - top.hem + 0.05] = linear(top.collar_colour) * 0.8
         straps = _straps(person, x, drop, front)
         if straps is not None:
-            _mix(out, straps, linear(person.bag.strap))
+            out[straps] = linear(person.bag.strap)
             labels = np.where(straps, PART["bag"], labels)
         return out, labels
 
@@ -153,25 +136,20 @@ def torso_paint(person: Person, shoulder_y: float, waist_y: float, hip_y: float)
 
 
 def _neckline(
-    out: np.ndarray,
-    top: Top,
-    skin: np.ndarray,
-    x: np.ndarray,
-    drop: np.ndarray,
-    front: np.ndarray,
+    out: np.ndarray, top: Top, skin: np.ndarray, x: np.ndarray, drop: np.ndarray, front: np.ndarray
 ) -> None:
     above = drop + 0.035
     if top.collar == "v" or (top.collar == "shirt" and not top.zip):
         deep = 0.13 if top.collar == "v" else 0.07
         shown = front & (np.abs(x) < 0.07 * (1 - above / deep)) & (above < deep)
-        _mix(out, shown, skin if not top.opening else linear(top.inner))
+        out[shown] = skin if not top.opening else linear(top.inner)
     elif top.collar == "round":
-        _mix(out, front & (x * x + (1.3 * above) ** 2 < 0.075**2), skin)
+        out[front & (x * x + (1.3 * above) ** 2 < 0.075**2)] = skin
         ring = np.abs(np.sqrt(x * x + (1.3 * above) ** 2) - 0.08) < 0.008
-        _mix(out, front & ring, linear(top.collar_colour))
+        out[front & ring] = linear(top.collar_colour)
     if top.collar == "shirt":
         wing = front & (np.abs(np.abs(x) - 0.055 + 0.3 * above) < 0.016) & (above < 0.085)
-        _mix(out, wing, linear(top.collar_colour))
+        out[wing] = linear(top.collar_colour)
 
 
 def _straps(
@@ -203,14 +181,14 @@ def sleeve_paint(person: Person, side: int, first: float, last: float) -> Paint:
         else:
             out = np.tile(linear(top.sleeve_colour), (len(share), 1))
         if top.pattern.kind == "yoke" and top.sleeve_colour == top.colour:
-            _mix(out, down < 0.06, linear(top.pattern.second))
+            out[down < 0.06] = linear(top.pattern.second)
         if top.puffy:
             out *= (1 - 0.25 * top.puffy * (np.cos(down * 75) > 0.75))[:, None]
         if top.cuff:
-            _mix(out, share > top.sleeve - 0.07, linear(top.collar_colour))
+            out[share > top.sleeve - 0.07] = linear(top.collar_colour)
         if emblem_here:
             outward = np.abs(hit.angle - side * np.pi / 2) < 0.8
-            _mix(out, outward & (np.abs(share - 0.2) < 0.09), linear(top.emblem.colour))
+            out[outward & (np.abs(share - 0.2) < 0.09)] = linear(top.emblem.colour)
         return out
 
     return paint
@@ -227,20 +205,16 @@ def leg_paint(person: Person, side: int, hip_y: float) -> Paint:
         out = weave(bottom.pattern, bottom.colour, hit.angle * 0.1, down)
         if bottom.wash:
             front = np.exp(-((hit.angle / 0.9) ** 2))
-            worn = np.exp(-(((share - 0.3) / 0.2) ** 2)) + 0.6 * np.exp(
-                -(((share - 0.75) / 0.15) ** 2)
-            )
+            worn = np.exp(-(((share - 0.3) / 0.2) ** 2))
+            worn = worn + 0.6 * np.exp(-(((share - 0.75) / 0.15) ** 2))
             out = out * (1 + bottom.wash * front * worn)[:, None]
         if bottom.stripe and side:
-            _mix(out, np.abs(hit.angle - side * np.pi / 2) < 0.28, linear(bottom.stripe_colour))
+            out[np.abs(hit.angle - side * np.pi / 2) < 0.28] = linear(bottom.stripe_colour)
         if bottom.turn_up:
-            _mix(out, np.abs(share - bottom.length) < 0.05, linear(bottom.colour) * 1.35 + 0.03)
+            out[np.abs(share - bottom.length) < 0.05] = linear(bottom.colour) * 1.35 + 0.03
         if side == 0:
-            _mix(
-                out,
-                np.abs(down + 0.10 * person.body.height) < 0.012,
-                linear(bottom.belt_colour) if bottom.belt else linear(bottom.colour) * 0.7,
-            )
+            belt = linear(bottom.belt_colour) if bottom.belt else linear(bottom.colour) * 0.7
+            out[np.abs(down + 0.10 * person.body.height) < 0.012] = belt
         return out
 
     return paint
@@ -258,25 +232,20 @@ def face_paint(person: Person, scale: float) -> Paint:
         front = z > 0.015
         eyes = front & (np.abs(np.abs(x) - 0.018) < 0.0095) & (np.abs(y - 0.001) < 0.005)
         brows = front & (np.abs(np.abs(x) - 0.018) < 0.012) & (np.abs(y - 0.011) < 0.003)
-        _mix(out, eyes, 0.4 * skin)
-        _mix(out, brows, 0.65 * skin + 0.35 * hair)
-        _mix(out, front & (np.abs(x) < 0.013) & (np.abs(y + 0.038) < 0.004), lips)
+        out[eyes] = 0.4 * skin
+        out[brows] = 0.65 * skin + 0.35 * hair
+        out[front & (np.abs(x) < 0.013) & (np.abs(y + 0.038) < 0.004)] = lips
         if person.headwear.glasses:
-            _mix(
-                out,
-                front
-                & (np.abs(y - 0.001) < 0.009)
-                & (np.abs(np.abs(x) - 0.02) > 0.008)
-                & (np.abs(np.abs(x) - 0.02) < 0.016),
-                0.2 * skin,
-            )
+            around = np.abs(np.abs(x) - 0.02)
+            rim = front & (np.abs(y - 0.001) < 0.009) & (around > 0.008) & (around < 0.016)
+            out[rim] = 0.2 * skin
         if person.hair.beard:
-            _mix(out, (z > -0.01) & (y < -0.026) & ~(front & (np.abs(y + 0.038) < 0.004)), hair)
+            out[(z > -0.01) & (y < -0.026) & ~(front & (np.abs(y + 0.038) < 0.004))] = hair
         if person.headwear.mask:
-            _mix(out, (z > -0.005) & (y < -0.010), np.array([0.75, 0.82, 0.88], np.float32))
+            out[(z > -0.005) & (y < -0.010)] = np.array([0.75, 0.82, 0.88], np.float32)
         if not bare:
             line = 0.02 + 0.03 * person.hair.hairline
-            _mix(out, (y > line) | ((z < -0.012) & (y > -0.03)), hair)
+            out[(y > line) | ((z < -0.012) & (y > -0.03))] = hair
         return out
 
     return paint
@@ -291,10 +260,10 @@ def bag_paint(person: Person) -> Paint:
         out = np.tile(first, (len(hit.angle), 1))
         x, y = hit.position[:, 0], hit.position[:, 1]
         if bag.emblem:
-            _mix(out, (np.abs(y - 0.04) < 0.03) & (np.abs(x) < 0.06), second)
+            out[(np.abs(y - 0.04) < 0.03) & (np.abs(x) < 0.06)] = second
         if bag.two_tone:
-            _mix(out, y < -0.02, second)
-        _mix(out, (np.abs(y - 0.095) < 0.007) | (np.abs(y + 0.03) < 0.006), first * 0.6 + 0.05)
+            out[y < -0.02] = second
+        out[(np.abs(y - 0.095) < 0.007) | (np.abs(y + 0.03) < 0.006)] = first * 0.6 + 0.05
         return out
 
     return paint

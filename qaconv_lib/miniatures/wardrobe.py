@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .colours import Colour, choose, denim, draw_colour, jitter, season_palette
-from .domains import Domain
+from .domains import Colour, Domain, Weights, choose, draw_colour, jitter, season_palette, weights
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,16 @@ class Headwear:
     glasses: bool
 
 
+_EMBLEMS = weights("none 0.45, front 0.27, chest 0.11, back 0.12, left arm 0.025, right arm 0.025")
+_SHAPES = weights("block 0.25, disc 0.2, lines 0.3, text 0.25")
+_HANDHELD = weights("none 0.76, phone 0.14, cup 0.07, umbrella 0.03")
+_EASE = {
+    **dict.fromkeys(("jacket", "coat"), (0.014, 0.030)),
+    **dict.fromkeys(("hoodie", "sweater"), (0.010, 0.022)),
+}
+_OPEN = {"jacket": 0.45, "coat": 0.4, "hoodie": 0.3, "shirt": 0.2}
+
+
 def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pattern:
     """A pattern with its further colours."""
     return Pattern(
@@ -135,21 +144,14 @@ def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pa
 
 def sample_emblem(rng: np.random.Generator, kind: str) -> Emblem:
     """A print on one side of a garment, or none."""
-    weights = {
-        "none": 0.45,
-        "front": 0.27,
-        "chest": 0.11,
-        "back": 0.12,
-        "left arm": 0.025,
-        "right arm": 0.025,
-    }
+    places = _EMBLEMS
     if kind in ("shirt", "coat", "dress"):
-        weights = {**weights, "front": 0.03, "back": 0.02, "none": 0.75}
-    place = choose(rng, weights)
+        places = {**places, "front": 0.03, "back": 0.02, "none": 0.75}
+    place = choose(rng, places)
     small = place in ("chest", "left arm", "right arm")
     return Emblem(
         place=place,
-        shape=choose(rng, {"block": 0.25, "disc": 0.2, "lines": 0.3, "text": 0.25}),
+        shape=choose(rng, _SHAPES),
         colour=draw_colour(rng, "accents"),
         width=float(rng.uniform(0.05, 0.08) if small else rng.uniform(0.15, 0.28)),
         height=float(rng.uniform(0.04, 0.07) if small else rng.uniform(0.07, 0.22)),
@@ -157,13 +159,16 @@ def sample_emblem(rng: np.random.Generator, kind: str) -> Emblem:
     )
 
 
+def _choose_kind(
+    rng: np.random.Generator, kinds: Weights, female: bool, men: dict[str, float]
+) -> str:
+    """A kind of garment; factors say how much rarer some are on men."""
+    return choose(rng, kinds if female else {k: w * men.get(k, 1.0) for k, w in kinds.items()})
+
+
 def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
     """An upper garment of the domain's season."""
-    weights = dict(domain.tops)
-    if not female:
-        weights["dress"] = 0.0
-        weights["tank"] = weights.get("tank", 0.0) * 0.4
-    kind = choose(rng, weights)
+    kind = _choose_kind(rng, domain.tops, female, {"dress": 0.0, "tank": 0.4})
     palette = season_palette(domain, "tops", rng)
     colour = draw_colour(rng, palette)
     sleeve = {
@@ -173,16 +178,13 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
         "dress": rng.choice([0.0, 0.2, 0.3, 0.95]),
         "shirt": rng.choice([0.3, 0.55, 0.95, 0.95]),
     }.get(kind, 0.97)
-    outer = kind in ("jacket", "coat")
     hem = {
         "coat": rng.uniform(0.12, 0.42),
         "dress": rng.uniform(0.22, 0.5),
         "jacket": rng.uniform(-0.03, 0.12),
         "hoodie": rng.uniform(0.0, 0.07),
     }.get(kind, rng.uniform(-0.02, 0.09))
-    open_front = rng.random() < {"jacket": 0.45, "coat": 0.4, "hoodie": 0.3, "shirt": 0.2}.get(
-        kind, 0.0
-    )
+    open_front = rng.random() < _OPEN.get(kind, 0.0)
     collar = {
         "tshirt": choose(rng, {"round": 0.7, "v": 0.3}),
         "polo": "shirt",
@@ -205,13 +207,7 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
         cuff=bool(rng.random() < 0.15),
         hem=float(hem),
         flare=float(rng.uniform(0.02, 0.12) if kind in ("dress", "coat") else rng.uniform(0, 0.02)),
-        ease=float(
-            rng.uniform(0.014, 0.030)
-            if outer
-            else rng.uniform(0.010, 0.022)
-            if kind in ("hoodie", "sweater")
-            else rng.uniform(0.002, 0.016)
-        ),
+        ease=float(rng.uniform(*_EASE.get(kind, (0.002, 0.016)))),
         opening=float(rng.uniform(0.035, 0.10)) if open_front else 0.0,
         inner=draw_colour(rng, "summer tops"),
         inner_hem=float(rng.uniform(-0.02, 0.06)),
@@ -229,21 +225,15 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
 
 def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bottom:
     """A lower garment of the domain's season."""
-    weights = dict(domain.bottoms)
-    if not female:
-        weights["skirt"] = 0.0
-        weights["leggings"] = weights.get("leggings", 0.0) * 0.15
-    kind = choose(rng, weights)
+    kind = _choose_kind(rng, domain.bottoms, female, {"skirt": 0.0, "leggings": 0.15})
     palette = season_palette(domain, "bottoms", rng)
     colour = draw_colour(rng, palette)
     if kind == "jeans" or (kind == "shorts" and rng.random() < 0.35):
-        colour = denim(rng)
+        colour = draw_colour(rng, "jeans")
     if kind == "skirt" and rng.random() < 0.4:
         colour = draw_colour(rng, "summer tops")
     length = {
-        "shorts": rng.uniform(0.22, 0.36)
-        if female and rng.random() < 0.6
-        else rng.uniform(0.38, 0.56),
+        "shorts": rng.uniform(*((0.22, 0.36) if female and rng.random() < 0.6 else (0.38, 0.56))),
         "skirt": rng.choice([rng.uniform(0.22, 0.42), rng.uniform(0.45, 0.85)]),
         "leggings": rng.choice([0.72, 0.97, 0.97]),
         "jeans": rng.choice([0.92, 0.98, 0.98]),
@@ -292,12 +282,9 @@ def sample_shoes(domain: Domain, rng: np.random.Generator) -> Shoes:
 
 def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
     """A bag, and what is in the hands."""
-    weights = dict(domain.bags)
-    if not female:
-        weights["handbag"] = weights.get("handbag", 0.0) * 0.2
     colour = draw_colour(rng, "bags")
     return Bag(
-        kind=choose(rng, weights),
+        kind=_choose_kind(rng, domain.bags, female, {"handbag": 0.2}),
         side=1 if rng.random() < 0.5 else -1,
         colour=colour,
         second=draw_colour(rng, "bags"),
@@ -305,7 +292,7 @@ def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
         size=float(rng.uniform(0.8, 1.2)),
         emblem=bool(rng.random() < 0.4),
         two_tone=bool(rng.random() < 0.3),
-        handheld=choose(rng, {"none": 0.76, "phone": 0.14, "cup": 0.07, "umbrella": 0.03}),
+        handheld=choose(rng, _HANDHELD),
         handheld_colour=draw_colour(rng, "accents"),
     )
 

@@ -1,0 +1,196 @@
+"""The renderer of the miniatures: determinism, geometry, labels and settings out of range."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qaconv_lib.miniatures.cameras import sample_camera
+from qaconv_lib.miniatures.domains import DOMAINS, PART, PART_NAMES
+from qaconv_lib.miniatures.geometry import FAR, Primitive, Raster, ball, cone
+from qaconv_lib.miniatures.people import sample_family, sample_person
+from qaconv_lib.miniatures.render import Drawing, render_background, render_person
+from qaconv_lib.miniatures.textures import plain
+
+CALM = replace(DOMAINS["market"], occlusion=0.0, company=0.0, cut_feet=0.0, standing=0.0)
+LEFT = ("left upper arm", "left forearm", "left thigh", "left shin", "left foot")
+RIGHT = tuple(name.replace("left", "right") for name in LEFT)
+BODY = ("head", "torso", "hips", *LEFT, *RIGHT, "bag")
+GREY = plain((0.5, 0.5, 0.5))
+
+
+def _cast(domain=CALM, seed=0):
+    rng = np.random.default_rng(seed)
+    person = sample_person(domain, sample_family(domain, rng), rng)
+    return person, sample_camera(domain, np.random.default_rng(0))  # scenes are built once each
+
+
+def _draw(person, camera, domain=CALM, seed=0, **options) -> Drawing:
+    return render_person(person, camera, domain, np.random.default_rng(seed), **options)
+
+
+def _area(drawing: Drawing, *names: str) -> float:
+    return float(np.isin(drawing.parts, [PART[name] for name in names]).mean())
+
+
+def _column(drawing: Drawing, *names: str) -> float:
+    mask = np.isin(drawing.parts, [PART[name] for name in names])
+    return float(np.nonzero(mask)[1].mean())
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_every_domain_draws_images_with_valid_labels(name):
+    domain = DOMAINS[name]
+    person, camera = _cast(domain, 3)
+    drawing = _draw(person, camera, domain, bystanders=[person])
+    assert drawing.image.shape == (128, 64, 3) and drawing.image.dtype == np.uint8
+    assert drawing.parts.shape == (128, 64) and drawing.parts.dtype == np.uint8
+    assert drawing.parts.max() < len(PART_NAMES)
+    assert 15 < drawing.image.mean() < 240 and drawing.image.std() > 8
+    assert 40 <= camera.jpeg_quality <= 95
+    background = render_background(camera, domain, np.random.default_rng(2))
+    assert background.image.shape == (128, 64, 3) and not background.parts.any()
+
+
+def test_equal_generators_give_equal_drawings_and_people():
+    person, camera = _cast()
+    assert _cast() == (person, camera)
+    first, second = (_draw(person, camera, seed=7, bystanders=[person]) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.parts, second.parts)
+    assert (first.image != _draw(person, camera, seed=8).image).any()
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_labelled_and_detected_boxes_show_the_same_scene(tight):
+    """And leave the generator in the same state."""
+    domain = replace(CALM, box_jitter=0.0, box_bias=(1.0, 1.0)) if tight else CALM
+    person, camera = _cast(domain)
+    one, two = np.random.default_rng(5), np.random.default_rng(5)
+    detected = render_person(person, camera, domain, one)
+    labelled = render_person(person, camera, domain, two, labelled_box=True)
+    assert one.bit_generator.state == two.bit_generator.state
+    assert np.array_equal(detected.image, labelled.image) == tight
+
+
+def test_labelled_box_is_tight_and_parts_cover_sensible_shares():
+    drawings = []
+    for seed in range(5):
+        person, camera = _cast(seed=seed)
+        drawings.append(_draw(person, camera, seed=seed, labelled_box=True))
+        rows, columns = np.nonzero(drawings[-1].parts)
+        assert rows.min() < 10 and rows.max() > 117
+        assert abs(columns.min() + columns.max() - 63) < 24
+    shares = {name: np.mean([_area(d, name) for d in drawings]) for name in PART_NAMES}
+    assert 0.02 < shares["head"] < 0.10
+    assert 0.06 < shares["torso"] < 0.25
+    assert 0.2 < np.mean([_area(d, *BODY) for d in drawings]) < 0.6
+    assert shares["other person"] == shares["occluder"] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_left_and_right_follow_the_heading(seed):
+    person, camera = _cast(seed=seed)
+    front, back = (_draw(person, camera, seed=seed, heading=angle) for angle in (0.0, np.pi))
+    assert _column(front, *LEFT) > _column(front, *RIGHT)
+    assert _column(back, *LEFT) < _column(back, *RIGHT)
+
+
+@pytest.mark.parametrize("place, seen_from", [("front", 0.0), ("back", np.pi)])
+def test_a_print_shows_on_one_side_only(place, seen_from):
+    person, camera = _cast()
+    grey, red = (0.6, 0.6, 0.6), (0.9, 0.05, 0.05)
+    print_ = {"place": place, "shape": "lines", "colour": red}
+    top = replace(
+        person.top,
+        **{"kind": "tshirt", "colour": grey, "collar": "none", "opening": 0.0, "sleeve": 0.3},
+        pattern=replace(person.top.pattern, kind="plain"),
+        emblem=replace(person.top.emblem, **print_, width=0.25, height=0.2, drop=0.2),
+    )
+    bag = replace(person.bag, kind="none", handheld="none")
+    person = replace(person, top=top, bag=bag, headwear=replace(person.headwear, scarf=False))
+    white = (1.0, 1.0, 1.0)
+    camera = replace(camera, cast=white, light_colour=white, noise=0.0, blur=0.2, motion=0.0)
+
+    def red_share(heading):
+        drawing = _draw(person, camera, seed=4, heading=heading, labelled_box=True)
+        pixels = drawing.image[drawing.parts == PART["torso"]].astype(float)
+        return float((pixels[:, 0] > 1.6 * pixels[:, 1]).mean())
+
+    assert red_share(seen_from) > 0.04
+    assert red_share(seen_from + np.pi) < 0.01
+
+
+def test_a_backpack_shows_from_behind_and_its_straps_from_the_front():
+    person, camera = _cast()
+    person = replace(person, bag=replace(person.bag, kind="backpack"))
+    front, back = (_draw(person, camera, heading=angle) for angle in (0.0, np.pi))
+    assert _area(back, "bag") > 0.04
+    assert 0.001 < _area(front, "bag") < _area(back, "bag")
+
+
+def test_obstacles_and_company_have_their_own_labels():
+    person, camera = _cast()
+    hidden, joined = 0, 0
+    for seed in range(6):
+        blocked = _draw(person, camera, replace(CALM, occlusion=1.0), seed)
+        crowded = _draw(person, camera, replace(CALM, company=1.0), seed, bystanders=[person])
+        hidden += _area(blocked, "occluder") > 0
+        joined += _area(crowded, "other person") > 0
+    assert hidden >= 4 and joined >= 3
+
+
+def test_members_of_a_family_share_most_but_not_everything():
+    rng = np.random.default_rng(0)
+    family = sample_family(CALM, rng)
+    people = [sample_person(CALM, family, rng) for _ in range(20)]
+    assert len(set(people)) == 20
+    assert {person.top.kind for person in people} == {family.top.kind}
+    colours = np.array([person.top.colour for person in people])
+    assert np.abs(colours - family.top.colour).max() < 0.25
+    assert sum(person.bottom.kind == family.bottom.kind for person in people) >= 10
+
+
+def _raster(*shapes: Primitive) -> Raster:
+    raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
+    for shape in shapes:
+        raster.draw(shape, np.eye(3), np.zeros(3))
+    return raster
+
+
+def test_a_sphere_is_hit_where_its_equation_says():
+    centre, radius = np.array([0.3, -0.2, -5.0]), 0.8
+    raster = _raster(ball(centre, (radius,) * 3, GREY))
+    x, y = np.meshgrid(raster.slope_x, raster.slope_y)
+    rays = np.stack([x, y, -np.ones_like(x)], axis=-1)
+    a, b = (rays**2).sum(-1), rays @ centre
+    under = b * b - a * (centre @ centre - radius**2)
+    expected = np.where(under > 0, (b - np.sqrt(np.maximum(under, 0))) / a, FAR)
+    assert np.isclose(raster.depth, expected, rtol=1e-4).mean() > 0.999
+    assert (raster.depth < FAR).sum() > 300
+
+
+def test_a_round_cone_is_the_union_of_its_spheres():
+    start, end = np.array([-0.5, -0.4, -5.0]), np.array([0.6, 0.5, -5.6])
+    raster = _raster(cone(start, end, (0.5, 0.2), GREY))
+    swept = _raster(
+        *(
+            ball(start + share * (end - start), (0.5 - 0.3 * share,) * 3, GREY)
+            for share in np.linspace(0, 1, 200)
+        )
+    )
+    both = (raster.depth < FAR) & (swept.depth < FAR)
+    assert ((raster.depth < FAR) == (swept.depth < FAR)).mean() > 0.995
+    np.testing.assert_allclose(raster.depth[both], swept.depth[both], atol=0.02)
+
+
+def test_sizes_and_ranges():
+    person, camera = _cast()
+    drawing = _draw(person, camera, size=(96, 48))
+    assert drawing.image.shape == (96, 48, 3) and drawing.parts.shape == (96, 48)
+    with pytest.raises(ValueError, match=r"size .*\(4, 4\)"):
+        _draw(person, camera, size=(4, 4))
+    with pytest.raises(ValueError, match="occlusion of domain 'market'"):
+        replace(CALM, occlusion=2.0)
