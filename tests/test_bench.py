@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from qaconv_lib.__main__ import main
 from qaconv_lib._processes import peak_megabytes
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import bench, measure, plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.experiments import checking
 from qaconv_lib.experiments.checking import PUBLISHED, Counts, check_dataset
 

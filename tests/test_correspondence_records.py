@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset, load_part_map
 from qaconv_lib.experiments import correspondence_records
 from qaconv_lib.experiments.correspondence_records import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.experiments import cost
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import read_record

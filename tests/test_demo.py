@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.photographs import demo
 from qaconv_lib.photographs.calibration import Calibration

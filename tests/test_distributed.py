@@ -242,7 +242,7 @@ def test_torchrun_trains_and_evaluates_with_the_command_line(tmp_path):
     script = tmp_path / "both.py"
     script.write_text(
         "import sys\n"
-        "from qaconv_lib.__main__ import main\n"
+        "from qaconv_lib.cli import main\n"
         "tail = ['--profile', 'smoke', '--quiet']\n"
         "status = main(['train', 'qaconv', 'mini-market', *tail])\n"
         "sys.exit(status or main(['evaluate', 'qaconv', 'mini-market', 'mini-cuhk03', *tail]))\n"

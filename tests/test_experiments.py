@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaconv_lib.__main__ import main
 from qaconv_lib._checks import ShortOfMemoryError
 from qaconv_lib.beyond.tfusion import tfusion
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import UnreadableImageError, load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs, search, suite
 from qaconv_lib.experiments.profiles import PROFILES, get_profile, profile_with

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from qaconv_lib.__main__ import main
 from qaconv_lib.beyond import export
 from qaconv_lib.beyond.export import export_onnx
+from qaconv_lib.cli import main
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.models import ReidModel, save_model
 

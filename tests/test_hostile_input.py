@@ -30,9 +30,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from qaconv_lib.__main__ import main, make_parser
 from qaconv_lib._files import read_checkpoint, write_checkpoint
 from qaconv_lib.beyond.tfusion import tfusion
+from qaconv_lib.cli import main, make_parser
 from qaconv_lib.datasets import (
     dataset_from_table,
     load_dataset,

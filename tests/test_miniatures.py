@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import main
-from qaconv_lib.data_commands import replace_counts
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset, load_part_map
 from qaconv_lib.miniatures import drawing
 from qaconv_lib.miniatures.domains import PART_NAMES
@@ -243,19 +242,6 @@ def test_command_line(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture
         with pytest.raises(SystemExit) as stop:
             main(wrong)
         assert stop.value.code == 2
-
-
-def test_counts_are_put_between_their_marks(tmp_path: Path) -> None:
-    page = tmp_path / "card.md"
-    page.write_text("a\n<!-- counts: begin -->\nold\n<!-- counts: end -->\nz\n")
-    replace_counts(page, "| new |\n")
-    replace_counts(page, "| newer |\n")
-    text = page.read_text()
-    assert "new |" not in text and "| newer |" in text
-    assert text.startswith("a\n") and text.endswith("\nz\n")
-    page.write_text("no marks")
-    with pytest.raises(ValueError, match="counts: begin"):
-        replace_counts(page, "")
 
 
 # The camera network -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import dataset_from_table, load_dataset, load_test
 from qaconv_lib.experiments.checking import check_dataset
 from qaconv_lib.experiments.records import read_records

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.special import expit, logit
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments.calibration_records import find_calibrations
 from qaconv_lib.experiments.profiles import get_profile

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import pickle
-import shlex
 import sys
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib.__main__ import main, make_parser
 from qaconv_lib._files import read_checkpoint, write_checkpoint
+from qaconv_lib.cli import main
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments.profiles import RunConfig
-from qaconv_lib.experiments.runs import SETTING_FLAGS, Run, command_line, train_run
+from qaconv_lib.experiments.runs import Run, train_run
 from qaconv_lib.training import LOG_COLUMNS
-from qaconv_lib.training_commands import _run
 
 TINY = RunConfig(
     backbone="resnet18",
@@ -172,27 +170,6 @@ class TestDescription:
             "last.safetensors",
         }
 
-    def test_the_commands_in_it_mean_this_very_run(self, small):
-        run = Run("qaconv", "somewhere", "smoke", 3, {"precision": "bfloat16", "clip_norm": 0.5})
-        train_run(run, device="cpu", run_folder=small / "my run")
-        about = json.loads((small / "my run" / "run.json").read_text())
-        for command in ("command", "evaluate"):
-            python, m, library, *words = shlex.split(about[command])
-            assert (python, m, library) == ("python", "-m", "qaconv_lib")
-            options = make_parser().parse_args(words)
-            assert _run(options) == run
-        options = make_parser().parse_args(shlex.split(about["command"])[3:])
-        assert options.run_folder == small / "my run" and options.device == "cpu"
-
-    def test_settings_without_a_flag_are_given_in_python(self, small):
-        run = Run("qaconv", "somewhere", "smoke", 0, {"gamma": 0.0})
-        assert command_line("train", run.about) is None
-        train_run(run, device="cpu", run_folder=small / "run")
-        command = json.loads((small / "run" / "run.json").read_text())["command"]
-        called = []
-        eval(command, {"Run": Run, "train_run": lambda *a, **k: called.append((a, k))})
-        assert called == [((run,), {"run_folder": str(small / "run")})]
-
     def test_every_start_is_kept_and_a_damaged_list_is_begun_anew(self, small):
         run, folder = Run("qaconv", "somewhere", "smoke"), small / "run"
         train_run(run, device="cpu", run_folder=folder)
@@ -213,12 +190,6 @@ class TestCommands:
         assert not (small / "data" / "checkpoints").exists()
         (record,) = (small / "data" / "results" / "train").glob("*.json")
         assert json.loads(record.read_text())["config"]["accumulate"] == 2
-
-    def test_every_flag_is_a_setting_of_its_type(self):
-        values = dataclasses.asdict(TINY)
-        for name, (kind, about) in SETTING_FLAGS.items():
-            assert values[name] is None or isinstance(values[name], kind)
-            assert about
 
     def test_memory_is_predicted_and_nothing_trained(self, small, capsys):
         words = ["train", "qaconv", "mini-market", "--profile", "smoke", "--predict-memory"]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qaconv_lib.__main__ import main
+from qaconv_lib.cli import main
 from qaconv_lib.experiments import tables
 from qaconv_lib.experiments.comparisons import compare, find_scores
 from qaconv_lib.experiments.profiles import get_profile

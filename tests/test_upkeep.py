@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import qaconv_lib
-from qaconv_lib.__main__ import make_parser
+from qaconv_lib.cli import make_parser
 from qaconv_lib.experiments.suite import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent

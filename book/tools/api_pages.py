@@ -21,7 +21,7 @@ from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 
 import qaconv_lib
-from qaconv_lib.__main__ import make_parser
+from qaconv_lib.cli import make_parser
 
 # Root modules by group; all others belong to the group "matching".
 GROUPS = {

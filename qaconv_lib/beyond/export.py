@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import io
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from qaconv_lib._files import make_folder, write_whole
 from qaconv_lib.losses import PooledLoss
-from qaconv_lib.models import ReidModel, load_model
+from qaconv_lib.models import ReidModel
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-3  # of the largest value; both sides compute in single precision
@@ -133,27 +132,3 @@ def _package(name: str) -> ModuleType:
         raise ImportError(
             f"an export needs {', '.join(_PACKAGES)}: pip install {' '.join(_PACKAGES)}"
         ) from error
-
-
-def add_export(subparsers: argparse._SubParsersAction) -> None:
-    """``export``: write a model's feature extractor as an ONNX file."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write a model's feature extractor as an ONNX file",
-        description="Write what turns images into feature maps (of a pooled model: vectors) as an "
-        "ONNX file, and hold it against PyTorch.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file of `train`")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the .onnx file to write")
-    parser.set_defaults(run=run_export)
-
-
-def run_export(options: argparse.Namespace) -> None:
-    """Export, and say how well the file agrees with the model."""
-    try:
-        difference = export_onnx(load_model(options.model), options.out)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.1f} MB; onnxruntime differs from PyTorch by at most")
-    print(f"{difference:.1g} of the largest value")

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import shlex
 import time
 import zipfile
 from collections.abc import Callable, Iterable
@@ -50,20 +49,6 @@ STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
 
 
 ABOUT = "run.json"  # in a run folder: settings, versions and device of every start
-#: Settings that `train` and `evaluate` have a flag for, with its type and help; see `flag_of`.
-SETTING_FLAGS: dict[str, tuple[type, str]] = {
-    "backbone": (str, "network, e.g. resnet152"),
-    "weights": (str, "file with the weights to start from"),
-    "height": (int, "of an image, in pixels"),
-    "width": (int, "of an image, in pixels"),
-    "batch_size": (int, "images per step"),
-    "accumulate": (int, "micro-batches that a batch is taken in, to save memory"),
-    "precision": (str, "float32, bfloat16, or on a GPU float16"),
-    "clip_norm": (float, "longest gradient, all parameters together"),
-    "epochs": (int, "how many"),
-    "decay_epochs": (int, "epochs after which the rates fall to a tenth"),
-    "workers": (int, "processes that load images"),
-}
 
 
 @dataclass(frozen=True)
@@ -226,11 +211,8 @@ def train_run(
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
     board = _board(Path(run_folder), trainer.epoch) if tensorboard and run_folder else None
     if run_folder is not None and process_rank() == 0:
-        words = [f"--device={device}"] if device is not None else []
-        words += ["--skip-unreadable"] if skip_unreadable else []
-        words += ["--tensorboard"] if tensorboard else []
         lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
-        _describe(run, trainer, Path(run_folder), path, words, lost)
+        _describe(run, trainer, Path(run_folder), path, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
         model = trainer.train(progress=progress, after_epoch=board)
@@ -254,16 +236,11 @@ def train_run(
     return path
 
 
-def _describe(
-    run: Run, trainer: Trainer, folder: Path, model: Path, words: list[str], more: dict
-) -> None:
-    """Say in the run folder what it is; settings without a flag are given in Python."""
-    name = f"Run({run.loss!r}, {run.source!r}, {run.profile!r}, {run.seed}, {run.settings!r})"
-    trains = command_line("train", run.about, "--run-folder", str(folder), *words)
-    tests = command_line("evaluate", run.about, "TARGET")
+def _describe(run: Run, trainer: Trainer, folder: Path, model: Path, more: dict) -> None:
+    """Write `run.json` into the run folder: settings, and device and versions of every start."""
+    start = {"epoch": trainer.epoch, **provenance(trainer.device)}
     about = {
-        "command": trains or f"train_run({name}, run_folder={str(folder)!r})",
-        "evaluate": tests or f"evaluate_trial(Trial({name}, 'TARGET', post=True))",
+        "what": "A training run of qaconv_lib; start it again to go on",
         "model": str(model),
         "run": run.about,
         "config": dataclasses.asdict(trainer.config),
@@ -271,11 +248,8 @@ def _describe(
         **more,
         "identities": trainer.model.num_classes,
         "cameras": int(trainer.table["camera"].nunique()),
-        "epoch": trainer.epoch,
-        **provenance(trainer.device),
+        "starts": [*_starts(folder / ABOUT), start],
     }
-    start = {key: about.pop(key) for key in ("epoch", "device", "threads", "versions", "commit")}
-    about["starts"] = [*_starts(folder / ABOUT), start]
     write_json(folder / ABOUT, about)
 
 
@@ -307,28 +281,6 @@ def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
         writer.flush()
 
     return write
-
-
-def flag_of(setting: str) -> str:
-    """The flag of a setting: "--batch-size" of "batch_size"."""
-    return "--" + setting.replace("_", "-")
-
-
-def command_line(command: str, run: dict, *words: str) -> str | None:
-    """What to type to have a command on a run; None where a setting has no flag.
-
-    Args:
-        command: "train" or "evaluate".
-        run: loss, source, profile, seed and settings.
-        *words: what follows the source, and further flags.
-    """
-    if set(run["settings"]) - set(SETTING_FLAGS) or None in run["settings"].values():
-        return None
-    parts = ["python", "-m", "qaconv_lib", command, run["loss"], run["source"], *words]
-    parts += ["--profile", run["profile"], "--seed", str(run["seed"])]
-    for name, value in run["settings"].items():
-        parts += [flag_of(name), str(value)]
-    return shlex.join(parts)
 
 
 def pair_similarities(
