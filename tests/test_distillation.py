@@ -179,7 +179,8 @@ class TestRuns:
     def test_an_experiment_trains_the_teacher_first(self, monkeypatch):
         trained = []
         run = Run("qaconv", "mini-market", settings={"teacher": "efficientnet_lite2"})
-        monkeypatch.setattr(experiments, "_has_model", lambda run: run.name in trained)
+        monkeypatch.setattr(Run, "checkpoint", lambda self: self.name)
+        monkeypatch.setattr(Run, "trained", lambda self, path: path in trained)
         monkeypatch.setattr(experiments, "train_run", lambda run, **_: trained.append(run.name))
-        experiments._train(run, "cpu")
+        experiments._train(run, "cpu", False)
         assert trained == [run.teacher().name, run.name]

@@ -142,7 +142,7 @@ def test_a_killed_process_is_reported_in_one_sentence(workplace, monkeypatch, ca
 
 
 def test_a_search_is_not_run_twice(smoke, monkeypatch):
-    monkeypatch.setattr(search, "Trainer", None)  # would fail if a run were started
+    monkeypatch.setattr(RunConfig, "trainer", None)  # would fail if a run were started
     (record,) = search.search("softmax", "mini-market", profile="smoke")
     assert record["settings"] == search.best_settings("softmax", "smoke") == {}
     assert record["held_out_identities"] == 5

@@ -38,7 +38,9 @@ def imports(module: str) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                found.add(inner if inner.removeprefix("qaconv_lib.") in MODULES else source)
     names = {name.removeprefix("qaconv_lib.") for name in found}
     return frozenset((names & MODULES.keys()) - {module})
 
