@@ -14,7 +14,7 @@ from qaconv_lib.beyond.tfusion import tfusion
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import UnreadableImageError, load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs, search, suite
-from qaconv_lib.experiments.profiles import PROFILES, get_profile, profile_with
+from qaconv_lib.experiments.profiles import PROFILES, RunConfig, get_profile, profile_with
 from qaconv_lib.experiments.runs import (
     STAGES,
     Run,
