@@ -52,9 +52,6 @@ def gather(*tensors: Tensor, same_length: bool = False) -> tuple[Tensor, ...]:
 
     No gradient passes. Lengths may differ from process to process, other sizes may not; with
     `same_length` they do not either, which saves a message.
-
-    Raises:
-        ChildProcessError: another process is gone.
     """
     if process_count() == 1:
         return tensors

@@ -159,13 +159,6 @@ def make_backbone(
         frozen_norm: in training, too, the BN layers before the neck normalise by the statistics
             they have, and keep them, as in the released v2.1. Their weights train, except in
             frozen stages. Where an instance is normalised, no statistics are kept anyway.
-
-    Raises:
-        ValueError: an unknown name, layer or pixel statistic, a neck of an impossible size, more
-            frozen stages than there are, or weights that are damaged or of another network.
-        FileNotFoundError: no file at `weights`, or the weights of an EfficientNet are not in the
-            data folder.
-        ConnectionError: the weights of a ResNet are not there and could not be fetched.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}")
@@ -288,10 +281,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: a `.safetensors` file, or what `torch.save` wrote: a state dict, alone or as the entry
             "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is taken off.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds something else than a state dict.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -309,12 +298,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_saved(path: str | Path) -> object:
-    """Read what `torch.save` wrote, if it is made of tensors, plain values and containers.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or wants code of its own to be run.
-    """
+    """Read what `torch.save` wrote, if it is made of tensors, plain values and containers."""
     path = Path(path)
     _check_exists(path)
     try:
@@ -329,11 +313,7 @@ def read_saved(path: str | Path) -> object:
 
 
 def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
-    """Check that `content` is a state dict, and take off the prefix of `DataParallel`.
-
-    Raises:
-        ValueError: it is something else; `source` names it.
-    """
+    """Check that `content` is a state dict, and take off the prefix of `DataParallel`."""
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{source} holds no state dict, but {_describe(content)}")
     for key, value in content.items():
@@ -355,9 +335,6 @@ def fetch_weights(url: str, network: str) -> Path:
     Args:
         url: where the file is published.
         network: what it holds, for the message.
-
-    Raises:
-        ConnectionError: the file is not there and could not be fetched.
     """
     name = Path(urlparse(url).path).name
     cache = Path(torch.hub.get_dir()) / "checkpoints"

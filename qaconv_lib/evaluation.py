@@ -94,9 +94,6 @@ def evaluate_ranking(
         gallery_identities: num_gallery integers.
         query_cameras: num_query integers.
         gallery_cameras: num_gallery integers.
-
-    Raises:
-        ValueError: also if no query has a match.
     """
     import pandas as pd
 

@@ -270,12 +270,7 @@ def _patches(maps: Tensor, kernel_size: int) -> Tensor:
 
 
 def _blocks(queries: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Similarities of all queries with a few gallery images at a time, (q, h*w, images, h*w).
-
-    On a CPU a 1 x 1 convolution over channels-last maps is fastest: torch hands it to oneDNN,
-    which on AMD processors runs at twice the speed of torch's matrix product. The layout is
-    recognised only if both spatial axes are longer than 1.
-    """
+    """Similarities of all queries with a few gallery images at a time, (q, h*w, images, h*w)."""
     count, _, locations = queries.shape
     step = max(1, BLOCK // (max(1, count) * locations**2))
     convolve = queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.bfloat16)
@@ -313,11 +308,7 @@ def _pool(queries: Tensor, gallery: Tensor, places: bool = False) -> tuple[Tenso
 
 
 class _BestMatches(torch.autograd.Function):
-    """`_pool` with a sparse backward pass.
-
-    Only 2*h*w of the (h*w)**2 similarities of a pair carry a gradient, so the backward pass gathers
-    and adds single locations instead of multiplying matrices.
-    """
+    """`_pool` with a sparse backward pass."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, gallery: Tensor) -> Tensor:

@@ -27,9 +27,6 @@ class ClassMemory(nn.Module):
         update: "replace" keeps the newest map of a class, as the paper does; "ema" keeps a moving
             average, scaled back to unit channels, which the paper found inferior.
         momentum: share of the old map that "ema" keeps.
-
-    Raises:
-        ValueError: a size below 1, an unknown update, or a momentum outside [0, 1).
     """
 
     features: Tensor
@@ -67,9 +64,6 @@ class ClassMemory(nn.Module):
         Args:
             maps: shape (b, d, h, w).
             labels: shape (b,), integers from 0 to c - 1.
-
-        Raises:
-            ValueError: shapes that do not fit, or a label out of range.
         """
         num_classes = len(self.features)
         if maps.shape[1:] != self.features.shape[1:] or maps.dim() != 4:

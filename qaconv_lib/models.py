@@ -152,12 +152,7 @@ def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidModel:
-    """Read a model that `save_model` wrote, ready for evaluation.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not a checkpoint of this library, or of another shape.
-    """
+    """Read a model that `save_model` wrote, ready for evaluation."""
     tensors, details = read_checkpoint(path)
     try:
         config = TrainingConfig.from_dict(details["config"])

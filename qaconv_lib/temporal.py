@@ -167,11 +167,7 @@ def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple]:
 
 
 def _pivot_counts(block: np.ndarray, runs: list[tuple], k: int) -> sparse.csr_array:
-    """How often each image of one camera is a pivot of each query: sparse, like block (q, n).
-
-    A pair can only be among the best k of a group if it is among the best k of its own person, so
-    those few are found once and the groups choose among them.
-    """
+    """How often each image of one camera is a pivot of each query: sparse, like block (q, n)."""
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for queries, first, end in runs:
         values, images = _best_of_each(block[queries], k)
@@ -218,10 +214,7 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
 def _lift(
     block: np.ndarray, weights: sparse.csr_array, times: np.ndarray, sigma: float, alpha: float
 ) -> None:
-    """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place.
-
-    The weights (q, n) are 1 / |P| for each time that an image is a pivot of a query.
-    """
+    """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place."""
     scores, when = torch.from_numpy(block), torch.from_numpy(times)
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
     share = torch.from_numpy(weights.data)

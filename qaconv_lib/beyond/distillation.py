@@ -35,9 +35,6 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0
 
     Returns:
         A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, or a temperature that is not positive.
     """
     size = len(student)
     if student.shape != (size, size) or size < 2 or teacher.shape != student.shape:

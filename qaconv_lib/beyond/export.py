@@ -39,10 +39,6 @@ def export_onnx(model: ReidModel, path: str | Path) -> float:
 
     Returns:
         The largest difference found, as a share of the largest value.
-
-    Raises:
-        ImportError: the packages of the extra `onnx` are not installed.
-        ArithmeticError: onnxruntime computes something else than PyTorch.
     """
     onnx, _, onnxruntime = map(_package, _PACKAGES)
     features = _Features(model)

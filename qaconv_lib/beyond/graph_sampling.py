@@ -38,9 +38,6 @@ def nearest_classes(similarity: Tensor, count: int) -> Tensor:
     Returns:
         Classes, shape (c, count); of two that are equally alike the one with the lower number
         comes first.
-
-    Raises:
-        ValueError: the table is not square, holds NaN, or has too few classes.
     """
     if similarity.dim() != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"similarity must have shape (c, c), got {tuple(similarity.shape)}")
@@ -67,9 +64,6 @@ class IdentityBatches(Sampler[list[int]]):
         images: `k`, images of each.
         seed: what is drawn depends on it.
         batches: of an epoch; None for as many as the images fill.
-
-    Raises:
-        ValueError: fewer classes than a batch wants, or fewer images.
     """
 
     def __init__(
@@ -149,9 +143,6 @@ class GraphBatches(IdentityBatches):
             returns how alike they are, shape (c, c).
         seed: what is drawn depends on it.
         batches: of an epoch; None for as many as the images fill.
-
-    Raises:
-        ValueError: as for `IdentityBatches`.
     """
 
     neighbours: Tensor | None = None

@@ -31,9 +31,6 @@ def pairwise_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
 
     Returns:
         A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, or an empty batch.
     """
     same, _ = _relations(logits, labels, first)
     cost = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
@@ -58,9 +55,6 @@ def hard_triplet_loss(
 
     Returns:
         A scalar.
-
-    Raises:
-        ValueError: shapes that do not fit, an empty batch, or a margin that is not positive.
     """
     check_margin(margin)
     same, itself = _relations(logits, labels, first)
@@ -102,9 +96,6 @@ class PairwiseLoss(MatchingLoss):
         tied: one FC layer for both directions.
         triplet_margin: None for `pairwise_loss`; a number for `hard_triplet_loss` with this margin.
             Triplets compare logits of one row, so the probabilities of such a model mean nothing.
-
-    Raises:
-        ValueError: a margin that is not positive.
     """
 
     def __init__(

@@ -52,10 +52,6 @@ def load_released(
         final_layer: where the network was cut; None takes what the neck fits, or layer3 where
             there is no neck.
         device: where the model goes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, of something else, or of another image size.
     """
     content = read_saved(path)
     if not isinstance(content, Mapping) or not {"model", "criterion"} <= set(content):

@@ -234,11 +234,7 @@ def _changes(
 
 
 def _where_it_falls(fall: np.ndarray, changed: np.ndarray, shows: np.ndarray) -> pd.DataFrame:
-    """From the fall of the best similarity at each gallery location (n, h*w), a row per pair.
-
-    Of the locations that show the person: whether the one that falls most has changed (`hit`),
-    which share has changed (`chance`), and the mean fall at those that did and did not.
-    """
+    """From the fall of the best similarity at each gallery location (n, h*w), a row per pair."""
     where = np.where(shows, fall, -np.inf).argmax(axis=1)
     rest = shows & ~changed
     return pd.DataFrame(

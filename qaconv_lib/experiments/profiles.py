@@ -246,11 +246,7 @@ MEANS: dict[str, type] = {"accumulate": int, "precision": str, "workers": int}
 
 
 def get_profile(name: str) -> Profile:
-    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16".
-
-    Raises:
-        ValueError: an unknown profile, or means that do not exist; it lists the known ones.
-    """
+    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16"."""
     known, *means = name.split("+")
     if known not in PROFILES:
         raise ValueError(f"unknown profile {known!r}; known are {', '.join(PROFILES)}")

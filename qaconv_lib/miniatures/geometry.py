@@ -197,10 +197,7 @@ def _cast_cone(
     sx: np.ndarray,
     sy: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest depth (rows, columns) and axial position of a round cone.
-
-    Depths are counted from the plane through ``start``, so that single precision suffices.
-    """
+    """Nearest depth (rows, columns) and axial position of a round cone."""
     r0, r1 = shape.radii
     (g00, g01, g02), (_, g11, g12), (_, _, g22) = (to_local.T @ to_local).tolist()
     near = -float(start[2])

@@ -41,11 +41,7 @@ def roc_curve(scores: Any, same: Any) -> Roc:
 
 
 def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
-    """The lowest threshold that accepts at most this share of the pairs of different people.
-
-    Raises:
-        ValueError: a rate outside (0, 1), or below the lowest that so few pairs can show.
-    """
+    """The lowest threshold that accepts at most this share of the pairs of different people."""
     if not 0 < false_positive_rate < 1:
         raise ValueError(f"false_positive_rate must lie between 0 and 1, got {false_positive_rate}")
     lowest = roc.false_positive_rate[roc.false_positive_rate > 0][0]

@@ -33,12 +33,7 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read `store.json`, all of it checked: its parts have no names but those `part_name` gives.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of another version.
-    """
+    """Read `store.json`, all of it checked: its parts have no names but those `part_name` gives."""
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"no store in {folder}: {MANIFEST} is missing")
@@ -125,12 +120,7 @@ def _existing(folder: Path, part: dict, kind: str) -> Path:
 def open_array(
     folder: Path, part: dict, kind: str, dtype: type, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """An array on the disk. Each holds a file descriptor for as long as it is referred to.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is damaged, or holds another type or shape.
-    """
+    """An array on the disk. Each holds a file descriptor for as long as it is referred to."""
     path = _existing(folder, part, kind)
     try:
         found = np.lib.format.open_memmap(path, mode="r")

@@ -25,13 +25,7 @@ def check_unit_channels(maps: Tensor, tolerance: float = 1e-2) -> None:
 
 
 def check_rows(rows: Tensor | np.ndarray | list, size: int) -> Tensor:
-    """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape.
-
-    Raises:
-        TypeError: rows that are not whole numbers.
-        ValueError: lists of different lengths.
-        IndexError: a row that the gallery does not have, such as -1.
-    """
+    """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape."""
     if not isinstance(rows, Tensor):
         try:
             rows = np.asarray(rows)
@@ -66,12 +60,7 @@ def check_length(length: int, size: int, name: str = "length") -> int:
 
 
 def check_vectors(query_vectors: Any, gallery: Any) -> bool:
-    """Check both arguments of `shortlist`; whether the gallery is a faiss index.
-
-    Raises:
-        TypeError: query vectors that are no tensor, or a gallery that is neither that nor an index.
-        ValueError: vectors that do not fit or are not finite, or an index over another metric.
-    """
+    """Check both arguments of `shortlist`; whether the gallery is a faiss index."""
     is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
     if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
         raise TypeError(

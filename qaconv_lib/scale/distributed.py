@@ -32,9 +32,6 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
 
     Returns:
         The device of this process; None where none was named and there is nobody to join.
-
-    Raises:
-        ValueError: another device, or more processes on this machine than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None if device is None else torch.device(device)
@@ -84,9 +81,6 @@ def synchronise_batch_norm(model: nn.Module) -> None:
 
     Gradients pass through the statistics. `torch.nn.SyncBatchNorm` does the same on GPUs only, and
     does not know BN layers that hold an activation, as timm's do.
-
-    Raises:
-        ValueError: a BN layer without weights, running statistics or a momentum.
     """
     if process_count() == 1:
         return
@@ -120,10 +114,7 @@ def _synchronised_forward(bn: Any, values: Tensor) -> Tensor:  # timm's have dro
 
 
 class _NormaliseTogether(torch.autograd.Function):
-    """Zero mean and unit variance in each channel, over the values of all processes.
-
-    One message forward and one backward, as what takes time is that there is one.
-    """
+    """Zero mean and unit variance in each channel, over the values of all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, eps: float) -> tuple[Tensor, ...]:

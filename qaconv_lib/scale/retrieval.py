@@ -45,10 +45,6 @@ def match_store(
 
     Returns:
         Logits of shape (q, len(store)), float32.
-
-    Raises:
-        TypeError: `store` is not a MapStore; else as for `match_gallery`.
-        ValueError: as for `match_gallery`.
     """
     if not isinstance(store, MapStore):
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
@@ -74,11 +70,6 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
 
     Returns:
         Rows of the gallery, int64 (q, length), nearest first.
-
-    Raises:
-        TypeError: vectors that are no tensors, or a gallery that is neither tensor nor index.
-        ValueError: a length below 1 or above the gallery's size, vectors that do not fit or are not
-            finite, or an index over another metric or that found fewer images than asked for.
     """
     is_index = check_vectors(query_vectors, gallery)
     length = check_length(length, gallery.ntotal if is_index else len(gallery))
@@ -119,11 +110,6 @@ def match_shortlist(
 
     Returns:
         Logits of shape (q, n), in the order of `rows`.
-
-    Raises:
-        TypeError: rows that are not whole numbers, or a gallery that is neither tensor nor store.
-        ValueError: shapes that do not fit; else as for `match_gallery`.
-        IndexError: a row that the gallery does not have, such as the -1 of faiss.
     """
     from_disk = isinstance(gallery, MapStore)
     if not from_disk and not isinstance(gallery, Tensor):
@@ -164,10 +150,6 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
         vectors: shape (g, d), of unit length.
         cells: None compares every vector, exactly. A number sorts them into that many cells, of
             which a search visits `index.nprobe`: faster, and some images are missed.
-
-    Raises:
-        ImportError: faiss is not installed.
-        ValueError: vectors of another shape or not finite, or fewer vectors than cells.
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
         raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
@@ -196,10 +178,6 @@ def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool =
 
     Returns:
         Maps of all images on every process, in the order of the table: (n, d, h, w), on the CPU.
-
-    Raises:
-        ValueError: a table without images.
-        ChildProcessError: another process is gone.
     """
     if not len(table):
         raise ValueError("the table has no images to extract features from")
@@ -234,10 +212,6 @@ def similarity_in_shares(
 
     Returns:
         Logits of shape (q, g), on every process.
-
-    Raises:
-        ValueError: as for `model.similarity`.
-        ChildProcessError: another process is gone.
     """
     if process_count() == 1:
         return model.similarity(query_maps, gallery_maps, progress=progress)

@@ -43,9 +43,6 @@ def model_fingerprint(model: nn.Module) -> str:
 
     Weights count as half-precision numbers, which is how `save_model` keeps them, and those that
     only training uses do not count: a model and its copy from a file have one fingerprint.
-
-    Raises:
-        TypeError: no model.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -68,10 +65,6 @@ def pool_maps(maps: Tensor) -> Tensor:
 
     Returns:
         Shape (n, d * min(4, h)), float32, of unit length.
-
-    Raises:
-        TypeError: maps that are no tensor.
-        ValueError: maps of another shape, or that are no floating-point numbers.
     """
     check_tensor("maps", maps, "n, d, h, w")
     stripes = F.adaptive_avg_pool2d(maps.float(), (min(_STRIPES, maps.shape[2]), 1))
@@ -91,10 +84,6 @@ class MapStore:
     Args:
         folder: an existing store; `create` makes a new one.
         model: the fingerprint expected, from `model_fingerprint`; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no store, or a file of it is missing.
-        ValueError: the store is of another model or version, or a file of it is damaged.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None):
@@ -118,10 +107,6 @@ class MapStore:
             folder: a new or empty folder.
             model: fingerprint of the model, from `model_fingerprint`.
             shape: (d, h, w) of the maps.
-
-        Raises:
-            FileExistsError: there is something in the folder.
-            ValueError: an impossible shape, or a model that is no fingerprint.
         """
         folder = Path(folder)
         try:
@@ -159,13 +144,6 @@ class MapStore:
                 hundredth, or zero where a backbone found nothing; kept in half precision.
             table: n rows; columns as in the store, if it has images already. A column holds whole
                 numbers, floats, booleans or strings, the same in all parts; its name is a string.
-
-        Raises:
-            TypeError: maps that are no tensor, or a table or column of another kind.
-            ValueError: maps or rows that do not fit the store, maps that are not finite or not of
-                unit length, columns with missing values or of another kind
-                than before, or a store that was made anew since this one was opened.
-            TimeoutError: another process is appending, and was not done within a minute.
         """
         if not isinstance(maps, Tensor) or not isinstance(table, pd.DataFrame):
             raise TypeError(
@@ -225,13 +203,7 @@ class MapStore:
             start += len(maps)
 
     def maps(self, rows: Tensor | np.ndarray | list[int]) -> Tensor:
-        """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w).
-
-        Raises:
-            TypeError: rows that are not whole numbers.
-            ValueError: rows of more than one axis, or none.
-            IndexError: a row that the store does not have.
-        """
+        """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w)."""
         rows = check_rows(rows, len(self)).numpy()
         if rows.ndim != 1:
             raise ValueError(f"rows must have one axis, got shape {rows.shape}")
@@ -245,12 +217,7 @@ class MapStore:
         return torch.from_numpy(found)
 
     def verify(self) -> None:
-        """Read every file and hold it against its checksum.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is damaged.
-        """
+        """Read every file and hold it against its checksum."""
         for part in self._parts:
             files.check_sums(self.folder, part)
 
