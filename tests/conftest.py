@@ -19,6 +19,8 @@ from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.models import ReidModel
 
+torch.set_num_threads(1)  # as the processes that tests start and kill: the same sums
+
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.register_profile(

@@ -29,7 +29,6 @@ from qaconv_lib._files import read_checkpoint, write_whole
 from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.records import read_records, write_record
 from qaconv_lib.layouts.archives import unpack_archive
-from qaconv_lib.scale.store import MapStore
 
 _STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
 _MOST_STEPS = 60
@@ -248,104 +247,7 @@ def test_a_torn_archive_is_refused(tmp_path: Path) -> None:
 SHAPE = (2, 4, 1)
 
 
-def _unit_maps(count: int, channel: int) -> torch.Tensor:
-    maps = torch.zeros(count, *SHAPE)
-    maps[:, channel] = 1
-    return maps
-
-
-def _append(folder: Path) -> None:
-    MapStore(folder).append(_unit_maps(3, 1), pd.DataFrame({"camera": [4, 5, 6]}))
-
-
-def test_appending_to_a_store_goes_on(killed, tmp_path_factory, tmp_path: Path) -> None:
-    """Each child finds what those before it left behind."""
-    folder, copy = tmp_path / "store", tmp_path_factory.mktemp("copy") / "store"
-    made = MapStore.create(folder, "0123456789abcdef", SHAPE)
-    made.append(_unit_maps(2, 0), pd.DataFrame({"camera": [1, 2]}))
-    shutil.copytree(folder, copy)
-    sizes = []
-    for _ in killed(_append, folder):
-        again = MapStore(folder, "0123456789abcdef")
-        again.verify()
-        sizes.append(len(again))
-        assert again.table["camera"].tolist() == [1, 2, 4, 5, 6][: len(again)]
-        values = again.maps(range(len(again)))[:, 0, 0, 0].tolist()
-        assert values == [1, 1, 0, 0, 0][: len(again)]
-        if len(again) == 5:  # killed after the manifest was replaced
-            shutil.rmtree(folder)
-            shutil.copytree(copy, folder)
-    assert set(sizes) == {2, 5}
-    assert MapStore(folder).table["camera"].tolist() == [1, 2, 4, 5, 6]
-
-
 PART = [f"part-000001.{kind}" for kind in ("maps.npy", "vectors.npy", "table.json")]
-
-
-def _store(folder: Path) -> MapStore:
-    """A store of one part."""
-    made = MapStore.create(folder, "0123456789abcdef", SHAPE)
-    made.append(_unit_maps(2, 0), pd.DataFrame({"camera": [1, 2]}))
-    return made
-
-
-@pytest.mark.parametrize("limit", [100, 150])
-def test_a_part_that_was_torn_within_its_write_is_not_read(torn, tmp_path, limit: int) -> None:
-    _store(tmp_path / "store")
-    torn(limit, _append, tmp_path / "store")
-    again = MapStore(tmp_path / "store")
-    again.verify()
-    assert again.table["camera"].tolist() == [1, 2]
-    _append(tmp_path / "store")
-    MapStore(tmp_path / "store").verify()
-    assert MapStore(tmp_path / "store").table["camera"].tolist() == [1, 2, 4, 5, 6]
-
-
-@pytest.mark.parametrize("name", PART)
-def test_torn_files_of_a_part(tmp_path: Path, name: str) -> None:
-    """Of one that the manifest does not name: written over. Of one that it names: refused."""
-    folder, whole = tmp_path / "store", tmp_path / "whole"
-    _store(folder)
-    shutil.copytree(folder, whole)
-    _append(whole)
-    content = (whole / name).read_bytes()
-    for length in _cuts(content):
-        for other in PART[: PART.index(name)]:  # written before it
-            shutil.copy(whole / other, folder)
-        (folder / name).write_bytes(content[:length])
-        assert len(MapStore(folder)) == 2
-        (whole / name).write_bytes(content[:length])
-        with pytest.raises(ValueError, match=f"{name} is damaged"):
-            MapStore(whole)
-    _append(folder)
-    MapStore(folder).verify()
-    assert (folder / name).read_bytes() == content
-
-
-def test_a_torn_manifest_is_refused(tmp_path: Path) -> None:
-    _store(tmp_path / "store")
-    path = tmp_path / "store" / "store.json"
-    whole = path.read_bytes()
-    for length in _cuts(whole):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="store.json is damaged"):
-            MapStore(tmp_path / "store")
-        path.write_bytes(whole)
-        path.with_name(".store.json-torn").write_bytes(whole[:length])
-        assert len(MapStore(tmp_path / "store")) == 2
-
-
-def _create(folder: Path) -> None:
-    MapStore.create(folder, "0123456789abcdef", SHAPE)
-
-
-def test_making_a_store_can_be_repeated(killed, tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    for _ in killed(_create, folder):
-        if (folder / "store.json").exists():
-            assert len(MapStore(folder, "0123456789abcdef")) == 0
-            (folder / "store.json").unlink()
-    MapStore(folder, "0123456789abcdef").verify()
 
 
 TINY = RunConfig(

@@ -7,6 +7,7 @@ second scores the images that came first by QAConv, exactly as `match_gallery` d
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from qaconv_lib._processes import gather, process_count, process_rank, share
-from qaconv_lib.matching import QAConv, check_tensor, match_gallery
+from qaconv_lib.matching import QAConv, check_finite, check_tensor, match_gallery
 from qaconv_lib.models import ReidModel
-from qaconv_lib.scale.checks import check_length, check_rows, check_vectors
-from qaconv_lib.scale.store import MapStore
+from qaconv_lib.scale.store import MapStore, check_rows
 
 # Numbers of a shortlist's maps gathered at once: 8 MB, so that no large memory comes and goes.
 _GATHERED_ELEMENTS = 1 << 21
@@ -218,3 +218,41 @@ def similarity_in_shares(
     own = gallery_maps[share(len(gallery_maps))]
     scores = model.similarity(query_maps, own, progress=progress and not process_rank())
     return gather(scores.T.contiguous())[0].T
+
+
+def check_length(length: int, size: int, name: str = "length") -> int:
+    """A number from 1 to the gallery's size as an int; ValueError names it."""
+    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
+    if not size:
+        raise ValueError(f"the gallery is empty, so no {name} fits it")
+    if not whole or not 1 <= length <= size:
+        raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
+    return int(length)
+
+
+def check_vectors(query_vectors: Any, gallery: Any) -> bool:
+    """Check both arguments of `shortlist`; whether the gallery is a faiss index."""
+    is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
+    if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
+        raise TypeError(
+            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
+            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
+        )
+    check_tensor("query_vectors", query_vectors, "q, d")
+    if is_index:
+        if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
+            raise ValueError(
+                "the index must be over the inner product, as `build_index` makes it; its "
+                f"metric_type is {gallery.metric_type}"
+            )
+        width = gallery.d
+    else:
+        check_tensor("gallery", gallery, "g, d")
+        check_finite("gallery", gallery)
+        width = gallery.shape[1]
+    if query_vectors.shape[1] != width:
+        raise ValueError(
+            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
+        )
+    check_finite("query_vectors", query_vectors)
+    return is_index

@@ -5,37 +5,37 @@ A store is a folder. Every `append` adds a *part*: three files that are never ch
     store.json            format, model, shape of the maps, and the list of parts with their sizes
     part-000000.maps.npy     feature maps, float16, (n, d, h, w)
     part-000000.vectors.npy  the maps pooled by `pool_maps`, float32
-    part-000000.table.json   one row an image: whatever the caller knows about it
+    part-000000.table.json   one row per image: whatever the caller knows about it
 
-A part belongs to the store once `store.json` names it, and that file is replaced in one step. So
-a crash at any moment leaves the store as it was before or after the append. Files of a part that
-was never finished are not read, and the next append writes over them.
+A part belongs to the store once `store.json` names it, and that file is replaced in one step. So a
+crash at any moment leaves the store as it was before or after the append.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from qaconv_lib._checks import check_whole_numbers
 from qaconv_lib._files import make_folder, write_json, write_whole
 from qaconv_lib.matching import check_tensor
 from qaconv_lib.models import training_only
-from qaconv_lib.scale import _store_files as files
-from qaconv_lib.scale.checks import check_rows, check_unit_channels
 
+MANIFEST = "store.json"
+_HEAD = {"format": "qaconv store", "version": 1}
 _STRIPES = 4  # of a pooled vector
-_FINGERPRINT = re.compile("[0-9a-f]{16}")
-_WAIT = 60  # seconds for another process to finish its append
+_KINDS = ("maps.npy", "vectors.npy", "table.json")
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -44,8 +44,6 @@ def model_fingerprint(model: nn.Module) -> str:
     Weights count as half-precision numbers, which is how `save_model` keeps them, and those that
     only training uses do not count: a model and its copy from a file have one fingerprint.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         if not training_only(key):
@@ -72,7 +70,7 @@ def pool_maps(maps: Tensor) -> Tensor:
 
 
 class MapStore:
-    """Feature maps on disk, appended to safely and read in parts.
+    """Feature maps on disk, appended to safely and read in parts. One process appends at a time.
 
     Attributes:
         folder: where it lies.
@@ -88,16 +86,21 @@ class MapStore:
 
     def __init__(self, folder: str | Path, model: str | None = None):
         self.folder = Path(folder)
-        self._parts: list[dict] = []
-        manifest = files.read_manifest(self.folder)
-        self.model, self.shape = manifest.model, manifest.shape
-        self.table, self.vectors = pd.DataFrame(), torch.empty(0, self._vector_size)
-        self._load(manifest)
+        self.model, self.shape, self._parts = _read_manifest(self.folder)
         if model is not None and model != self.model:
             raise ValueError(
                 f"{self.folder} holds maps of model {self.model}, not of {model}: maps of two "
                 "models cannot be compared; make a new store"
             )
+        vectors, tables = [], []
+        for part in self._parts:
+            self._open_maps(part)  # for its checks
+            shape = (part["images"], self.shape[0] * min(_STRIPES, self.shape[1]))
+            vectors.append(torch.from_numpy(np.array(self._open(part, "vectors.npy", shape))))
+            tables.append(_read_table(self._path(part, "table.json")))
+        self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        empty = torch.empty(0, self.shape[0] * min(_STRIPES, self.shape[1]))
+        self.vectors = torch.cat([empty, *vectors])
 
     @classmethod
     def create(cls, folder: str | Path, model: str, shape: tuple[int, int, int]) -> MapStore:
@@ -116,22 +119,16 @@ class MapStore:
             raise ValueError(
                 f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
             ) from error
-        if not isinstance(model, str) or not _FINGERPRINT.fullmatch(model):
+        if not isinstance(model, str) or not re.fullmatch("[0-9a-f]{16}", model):
             raise ValueError(
-                "model must be sixteen hexadecimal digits, as `model_fingerprint` gives them, "
-                f"got {model!r}"
+                f"model must be sixteen hexadecimal digits, see `model_fingerprint`, got {model!r}"
             )
         make_folder(folder)
-        leftover = f".{files.MANIFEST}-"  # of a process that was killed in this very function
-        if any(not path.name.startswith(leftover) for path in folder.iterdir()):
-            raise FileExistsError(f"{folder} is not empty; a store wants a folder of its own")
-        manifest = files.Manifest(model, (int(channels), int(height), int(width)), [])
-        write_json(folder / files.MANIFEST, manifest.content())
+        if any(not path.name.startswith(f".{MANIFEST}-") for path in folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty; a store needs a folder of its own")
+        sizes = [int(channels), int(height), int(width)]
+        write_json(folder / MANIFEST, _HEAD | {"model": model, "shape": sizes, "parts": []})
         return cls(folder)
-
-    @property
-    def _vector_size(self) -> int:
-        return self.shape[0] * min(_STRIPES, self.shape[1])
 
     def __len__(self) -> int:
         return sum(part["images"] for part in self._parts)
@@ -140,53 +137,39 @@ class MapStore:
         """Add images: all of them, or on an error none.
 
         Args:
-            maps: shape (n, d, h, w), finite, with channels of unit length to within a
-                hundredth, or zero where a backbone found nothing; kept in half precision.
+            maps: shape (n, d, h, w), finite, with channels of unit length to within a hundredth,
+                or zero where a backbone found nothing; kept in half precision.
             table: n rows; columns as in the store, if it has images already. A column holds whole
-                numbers, floats, booleans or strings, the same in all parts; its name is a string.
+                numbers, floats, booleans or strings, the same in all parts.
         """
-        if not isinstance(maps, Tensor) or not isinstance(table, pd.DataFrame):
-            raise TypeError(
-                "maps must be a torch.Tensor and table a pandas.DataFrame, got "
-                f"{type(maps).__name__} and {type(table).__name__}"
-            )
+        check_tensor("maps", maps, "n, d, h, w")
         if tuple(maps.shape[1:]) != self.shape or not len(maps):
-            raise ValueError(f"maps must have shape (n, {self._sizes}), got {tuple(maps.shape)}")
+            sizes = ", ".join(map(str, self.shape))
+            raise ValueError(f"maps must have shape (n, {sizes}), got {tuple(maps.shape)}")
         if len(table) != len(maps):
             raise ValueError(f"{len(maps)} maps need {len(maps)} rows, got {len(table)}")
-        check_tensor("maps", maps, "n, d, h, w")
         half = maps.detach().cpu().half()
-        if not half.isfinite().all():
-            image = int((~half.isfinite()).flatten(1).any(dim=1).nonzero()[0])
-            raise ValueError(f"the map of row {image} is not finite in half precision")
         check_unit_channels(half)
-        try:
-            with FileLock(self.folder / "append.lock", timeout=_WAIT):
-                self._load(files.read_manifest(self.folder))  # another process may have appended
-                self._append(half, table)
-        except Timeout as error:
-            raise TimeoutError(f"another process is appending to {self.folder}") from error
-
-    def _append(self, half: Tensor, table: pd.DataFrame) -> None:
-        content = files.table_bytes(table)
-        table, own = files.parse_table(content), pool_maps(half)
-        if self._parts:
-            files.check_columns(table, self.table)
-        vectors, joined = self._joined([own], [table])
+        table, vectors = _plain_table(table, self.table), pool_maps(half)
         contents = {
-            "maps.npy": files.array_bytes(half.numpy()),
-            "vectors.npy": files.array_bytes(own.numpy()),
-            "table.json": content,
+            "maps.npy": _array_bytes(half.numpy()),
+            "vectors.npy": _array_bytes(vectors.numpy()),
+            "table.json": json.dumps(table.to_dict("list")).encode(),
         }
-        number = len(self._parts)
-        parts = [*self._parts, files.describe_part(number, len(half), contents)]
+        part = {
+            "name": f"part-{len(self._parts):06d}",
+            "images": len(half),
+            "bytes": {kind: len(content) for kind, content in contents.items()},
+        }
         for kind, content in contents.items():
-            write_whole(self.folder / f"{files.part_name(number)}.{kind}", content)
-        # The last step that can fail: after it the images belong to the store.
-        write_json(
-            self.folder / files.MANIFEST, files.Manifest(self.model, self.shape, parts).content()
+            write_whole(self.folder / f"{part['name']}.{kind}", content)
+        parts = [*self._parts, part]
+        about = {"model": self.model, "shape": list(self.shape), "parts": parts}
+        write_json(self.folder / MANIFEST, _HEAD | about)  # now the images belong to the store
+        self._parts, self.vectors = parts, torch.cat([self.vectors, vectors])
+        self.table = pd.concat(
+            [self.table, table] if len(parts) > 1 else [table], ignore_index=True
         )
-        self._parts, self.vectors, self.table = parts, vectors, joined
 
     def blocks(self, size: int = 256) -> Iterator[tuple[slice, Tensor]]:
         """Go through the store: the place of up to `size` images, and their maps (n, d, h, w).
@@ -204,55 +187,138 @@ class MapStore:
 
     def maps(self, rows: Tensor | np.ndarray | list[int]) -> Tensor:
         """The maps of some images, in the order of `rows`: half precision, (len(rows), d, h, w)."""
-        rows = check_rows(rows, len(self)).numpy()
-        if rows.ndim != 1:
-            raise ValueError(f"rows must have one axis, got shape {rows.shape}")
-        found = np.empty((len(rows), *self.shape), dtype=np.float16)
-        ends = np.cumsum([part["images"] for part in self._parts])
-        places = np.searchsorted(ends, rows, side="right")
-        for number in np.unique(places):
-            mine, part = places == number, self._parts[number]
-            first = ends[number] - part["images"]
-            found[mine] = self._open_maps(part)[rows[mine] - first]
+        places = check_rows(rows, len(self)).numpy()
+        if places.ndim != 1:
+            raise ValueError(f"rows must have one axis, got shape {places.shape}")
+        found = np.empty((len(places), *self.shape), dtype=np.float16)
+        start = 0
+        for part in self._parts:
+            mine = (start <= places) & (places < start + part["images"])
+            if mine.any():
+                found[mine] = self._open_maps(part)[places[mine] - start]
+            start += part["images"]
         return torch.from_numpy(found)
 
-    def verify(self) -> None:
-        """Read every file and hold it against its checksum."""
-        for part in self._parts:
-            files.check_sums(self.folder, part)
-
-    @property
-    def _sizes(self) -> str:
-        return ", ".join(map(str, self.shape))
-
-    def _load(self, manifest: files.Manifest) -> None:
-        known = len(self._parts)
-        own = files.Manifest(self.model, self.shape, self._parts)
-        if manifest._replace(parts=manifest.parts[:known]) != own:
+    def _path(self, part: dict, kind: str) -> Path:
+        """A file of a part, with the size on record."""
+        path, size = self.folder / f"{part['name']}.{kind}", part["bytes"][kind]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; without it the store cannot be read")
+        if path.stat().st_size != size:
             raise ValueError(
-                f"{self.folder} was made anew since this store was opened; open it again"
+                f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; restore it "
+                "from a copy, or make the store again"
             )
-        self._read_parts(manifest.parts[known:])  # those known already never change
+        return path
 
-    def _read_parts(self, parts: list[dict]) -> None:
-        vectors, tables = [], []
-        for part in parts:
-            files.check_sizes(self.folder, part)
-            self._open_maps(part)  # for its checks
-            shape = (part["images"], self._vector_size)
-            own = files.open_array(self.folder, part, "vectors.npy", np.float32, shape)
-            vectors.append(torch.from_numpy(np.array(own)))
-            tables.append(files.read_table(self.folder, part))
-        if parts:  # all at once: a part that cannot be read leaves this object as it was
-            self.vectors, self.table = self._joined(vectors, tables)
-            self._parts = self._parts + parts
-
-    def _joined(
-        self, vectors: list[Tensor], tables: list[pd.DataFrame]
-    ) -> tuple[Tensor, pd.DataFrame]:
-        tables = [self.table, *tables] if self._parts else tables
-        return torch.cat([self.vectors, *vectors]), pd.concat(tables, ignore_index=True)
+    def _open(self, part: dict, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        """An array on the disk; it holds a file descriptor for as long as it is referred to."""
+        path = self._path(part, kind)
+        try:
+            found = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: it is not an array of numbers") from error
+        if found.shape != shape:
+            raise ValueError(f"{path} is damaged: it holds an array of shape {found.shape}")
+        return found
 
     def _open_maps(self, part: dict) -> np.ndarray:
-        shape = (part["images"], *self.shape)
-        return files.open_array(self.folder, part, "maps.npy", np.float16, shape)
+        return self._open(part, "maps.npy", (part["images"], *self.shape))
+
+
+def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[str, Any]]]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"no store in {folder}: {MANIFEST} is missing")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        head = {key: found[key] for key in _HEAD}
+        channels, height, width = map(int, found["shape"])
+        for number, part in enumerate(found["parts"]):
+            if part["name"] != f"part-{number:06d}" or set(part["bytes"]) != set(_KINDS):
+                raise ValueError(f"part {number} is not one")
+            if part["images"] < 1:
+                raise ValueError(f"part {number} is empty")
+        model, parts = str(found["model"]), found["parts"]
+        if not isinstance(parts, list) or min(channels, height, width) < 1:
+            raise ValueError("its shape or parts are not those of a store")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or not of a store ({error!r})") from error
+    if head != _HEAD:
+        raise ValueError(
+            f"{path} says format {head['format']!r}, version {head['version']!r}; this library "
+            f"reads version {_HEAD['version']}: make the store again"
+        )
+    return model, (channels, height, width), parts
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.DataFrame(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _array_bytes(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _plain_table(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """A table whose every value comes back from JSON, with the columns of those before it."""
+    table = table.reset_index(drop=True)
+    names = list(table.columns)
+    if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
+        raise TypeError(f"columns must have names, all different, that are strings; got {names!r}")
+    for name, column in table.items():
+        strings = column.map(lambda value: isinstance(value, str)).all()
+        if not isinstance(column.dtype, np.dtype) or (column.dtype.kind not in "iufb"):
+            if not strings:
+                raise TypeError(
+                    f"column {name!r} holds {column.dtype}; whole numbers, floats, booleans or "
+                    "strings without missing values can be kept"
+                )
+    if len(known.columns) and names != list(known.columns):
+        raise ValueError(
+            f"the store has columns {', '.join(known.columns)}, the new rows {', '.join(names)}"
+        )
+    for name in known.columns:
+        if table[name].dtype.kind != known[name].dtype.kind:
+            raise ValueError(
+                f"column {name!r} holds {known[name].dtype} in the store, {table[name].dtype} in "
+                "the new rows; joined, values would change"
+            )
+    return table
+
+
+def check_unit_channels(maps: Tensor, tolerance: float = 1e-2) -> None:
+    """Raise ValueError unless channels have length 1 everywhere, or 0 where there is nothing."""
+    lengths = torch.linalg.vector_norm(maps, dim=1, dtype=torch.float32).flatten(1)
+    wrong = ~((lengths - 1).abs() <= tolerance) & (lengths != 0)  # also NaN
+    if wrong.any():
+        row, location = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"the map of row {row} must have channels of unit length; their length is "
+            f"{lengths[row, location]:.4g} at location {location}"
+        )
+
+
+def check_rows(rows: Tensor | np.ndarray | list, size: int) -> Tensor:
+    """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape."""
+    if isinstance(rows, Tensor):
+        rows = rows.cpu().numpy()
+    try:
+        rows = np.asarray(rows)
+    except ValueError as error:
+        raise ValueError("rows must be an array; its lists differ in length") from error
+    if 0 in rows.shape:
+        return torch.empty(rows.shape, dtype=torch.long)
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"rows must be whole numbers, got {rows.dtype}")
+    if not size:
+        raise IndexError("the gallery is empty")
+    low, high = int(rows.min()), int(rows.max())
+    if not 0 <= low <= high < size:
+        raise IndexError(f"rows must lie in 0..{size - 1}, got {low} to {high}")
+    return torch.from_numpy(rows.astype(np.int64))
