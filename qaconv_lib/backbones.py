@@ -6,26 +6,26 @@ a width, followed by a small convolution, the neck, that reduces the channels.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qaconv_lib._files import data_folders
-from qaconv_lib.beyond.ibn import IBN_WEIGHTS, add_instance_norm
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-IBN_RESNETS = tuple(IBN_WEIGHTS)
+IBN_RESNETS = tuple(f"{name}_ibn_{variant}" for variant in "ab" for name in RESNETS[:-1])
 LITES = ("efficientnet_lite0", "efficientnet_lite2")
 BACKBONES = (*RESNETS, *IBN_RESNETS, *LITES)
 #: Pixels per location of the maps, by the layer where the network is cut.
@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         self,
         trunk: nn.Sequential,
         trunk_channels: int,
-        stride: int,
+        final_layer: str,
         *,
         neck_channels: int | None,
         neck_size: int,
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         if neck_channels is not None:
             self.neck = _neck(trunk_channels, neck_channels, neck_size, neck_norm)
         self.channels = neck_channels or trunk_channels
-        self.stride = stride
+        self.final_layer, self.stride = final_layer, STRIDES[final_layer]
         self.unit_channels = unit_channels
         mean, std = _PIXELS[pixels]
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns (h, w) of the map of an image of `height` x `width` pixels."""
-        return -(-height // self.stride), -(-width // self.stride)
+        return map_size(height, width, self.final_layer)
 
 
 def map_size(height: int, width: int, final_layer: str = "layer3") -> tuple[int, int]:
@@ -179,7 +179,7 @@ def make_backbone(
     return Backbone(
         trunk,
         channels,
-        stride=STRIDES[final_layer],
+        final_layer,
         neck_channels=neck_channels,
         neck_size=neck_size,
         neck_norm=neck_norm,
@@ -210,15 +210,22 @@ def _neck(trunk_channels: int, channels: int, size: int, norm: bool) -> nn.Seque
 
 
 def _resnet(name: str) -> nn.Module:
+    from torchvision.models import get_model  # slow to import
+
     plain, _, variant = name.partition("_ibn_")
-    network = torchvision.models.get_model(plain, weights=None)
+    network = get_model(plain, weights=None)
     if variant:
-        add_instance_norm(network, variant)
+        _ibn().add_instance_norm(network, variant)
     return network
 
 
+def _ibn() -> ModuleType:
+    """An extension of the paper, found by name because this module lies below it."""
+    return importlib.import_module("qaconv_lib.beyond.ibn")
+
+
 def _efficientnet_lite(name: str) -> nn.Module:
-    import timm  # here, because importing it takes longer than everything else together
+    import timm  # slow to import
 
     return timm.create_model(f"tf_{name}", pretrained=False)
 
@@ -242,11 +249,16 @@ def _cut(network: Any, final_layer: str) -> tuple[nn.Sequential, int]:
 
 def _imagenet_weights(name: str) -> Path:
     if name in LITES:
-        return _lite_weights(name)
-    if name in IBN_WEIGHTS:
-        return fetch_weights(IBN_WEIGHTS[name], name)
-    registry = torchvision.models.get_model_weights(name)
-    return fetch_weights(registry["IMAGENET1K_V1"].url, name)
+        places = [folder / "weights" / f"{name}_imagenet.safetensors" for folder in data_folders()]
+        for place in filter(Path.is_file, places):
+            return place
+        looked = ", ".join(map(str, places)) or "a data folder (none found; set QACONV_DATA)"
+        raise FileNotFoundError(f"ImageNet weights of {name} not found in {looked}")
+    if name in IBN_RESNETS:
+        return fetch_weights(_ibn().IBN_WEIGHTS[name], name)
+    from torchvision.models import get_model_weights
+
+    return fetch_weights(get_model_weights(name)["IMAGENET1K_V1"].url, name)
 
 
 def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) -> None:
@@ -261,18 +273,6 @@ def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) ->
         may_add=whole.__contains__,
     )
     trunk.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
-
-
-def _lite_weights(name: str) -> Path:
-    places = [folder / "weights" / f"{name}_imagenet.safetensors" for folder in data_folders()]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = ", ".join(map(str, places)) or "a data folder (none found; set QACONV_DATA)"
-    raise FileNotFoundError(f"ImageNet weights of {name} not found in {looked}")
-
-
-# weights ------------------------------------------------------------
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -393,10 +393,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _describe(value: object) -> str:
-    if isinstance(value, Mapping):
-        return (
-            f"a dictionary with {_few(list(map(str, value)))}" if value else "an empty dictionary"
-        )
+    if isinstance(value, Mapping) and value:
+        return f"a dictionary with {_few(list(map(str, value)))}"
     return f"a {type(value).__name__}"
 
 

@@ -80,6 +80,21 @@ class TestWhatIsWritten:
             store.append(unit_maps(1), table.iloc[[row]])
         pd.testing.assert_frame_equal(MapStore(store.folder).table, table)
 
+    def test_a_store_that_was_changed_elsewhere_is_left_alone(self, filled):
+        store, maps = filled
+        MapStore(store.folder).append(maps[:2], rows(2, first=8))
+        with pytest.raises(ValueError, match="has changed since it was opened"):
+            store.append(maps[:1], rows(1))
+        assert list(MapStore(store.folder).table["path"][8:]) == ["8.jpg", "9.jpg"]
+
+    def test_columns_of_narrow_types_can_be_appended_again(self, tmp_path):
+        table = pd.DataFrame({"camera": np.array([3], np.uint8)})
+        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
+        for _ in range(2):
+            store.append(unit_maps(1), table)
+            store = MapStore(store.folder)
+        assert store.table["camera"].tolist() == [3, 3]
+
     def test_what_was_read_does_not_keep_the_file_writable(self, filled):
         store, maps = filled
         next(store.blocks())[1].zero_()
@@ -132,9 +147,10 @@ class TestDamage:
         with pytest.raises(FileNotFoundError, match=f"part-000000.{kind} is missing"):
             MapStore(filled[0].folder)
 
-    def test_a_file_of_other_contents_is_named(self, filled):
+    @pytest.mark.parametrize("old, new", [(b"\x93", b"x"), (b"{", b"("), (b"<f2", b"<i2")])
+    def test_a_file_of_other_contents_is_named(self, filled, old, new):
         path = filled[0].folder / "part-000000.maps.npy"
-        path.write_bytes(b"x" * path.stat().st_size)
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
         with pytest.raises(ValueError, match="part-000000.maps.npy is damaged"):
             MapStore(filled[0].folder)
 

@@ -66,7 +66,7 @@ class TestRead:
         "content, message",
         [
             (torch.ones(2), "holds no state dict, but a Tensor"),
-            ({}, "holds no state dict, but an empty dictionary"),
+            ({}, "holds no state dict, but a dict"),
             ({"epoch": 3}, "'epoch' is a int, not a tensor"),
             ({"state_dict": {"a": {"b": 1}}}, "'a' is a dictionary with b, not a tensor"),
         ],

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,10 @@ class MapStore:
         for part in self._parts:
             self._open_maps(part)  # for its checks
             shape = (part["images"], self.shape[0] * min(_STRIPES, self.shape[1]))
-            vectors.append(torch.from_numpy(np.array(self._open(part, "vectors.npy", shape))))
-            tables.append(_read_table(self._path(part, "table.json")))
+            vectors.append(
+                torch.from_numpy(np.array(self._open(part, "vectors.npy", np.float32, shape)))
+            )
+            tables.append(_read_table(self._path(part, "table.json"), part["images"]))
         self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         empty = torch.empty(0, self.shape[0] * min(_STRIPES, self.shape[1]))
         self.vectors = torch.cat([empty, *vectors])
@@ -156,6 +159,8 @@ class MapStore:
             "vectors.npy": _array_bytes(vectors.numpy()),
             "table.json": json.dumps(table.to_dict("list")).encode(),
         }
+        if _read_manifest(self.folder) != (self.model, self.shape, self._parts):
+            raise ValueError(f"{self.folder} has changed since it was opened; open it again")
         part = {
             "name": f"part-{len(self._parts):06d}",
             "images": len(half),
@@ -211,19 +216,19 @@ class MapStore:
             )
         return path
 
-    def _open(self, part: dict, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _open(self, part: dict, kind: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         """An array on the disk; it holds a file descriptor for as long as it is referred to."""
         path = self._path(part, kind)
         try:
-            found = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError) as error:
+            found = np.lib.format.open_memmap(path, mode="r")
+        except (ValueError, EOFError, SyntaxError, TokenError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: it is not an array of numbers") from error
-        if found.shape != shape:
-            raise ValueError(f"{path} is damaged: it holds an array of shape {found.shape}")
+        if found.shape != shape or found.dtype != dtype:
+            raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
         return found
 
     def _open_maps(self, part: dict) -> np.ndarray:
-        return self._open(part, "maps.npy", (part["images"], *self.shape))
+        return self._open(part, "maps.npy", np.float16, (part["images"], *self.shape))
 
 
 def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[str, Any]]]:
@@ -252,11 +257,14 @@ def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[s
     return model, (channels, height, width), parts
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, rows: int) -> pd.DataFrame:
     try:
-        return pd.DataFrame(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        table = pd.DataFrame(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if len(table) != rows:
+        raise ValueError(f"{path} is damaged: {len(table)} rows, not {rows}")
+    return table
 
 
 def _array_bytes(array: np.ndarray) -> bytes:
@@ -267,7 +275,6 @@ def _array_bytes(array: np.ndarray) -> bytes:
 
 def _plain_table(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """A table whose every value comes back from JSON, with the columns of those before it."""
-    table = table.reset_index(drop=True)
     names = list(table.columns)
     if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
         raise TypeError(f"columns must have names, all different, that are strings; got {names!r}")
@@ -279,6 +286,7 @@ def _plain_table(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
                     f"column {name!r} holds {column.dtype}; whole numbers, floats, booleans or "
                     "strings without missing values can be kept"
                 )
+    table = pd.DataFrame(json.loads(json.dumps(table.to_dict("list"))))
     if len(known.columns) and names != list(known.columns):
         raise ValueError(
             f"the store has columns {', '.join(known.columns)}, the new rows {', '.join(names)}"
@@ -307,7 +315,7 @@ def check_unit_channels(maps: Tensor, tolerance: float = 1e-2) -> None:
 def check_rows(rows: Tensor | np.ndarray | list, size: int) -> Tensor:
     """Row numbers of a gallery of `size` images as an int64 tensor on the CPU, any shape."""
     if isinstance(rows, Tensor):
-        rows = rows.cpu().numpy()
+        rows = rows.detach().cpu().numpy()
     try:
         rows = np.asarray(rows)
     except ValueError as error:
