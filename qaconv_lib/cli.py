@@ -391,14 +391,16 @@ def match(options: Options) -> None:
     from qaconv_lib.photographs.results import check_output, save_figure
 
     images = [options.query, options.gallery]
+    if not -1 <= options.threshold < 1:
+        raise ValueError(f"threshold must lie in [-1, 1), got {options.threshold}")
     check_output(options.output, images)
     model, known = _open(options)
     found = match_photographs(model, *images)
     title = f"similarity {found.similarity:.2f}"
     figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
-    save_figure(figure, options.output)
     for name, text in describe_match(found, known, options.prior or 0.5):
         print(f"{name:<13}{text}")
+    save_figure(figure, options.output)
     print(f"picture      {printable(options.output)}")
     _note(remarks(known, images))
 
@@ -506,7 +508,6 @@ def calibrate(options: Options) -> None:
     _arg("--port", type=int, default=7860, help="port; 0 for any free one (default: 7860)"),
     _arg("--gallery", type=Path, help="folder that is searched if no gallery is uploaded"),
     *_MODEL,
-    _QUIET,
 )
 def demo(options: Options) -> None:
     from qaconv_lib.photographs.demo import Answers, serve
@@ -589,6 +590,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ArithmeticError, MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and (error.name or "").startswith("qaconv_lib"):
+            raise
         # In one line, whatever names of files it quotes.
         print(f"qaconv_lib: {printable(str(error) or 'out of memory')}", file=sys.stderr)
         return 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -76,6 +78,11 @@ def test_imports_point_downwards(module: str) -> None:
     else:
         wrong = {name for name in used if name in ABOVE_ALL or package_of(name) == "experiments"}
     assert not wrong, f"{module} must not import {', '.join(sorted(wrong))}"
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, qaconv_lib.cli as c; c.make_parser(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_main_imports_the_command_line() -> None:
