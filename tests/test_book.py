@@ -350,7 +350,7 @@ def test_the_example_in_the_readme_runs() -> None:
     example = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
     names: dict[str, object] = {}
     exec(example, names)
-    assert tuple(names["similarity"].shape) == (2, 2)
+    assert tuple(names["logits"].shape) == (2, 2)
 
 
 @pytest.mark.parametrize("path, mark, command", refresh.FILLED, ids=lambda part: str(part)[-20:])
