@@ -23,7 +23,7 @@ help:
 	@echo "make site     build the site in _build/html from the notebooks as committed"
 	@echo "make check-site  look at every page of that site in Chromium"
 	@echo "make refresh  run the notebooks in place and normalise them"
-	@echo "make bench    measure speed and memory beside the plain forms, draw chapter 13"
+	@echo "make bench    measure speed and memory beside the plain forms, draw appendix A"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
 	@echo "make lint     check style, format, types and the notebooks' normal form"
 	@echo "make hooks    have git check style and notebooks before every commit"
@@ -77,7 +77,7 @@ refresh: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) -m qaconv_lib bench
-	$(PY) book/tools/refresh.py book/13_making_it_fast.ipynb
+	$(PY) book/tools/refresh.py book/a_making_it_fast.ipynb
 
 lab: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check jupyterlab

@@ -3,7 +3,7 @@
 Two images that are neighbours of each other, and share their neighbours, are probably the same
 person. Neither the matrix of all N x N distances nor dense descriptions are ever built: only
 neighbour lists and sparse rows. Distances are read in blocks of rows, so they may be computed as
-they are read (`rerank_streaming`, chapter 13).
+they are read (`rerank_streaming`, appendix A).
 """
 
 from __future__ import annotations

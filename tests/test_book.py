@@ -24,7 +24,7 @@ from qaconv_lib.experiments.published import TABLES34
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+CHAPTERS = [path for path in NOTEBOOKS if re.match(r"(\d\d|[a-z])_", path.name)]
 PAGES = sorted(BOOK.glob("*.md"))
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 REPOSITORY = CONFIG["repository"]["url"]
@@ -56,6 +56,11 @@ MACHINE_PATH = re.compile(r"(?:/(?:work|home|root|Users|tmp|content)/|[A-Z]:\\\\
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+
+
+def number_of(path: Path) -> str:
+    """What the figures of a chapter are numbered by: 3, or A for the first appendix."""
+    return path.name.split("_")[0].lstrip("0").upper()
 
 
 def read(path: Path) -> NotebookNode:
@@ -164,11 +169,10 @@ def test_library_names_exist(path: Path) -> None:
 
 @each_chapter
 def test_first_cell(path: Path) -> None:
-    number = int(path.name[:2])
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
     lines = first.source.split("\n")
-    assert re.fullmatch(rf"# {number}\. \S.*", lines[0]), lines[0]
+    assert re.fullmatch(rf"# {number_of(path)}\. \S.*", lines[0]), lines[0]
     branch = CONFIG["repository"]["branch"]
     place = REPOSITORY.removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{place}/blob/{branch}/book/{path.name}"
@@ -229,7 +233,7 @@ def test_figures_of_a_chapter(path: Path) -> None:
         figure = cell.metadata.mystnb["figure"]
         assert figure["caption"].endswith(".")
         first, told = cell.source.split("\n#   ", 1)
-        assert first == f"# Figure {int(path.name[:2])}.{number}", first
+        assert first == f"# Figure {number_of(path)}.{number}", first
         assert told.replace("\n#  ", "").startswith(figure["caption"])
         for across, width in pictures(cell):
             assert across >= 2 * width - 1, cell.source
@@ -239,9 +243,9 @@ def test_figures_of_a_chapter(path: Path) -> None:
 @each_chapter
 def test_equations_are_numbered_in_order_and_named_by_the_notation(path: Path) -> None:
     numbers = re.findall(r"\\tag\{([^}]*)\}", prose(read(path)))
-    assert numbers == [f"{int(path.name[:2])}.{n}" for n in range(1, len(numbers) + 1)]
+    assert numbers == [f"{number_of(path)}.{n}" for n in range(1, len(numbers) + 1)]
     notation = (BOOK / "notation.md").read_text(encoding="utf-8")
-    assert set(numbers) <= set(re.findall(r"\bEquation\s(\d+\.\d+)\b", notation))
+    assert set(numbers) <= set(re.findall(r"\bEquation\s(\w+\.\d+)\b", notation))
 
 
 def test_the_way_through_an_afternoon_names_headings_of_its_chapters() -> None:
@@ -311,7 +315,7 @@ def test_toc_and_files_agree() -> None:
     chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     files = [path.relative_to(ROOT).with_suffix("").as_posix() for path in NOTEBOOKS + PAGES]
     assert sorted([toc["root"], *chapters]) == sorted(files)
-    numbered = [entry for entry in chapters if re.match(r"book/\d\d_", entry)]
+    numbered = [entry for entry in chapters if re.match(r"book/(\d\d|[a-z])_", entry)]
     assert numbered == sorted(numbered), "chapters stand in the order of their numbers"
     parts = [p["caption"] for p in toc["parts"] if p["chapters"][0]["file"] in numbered]
     recall = (BOOK / "recall.md").read_text(encoding="utf-8")
@@ -361,7 +365,7 @@ def test_tables_drawn_from_records_are_current(path: Path, mark: str, command: l
 
 def test_the_front_page_has_the_minutes_of_each_chapter() -> None:
     rows = re.findall(
-        r"^\| \d+ \| \[.*\((\w+\.ipynb)\).*\| (\d+) \|$",
+        r"^\| (?:\d+|[A-Z]) \| \[.*\((\w+\.ipynb)\).*\| (\d+) \|$",
         (BOOK / "index.md").read_text(encoding="utf-8"),
         re.M,
     )

@@ -235,7 +235,7 @@ class TestOneProcess:
 
 
 def test_torchrun_trains_and_evaluates_with_the_command_line(tmp_path):
-    """What the launch lines of chapter 13 start."""
+    """What the launch lines of appendix A start."""
     (tmp_path / "results").mkdir()
     data = Path(__file__).resolve().parents[1] / "data"
     paths = os.pathsep.join([str(tmp_path), str(data)])

@@ -1,4 +1,4 @@
-"""Chapter 16: batches of some images of each identity, at random and along the graph."""
+"""Appendix C: batches of some images of each identity, at random and along the graph."""
 
 import dataclasses
 

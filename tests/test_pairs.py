@@ -1,4 +1,4 @@
-"""Chapter 16: losses on the pairs of a mini-batch, against their definitions."""
+"""Appendix C: losses on the pairs of a mini-batch, against their definitions."""
 
 import plain_pairs as plain
 import pytest

@@ -2,7 +2,7 @@
 
 Notebooks are also read in Jupyter and on Colab, so they hold nothing that only Sphinx understands.
 A figure has its caption in the cell's metadata and gets its number here: Figure 3.2 is the second
-one of chapter 3. `refresh.py` repeats the caption in the code; here, where it stands below the
+one of chapter 3, Figure A.1 the first of appendix A. `refresh.py` repeats the caption in the code; here, where it stands below the
 figure, it is removed from the code again. An equation has its number in LaTeX, `\\tag{3.1}`. Where
 a text says "Figure 3.2" or "Equation 3.1", it becomes a link; an unknown number is a warning.
 """
@@ -20,9 +20,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from stored_figures import CAPTION, FIGURE
 
-CHAPTER = re.compile(r"book/(\d\d)_")
-TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
-MENTION = re.compile(r"\b(Figure|Equation)[ \n\u00a0](\d+\.\d+)\b")
+CHAPTER = re.compile(r"book/(\d\d|[a-z])_")
+TAG = re.compile(r"\\tag\{((?:\d+|[A-Z])\.\d+)\}")
+MENTION = re.compile(r"\b(Figure|Equation)[ \n\u00a0]((?:\d+|[A-Z])\.\d+)\b")
 # Where a mention stays text.
 NO_LINK = (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.raw, nodes.math)
 
@@ -86,7 +86,7 @@ def read_page(app: Sphinx, document: nodes.document) -> None:
     page = app.env.docname
     if chapter := CHAPTER.match(page):
         drop_captions_from_code(document)
-        ids = [*number_figures(document, chapter[1].lstrip("0")), *mark_equations(document)]
+        ids = [*number_figures(document, chapter[1].lstrip("0").upper()), *mark_equations(document)]
         _ids(app.env)[page] = ids
 
 

@@ -1,4 +1,4 @@
-"""A small model taught by a larger one (chapter 17).
+"""A small model taught by a larger one (chapter 13).
 
 The paper recommends distillation (sections 5.3 and 6) and does not try it. Here the student learns
 from the teacher's similarities, after Hinton, Vinyals and Dean, "Distilling the Knowledge in a

@@ -1,4 +1,4 @@
-"""Mini-batches with several images of each identity (chapter 16).
+"""Mini-batches with several images of each identity (appendix C).
 
 A batch holds `p` classes with `k` images of each. "pk" draws the classes at random; "graph" takes a
 class and the ones that look most like it to the model as it is. That is the graph sampler of Liao

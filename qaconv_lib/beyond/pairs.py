@@ -1,4 +1,4 @@
-"""Losses on the pairs of images within a mini-batch (chapter 16).
+"""Losses on the pairs of images within a mini-batch (appendix C).
 
 They take the place of the class memory in Liao and Shao, "Graph Sampling Based Deep Metric Learning
 for Generalizable Person Re-Identification" (CVPR 2022), and in versions 2.0 and 2.1 of the authors'

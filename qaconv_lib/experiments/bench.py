@@ -1,4 +1,4 @@
-"""The library beside the plain formulations: `python -m qaconv_lib bench` (chapter 13).
+"""The library beside the plain formulations: `python -m qaconv_lib bench` (appendix A).
 
 Most cases run the plain form and the library's on the same random input, in one process, in turns;
 check that the results agree; and give rows for a record. Of several turns the fastest counts,

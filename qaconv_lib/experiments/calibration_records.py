@@ -1,4 +1,4 @@
-"""Thresholds and probabilities on one domain, and what is left of them on another (chapter 14).
+"""Thresholds and probabilities on one domain, and what is left of them on another (appendix B).
 
 The people of a dataset's test set are put in two halves. Thresholds and calibration are fitted on
 the pairs within the first half and tried on those within the second, of the same dataset and of the

@@ -1,4 +1,4 @@
-"""Time and memory of one call, and of two forms of the same thing side by side (chapter 13)."""
+"""Time and memory of one call, and of two forms of the same thing side by side (appendix A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain formulations, as the paper and its release have them, kept for comparison (chapter 13).
+"""The plain formulations, as the paper and its release have them, kept for comparison (appendix A).
 
 Each follows its definition in the obvious way. The tests hold the library's forms to them, and
 `python -m qaconv_lib bench` shows what the library's forms save.

@@ -178,7 +178,7 @@ _TRIED = {
     "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
     "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
     # Cross-entropy and triplets at the rates around QAConv's best. With triplets the scale of the
-    # matcher falls to zero at all of these; they want a low rate of the new layers (chapter 16).
+    # matcher falls to zero at all of these; they want a low rate of the new layers (appendix C).
     "pairwise": [
         _rates(rate, rate, triplet_margin=None) for rate in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     ]

@@ -1,4 +1,4 @@
-"""What the experiments compare: variants (chapters 16 and 17), and trials made of them."""
+"""What the experiments compare: variants (chapter 13 and appendix C), and trials made of them."""
 
 from __future__ import annotations
 

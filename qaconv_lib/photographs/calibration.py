@@ -1,4 +1,4 @@
-"""From a score to a decision and a probability: ROC, thresholds, calibration (chapter 14).
+"""From a score to a decision and a probability: ROC, thresholds, calibration (appendix B).
 
 `scores` holds one finite number per pair of images, higher for more alike, shape (n,); `same` is
 bool, shape (n,), and tells which pairs show one person. There must be pairs of both kinds.

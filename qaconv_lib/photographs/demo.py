@@ -1,4 +1,4 @@
-"""The demo: a page in the browser that compares images or searches a gallery (chapter 14)."""
+"""The demo: a page in the browser that compares images or searches a gallery (appendix B)."""
 
 from __future__ import annotations
 

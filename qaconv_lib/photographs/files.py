@@ -1,4 +1,4 @@
-"""Image files in folders, and the times at which they were taken (chapter 14)."""
+"""Image files in folders, and the times at which they were taken (appendix B)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searching a folder of images for the person of a query (chapter 14).
+"""Searching a folder of images for the person of a query (appendix B).
 
 A gallery need not fit into memory: maps are made and compared block by block, and forgotten or kept
 in a `MapStore` for the next search.

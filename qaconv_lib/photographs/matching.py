@@ -1,4 +1,4 @@
-"""Your own photographs: open a model, compare two images, say what the numbers mean (chapter 14).
+"""Your own photographs: open a model, compare two images, say what the numbers mean (appendix B).
 
 An image here shows one person, cut out of its frame.
 """

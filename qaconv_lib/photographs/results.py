@@ -1,4 +1,4 @@
-"""What `match` and `search` write, and where they may write it (chapter 14)."""
+"""What `match` and `search` write, and where they may write it (appendix B)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and searching on several processes, launched by torchrun (chapter 13).
+"""Training and searching on several processes, launched by torchrun (appendix A).
 
     torchrun --nproc-per-node 4 -m qaconv_lib train qaconv mini-market
 

@@ -1,4 +1,4 @@
-"""Searching large galleries: on disk, in two stages, on several processes (chapter 13).
+"""Searching large galleries: on disk, in two stages, on several processes (appendix A).
 
 In two stages: the first compares pooled vectors, which is fast and forgets where things were. The
 second scores the images that came first by QAConv, exactly as `match_gallery` does.

@@ -1,4 +1,4 @@
-"""A gallery on disk: feature maps that are searched without loading them all (chapter 13).
+"""A gallery on disk: feature maps that are searched without loading them all (appendix A).
 
 A store is a folder. Every `append` adds a *part*: three files that are never changed afterwards.
 
