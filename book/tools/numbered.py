@@ -2,9 +2,10 @@
 
 Notebooks are also read in Jupyter and on Colab, so they hold nothing that only Sphinx understands.
 A figure has its caption in the cell's metadata and gets its number here: Figure 3.2 is the second
-one of chapter 3, Figure A.1 the first of appendix A. `refresh.py` repeats the caption in the code; here, where it stands below the
-figure, it is removed from the code again. An equation has its number in LaTeX, `\\tag{3.1}`. Where
-a text says "Figure 3.2" or "Equation 3.1", it becomes a link; an unknown number is a warning.
+one of chapter 3, Figure A.1 the first of appendix A. `refresh.py` repeats the caption in the code;
+here, where it stands below the figure, it is removed from the code again. An equation has its
+number in LaTeX, `\\tag{3.1}`. Where a text says "Figure 3.2" or "Equation 3.1", it becomes a link;
+an unknown number is a warning.
 """
 
 from __future__ import annotations
