@@ -6,7 +6,7 @@ A feature map has `d` channels of unit length at each of `h * w` locations, numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -269,46 +269,62 @@ def _patches(maps: Tensor, kernel_size: int) -> Tensor:
     return F.unfold(maps, kernel_size, padding=kernel_size // 2)
 
 
-def _blocks(queries: Tensor, gallery: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Similarities of all queries with a few gallery images at a time, (q, h*w, images, h*w)."""
-    count, _, locations = queries.shape
-    step = max(1, BLOCK // (max(1, count) * locations**2))
-    convolve = queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.bfloat16)
-    if convolve:
+def _product(queries: Tensor) -> Callable[[Tensor], Tensor]:
+    """Function from a few gallery maps to their similarities with all queries, (q*h*w, n*h*w).
+
+    On a CPU this is a 1 x 1 convolution of channels-last maps, which on some processors runs twice
+    as fast as the matrix product, and on no processor much slower.
+    """
+    locations = queries.shape[2]
+    if queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.bfloat16):
+        # The layout is recognised only if both axes are longer than 1.
         side = next((n for n in range(2, locations) if locations % n == 0), 1)
         maps = queries.unflatten(2, (locations // side, side))
         maps = maps.contiguous(memory_format=torch.channels_last)
-    else:
-        rows = queries.transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
-    for start in range(0, len(gallery), step):
-        some = gallery[start : start + step]
-        if convolve:
-            kernels = some.transpose(1, 2).flatten(0, 1)  # (images*h*w, d)
-            block = F.conv2d(maps, kernels[..., None, None]).permute(0, 2, 3, 1)
-        else:
-            block = rows @ some.transpose(0, 1).flatten(1)  # (q*h*w, images*h*w)
-        yield slice(start, start + step), block.reshape(count, locations, len(some), locations)
+
+        def convolve(gallery: Tensor) -> Tensor:
+            kernels = gallery.transpose(1, 2).flatten(0, 1)[..., None, None]  # (n*h*w, d, 1, 1)
+            return F.conv2d(maps, kernels).permute(0, 2, 3, 1).flatten(0, 2)
+
+        return convolve
+    rows = queries.transpose(1, 2).flatten(0, 1)
+    return lambda gallery: rows @ gallery.transpose(0, 1).flatten(1)
 
 
 def _pool(queries: Tensor, gallery: Tensor, places: bool = False) -> tuple[Tensor, Tensor | None]:
     """Both maxima of every pair, (g, 2, q, h*w), and optionally where they lie."""
-    matches = queries.new_empty(len(gallery), 2, len(queries), queries.shape[2])
+    count, _, locations = queries.shape
+    matches = queries.new_empty(len(gallery), 2, count, locations)
     found = torch.empty_like(matches, dtype=torch.long) if places else None
-    for some, block in _blocks(queries, gallery):
+    step = max(1, BLOCK // (max(1, count) * locations**2))
+    product = _product(queries)
+    for start in range(0, len(gallery), step):
+        some = slice(start, start + step)
+        near = gallery[some]
+        block = product(near).view(count, locations, len(near), locations)
         for side, axis in enumerate((1, 3)):
-            out = matches[some, side]
-            out = out.transpose(0, 1) if axis == 1 else out.permute(1, 2, 0)
-            if found is None:
-                torch.amax(block, axis, out=out)
-                continue
-            where = found[some, side]
-            where = where.transpose(0, 1) if axis == 1 else where.permute(1, 2, 0)
-            torch.max(block, axis, out=(out, where))
+            order = (1, 0, 2) if axis == 1 else (2, 0, 1)  # of what is left, to (n, q, h*w)
+            best = block.amax(axis)
+            matches[some, side] = best.permute(order)
+            if found is not None:
+                found[some, side] = _where(block, best, axis).permute(order)
+        del block  # before the next is made, or the allocator keeps asking for memory
     return matches, found
 
 
+def _where(block: Tensor, best: Tensor, axis: int) -> Tensor:
+    """First place of the maxima along an axis."""
+    if block.device.type != "cpu":
+        return block.argmax(axis)
+    # Three times as fast as argmax: minus the place at a maximum, far below that elsewhere.
+    places = torch.arange(block.shape[axis], dtype=torch.float32)
+    places = places.view(-1, *[1] * (block.dim() - 1 - axis))
+    far = (block - best.unsqueeze(axis)).float().mul_(1e38).sub_(places)
+    return far.amax(axis).neg_().nan_to_num_(0).long()
+
+
 class _BestMatches(torch.autograd.Function):
-    """`_pool` with a sparse backward pass."""
+    """`_pool`, whose backward pass touches only the 2*h*w similarities that were maxima."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, gallery: Tensor) -> Tensor:
@@ -322,41 +338,36 @@ class _BestMatches(torch.autograd.Function):
         queries, gallery, places = ctx.saved_tensors
         count, channels, locations = queries.shape
         wide = torch.promote_types(queries.dtype, torch.float32)  # of the sums
-        rows = queries.transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
-        columns = gallery.transpose(1, 2).flatten(0, 1)  # (g*h*w, d)
-        to_rows = torch.zeros(rows.shape, dtype=wide, device=rows.device)
-        to_columns = torch.zeros(columns.shape, dtype=wide, device=rows.device)
-        first = torch.arange(max(count, len(gallery)), device=rows.device)[:, None] * locations
-        step = max(1, BLOCK // max(1, count * locations * max(channels, locations)))
+        rows = queries.transpose(1, 2).reshape(-1, channels).to(wide)  # (q*h*w, d)
+        columns = gallery.transpose(1, 2).reshape(-1, channels).to(wide)  # (g*h*w, d)
+        to_rows, to_columns = torch.zeros_like(rows), torch.zeros_like(columns)
+        own_row = torch.arange(len(rows), device=rows.device).view(count, locations)
+        step = max(1, BLOCK // max(1, count * locations * 4))
         for start in range(0, len(gallery), step):
-            near = columns[start * locations : (start + step) * locations]
-            to_near = to_columns[start * locations : (start + step) * locations]
-            at_row, at_column = places[start : start + step].unbind(1)  # (images, q, h*w) each
-            up, left = gradient[start : start + step].to(wide).unbind(1)
-            if locations <= 64:  # a matrix of (h*w)**2 entries per pair costs less than gathering
-                block = up.new_zeros(count, locations, len(up), locations)
-                block.scatter_(1, at_row.transpose(0, 1)[:, None], up.transpose(0, 1)[:, None])
-                at_column, left = (x.permute(1, 2, 0)[..., None] for x in (at_column, left))
-                block = block.scatter_add_(3, at_column, left).view(len(rows), -1)
-                to_rows += block @ near.to(wide)
-                if ctx.needs_input_grad[1]:
-                    to_near += block.T @ rows.to(wide)
-                continue
-            at_row = (at_row + first[:count]).flatten()  # of each gallery location
-            at_column = (at_column + first[: len(up), None]).flatten()  # of each query location
-            up, left = up[..., None], left[..., None]
-            to_rows.index_add_(
-                0, at_row, (up * near.view(-1, 1, locations, channels)).flatten(0, 2)
+            some = slice(start, start + step)
+            part = slice(start * locations, (start + step) * locations)
+            own_column = torch.arange(len(columns[part]), device=rows.device).view(-1, 1, locations)
+            at_row = places[some, 0] + own_row[:, :1]  # best row of each column, (n, q, h*w)
+            at_column = places[some, 1] + own_column[..., :1]  # best column of each row
+            ends = (
+                torch.stack([at_row, own_row.expand_as(at_row)]),
+                torch.stack([own_column.expand_as(at_column), at_column]),
             )
-            to_rows += (left * near[at_column].view(*left.shape[:3], channels)).sum(0).flatten(0, 1)
+            # The gradient of the similarities, as a sparse matrix (q*h*w, n*h*w).
+            sparse = torch.sparse_coo_tensor(
+                torch.stack(ends).flatten(1),
+                gradient[some].transpose(0, 1).flatten().to(wide),
+                (len(rows), len(columns[part])),
+                check_invariants=False,
+            )
+            to_rows += sparse @ columns[part]
             if ctx.needs_input_grad[1]:
-                to_near += (up * rows[at_row].view(*up.shape[:3], channels)).sum(1).flatten(0, 1)
-                across = left * rows.view(1, count, locations, channels)
-                to_near.index_add_(0, at_column, across.flatten(0, 2))
-        to_queries = to_rows.to(rows.dtype).view(count, locations, channels).transpose(1, 2)
+                to_columns[part] = sparse.T @ rows
+        shape = -1, locations, channels
+        to_queries = to_rows.to(queries.dtype).view(shape).transpose(1, 2)
         if not ctx.needs_input_grad[1]:
             return to_queries, None
-        return to_queries, to_columns.to(rows.dtype).view(-1, locations, channels).transpose(1, 2)
+        return to_queries, to_columns.to(gallery.dtype).view(shape).transpose(1, 2)
 
 
 def _weigh(matches: Tensor, weights: Tensor) -> Tensor:
