@@ -49,7 +49,7 @@ class ReidModel(nn.Module):
             pixels=config.pixels,
             frozen_stages=config.frozen_stages,
             frozen_norm=config.frozen_norm,
-        )
+        ).to(memory_format=torch.channels_last)  # which runs up to twice as fast on a CPU
         self.criterion = criterion or make_criterion(config, num_classes, self.backbone)
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class ReidModel(nn.Module):
                 for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
             ]
             self.train(was_training)
-            return torch.cat(maps)
+            return torch.cat(maps).contiguous()
 
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False

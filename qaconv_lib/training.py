@@ -110,8 +110,6 @@ class Trainer:
         self.model = ReidModel(config, len(self.images.identities), criterion)
         with naming_shortage(*self._shortage()):
             self.model = self.model.to(self.device)
-        # Depthwise convolutions run about a third faster on a CPU with channels stored last.
-        self.model.backbone.to(memory_format=torch.channels_last)
         self.sampler = sampler(self) if sampler is not None else None
         self.optimizer = torch.optim.SGD(
             self._parameter_groups(),

@@ -68,7 +68,6 @@ class Distillation(nn.Module):
             raise ValueError(f"a model with the loss {teacher.config.loss} cannot teach logits")
         self.teacher = teacher.eval().requires_grad_(False)
         self.teacher_matcher = teacher.criterion.matcher
-        self.teacher.backbone.to(memory_format=torch.channels_last)
         self.temperature, self.weight = temperature, weight
 
     def extra_repr(self) -> str:
