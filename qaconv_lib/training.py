@@ -34,16 +34,8 @@ from qaconv_lib.transforms import ReidImages, make_augmentation
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 STATE, LOG = "last.safetensors", "log.csv"
-#: Columns of `log.csv`; the last three are empty where an epoch was not timed.
-LOG_COLUMNS = [
-    "epoch",
-    "loss",
-    "accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-    "peak_megabytes",
-]
+# The last three are empty where an epoch was not timed.
+LOG_COLUMNS = "epoch loss accuracy learning_rate seconds images_per_second peak_megabytes".split()
 
 
 class Trainer:
@@ -170,9 +162,9 @@ class Trainer:
             same_kernels = torch.backends.cudnn.flags(enabled=True, deterministic=True)
             with same_kernels, naming_shortage(*self._shortage()):
                 self.history.append(self._train_epoch(progress))
-            seconds = max(time.perf_counter() - start, 1e-9)
-            timing = {"seconds": round(seconds, 3)}
-            timing["images_per_second"] = round(len(self.images) // size * size / seconds, 1)
+            seconds = time.perf_counter() - start
+            rate = round(len(self.images) // size * size / seconds, 1)
+            timing = {"seconds": round(seconds, 3), "images_per_second": rate}
             self.timings.append(timing | {"peak_megabytes": peak_megabytes(str(self.device))})
             self.epoch += 1
             if self.checkpoint is not None and process_rank() == 0:
@@ -185,11 +177,10 @@ class Trainer:
     def _shortage(self) -> tuple[str, str]:
         """What is being done when memory runs out, and what to lower."""
         config = self.config
+        size = f"{config.batch_size} images of {config.height} x {config.width} pixels"
         return (
-            f"training on {config.batch_size} images of {config.height} x {config.width} pixels "
-            f"({self.model.num_classes:,} identities)",
-            "raise accumulate, set precision to bfloat16, or lower batch_size, height or width; "
-            "`train ... --predict-memory` says what a step takes",
+            f"training on {size} ({self.model.num_classes:,} identities)",
+            "raise accumulate, set precision to bfloat16, or lower batch_size, height or width",
         )
 
     def _warm_start(self, progress: bool) -> None:
@@ -279,19 +270,17 @@ class Trainer:
     def _read_state(self, path: Path) -> None:
         """Go on from a state; ValueError if it is damaged or belongs to another run."""
         tensors, details = read_checkpoint(path)
-        if not isinstance(details.get("config"), dict):
-            raise ValueError(f"{path} is damaged: it does not say its settings")
-        other = differing_settings(details["config"], self.config)
+        other = differing_settings(details.get("config"), self.config)
         mine = self._extensions()
         stored = details.get("extensions", mine)
         other += [name for name in mine if stored.get(name) != mine[name]]
-        advice = "give another run folder, or remove this one"
+        if details.get("images") != self.images_hash:
+            other.append("other images")
         if other:
             raise ValueError(
-                f"{path} belongs to a run with other settings ({', '.join(other)}); {advice}"
+                f"{path} belongs to a run with other settings ({', '.join(other)}); give another "
+                "run folder, or remove this one"
             )
-        if details.get("images") != self.images_hash:
-            raise ValueError(f"{path} belongs to a run on other images; {advice}")
         epoch, history = details.get("epoch"), details.get("history")
         if not isinstance(history, list) or len(history) != epoch or epoch > self.config.epochs:
             raise ValueError(f"{path} is damaged: it does not say which epochs are done")
