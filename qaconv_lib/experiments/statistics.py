@@ -54,6 +54,6 @@ def paired_bootstrap(
     for start in range(0, repeats, 1000):  # blocks bound the memory
         count = min(1000, repeats - start)
         drawn = rng.integers(len(sums), size=(count, len(sums)))
-        means[start : start + count] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+        means[start : start + count] = sums.take(drawn).sum(axis=1) / sizes.take(drawn).sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Difference(float(difference.mean()), float(low), float(high))

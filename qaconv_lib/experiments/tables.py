@@ -189,13 +189,11 @@ def tlift_table(profile: str = "laptop") -> pd.DataFrame:
 
 def cost_table(profile: str = "laptop") -> pd.DataFrame:
     """Time of each step, and the memory that it takes beyond the libraries; by device."""
-    from matplotlib.ticker import EngFormatter
-
-    readable, rows = EngFormatter(sep=" "), {}
+    rows = {}
     for record in (r for r in read_records("cost") if r["profile"] == profile):
         bare, *steps = record["steps"]  # the first has done nothing
         for step in steps:
-            row = {"time": readable(step["seconds"]) + step["unit"], "memory": "–"}
+            row = {"time": _readable(step["seconds"]) + step["unit"], "memory": "–"}
             if step["peak_megabytes"] is not None:
                 row["memory"] = f"{step['peak_megabytes'] - bare['peak_megabytes']} MB"
             rows[record["device"], step["step"], step["loss"]] = row
@@ -274,6 +272,14 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def _row(method: str, stage: str) -> str:
     return method + ("" if stage == "alone" else stage.replace("+", " + "))
+
+
+def _readable(seconds: float) -> str:
+    """A number with a prefix for its thousands: 0.0025 as "2.5 m"."""
+    for thousands, prefix in ((1, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n")):
+        if seconds * thousands >= 1:
+            break
+    return f"{seconds * thousands:g} {prefix}"
 
 
 def _cell(found: list[dict]) -> str:
