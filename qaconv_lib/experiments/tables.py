@@ -276,10 +276,9 @@ def _row(method: str, stage: str) -> str:
 
 def _readable(seconds: float) -> str:
     """A number with a prefix for its thousands: 0.0025 as "2.5 m"."""
-    for thousands, prefix in ((1, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n")):
-        if seconds * thousands >= 1:
-            break
-    return f"{seconds * thousands:g} {prefix}"
+    factors = {"": 1, "m": 1e3, "µ": 1e6, "n": 1e9}
+    prefix = next((p for p, factor in factors.items() if seconds * factor >= 1), "n")
+    return f"{seconds * factors[prefix]:g} {prefix}"
 
 
 def _cell(found: list[dict]) -> str:
