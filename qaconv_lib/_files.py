@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+_CHECKOUT = Path(__file__).resolve().parent.parent
 _DETAILS = "qaconv_lib"  # the metadata entry that holds everything but the tensors
 _NUMBERS = re.compile(r"\[\n\s*(-?\d[^\[\]{}\"]*?)\n\s*\]")  # a list of numbers, as json indents it
 
@@ -25,8 +26,8 @@ def data_folders() -> list[Path]:
     if they do not exist; then ``data/`` of the checkout, of the working directory and above it.
     """
     named = [part for part in os.environ.get("QACONV_DATA", "").split(os.pathsep) if part]
-    checkout, here = Path(__file__).resolve().parent.parent, Path.cwd()
-    around = [folder / "data" for folder in (checkout, here, *here.parents)]
+    here = Path.cwd()
+    around = [folder / "data" for folder in (_CHECKOUT, here, *here.parents)]
     found = [Path(os.path.expanduser(part)) for part in named]
     return list(dict.fromkeys(found + [folder for folder in around if folder.is_dir()]))
 

@@ -52,12 +52,12 @@ NO_WORSE = EQUAL | {"one_sided": True}
     ],
 )
 def test_verdicts(rule, intervals, expected):
-    claim = Claim("1", "A and B", "table1", compare=lambda profile: [], **rule)
+    claim = Claim("1", "table1", lambda profile: [], "A and B", **rule)
     assert verdict(claim, found(*intervals)) == expected
 
 
 def test_what_has_no_comparison_cannot_be_tested():
-    assert verdict(Claim("1", "A", "a GPU"), []) == UNTESTED
+    assert verdict(Claim("1", "a GPU", None, "A"), []) == UNTESTED
 
 
 def test_the_ledger_has_a_row_a_claim_and_the_compute_spent():

@@ -233,7 +233,7 @@ def test_what_follows_the_trials_is_run_across_domains_with_times_only(workplace
 
     def after():
         experiment = dataclasses.replace(EXPERIMENTS["memory"], after=("nowhere", act))
-        return suite._after_all(experiment, trials, None, lines.append, skip)
+        return suite._follow_up(*experiment.after, trials, None, skip, lines.append)
 
     assert after() == [{"target": "mini-duke"}]
     assert lines.pop() == f"nowhere: {trials[1].name}"

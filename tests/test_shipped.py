@@ -9,7 +9,7 @@ from qaconv_lib.experiments.calibration_records import find_calibrations, transf
 from qaconv_lib.experiments.profiles import PROFILES
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import Run, checkpoint_path, settings_name
-from qaconv_lib.experiments.search import best_settings
+from qaconv_lib.experiments.search import best_settings, tried_settings
 from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import load_model
@@ -35,7 +35,7 @@ def test_what_was_searched_is_what_the_profile_lists():
     assert found == {
         (loss, source, settings_name(settings))
         for loss in profile.searched
-        for settings in profile.tried[loss]
+        for settings in tried_settings(loss, "laptop")
         for source in SOURCES
     }
 

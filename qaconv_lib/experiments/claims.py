@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from qaconv_lib.experiments.comparisons import (
     POOLED,
+    SUPPRESSED,
     Comparison,
     Test,
     ablation,
@@ -36,26 +37,15 @@ UNTESTED, MISSING = "cannot be tested here", "not run yet"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper.
+    """A claim of the paper."""
 
-    Attributes:
-        section: where the paper makes it.
-        text: the claim, in our words.
-        experiment: what tests it here, or what it would take.
-        compare: gives the differences; None if the claim cannot be tested here.
-        margin: for a claim of equality, how large a difference still counts as equal; None for a
-            claim that A is better.
-        one_sided: the claim is only that A is no worse than B, by more than the margin.
-        remark: what the reader must know to read the figure.
-    """
-
-    section: str
-    text: str
-    experiment: str
-    compare: Test | None = None
-    margin: float | None = None
-    remark: str = ""
-    one_sided: bool = False
+    section: str  #: where the paper makes it
+    experiment: str  #: what tests it here, or what it would take
+    compare: Test | None  #: gives the differences; None if the claim cannot be tested here
+    text: str  #: the claim, in our words
+    margin: float | None = None  #: "equal" means within this; None for "A is better than B"
+    one_sided: bool = False  #: with a margin: only "A is no worse than B"
+    remark: str = ""  #: what the reader must know to read the figure
 
 
 def verdict(claim: Claim, found: list[Comparison]) -> str:
@@ -84,231 +74,106 @@ def verdict(claim: Claim, found: list[Comparison]) -> str:
 
 
 CLAIMS: list[Claim] = [
-    Claim(
-        "abstract, 5.3",
-        "Across domains QAConv is far ahead of the usual losses on pooled features "
-        "(published: 11.5 and 9.6 mAP over the best of them).",
-        "table1",
-        best_pooled,
-        remark="the rule asks for a lead, not for its size: here less than half of the published",
-    ),
-    Claim(
-        "5.3",
-        "The class memory with pooled vectors does about as well as the other losses: the lead "
-        "comes from the matching.",
-        "table1",
-        losses("class-memory", "softmax"),
-        margin=4.0,
-        remark="equal means within 4 points, about a third of QAConv's published lead",
-    ),
-    Claim(
-        "5.3",
-        "Among pooled features the choice of the loss matters little.",
-        "table1",
-        pooled_spread,
-        margin=4.0,
-        remark="against softmax; equal means within 4 points",
-    ),
-    Claim(
-        "5.3",
-        "Arc loss, strong on faces, is no better than softmax.",
-        "table1",
-        losses("softmax", "arc"),
-        remark="softmax minus Arc loss, by the first rule",
-    ),
-    Claim(
-        "5.3",
-        "Center loss improves on softmax when trained on Market.",
-        "table1",
-        lambda profile: losses("center", "softmax")(profile)[:1],
-    ),
-    Claim(
-        "5.3",
-        "For pooled features layer4 is better than layer3.",
-        "pooled-layer",
-        pooled_layers,
-    ),
-    Claim(
-        "3.1, 5.5",
-        "QAConv finds correct local correspondences, in spite of misalignment, viewpoint and "
-        "occlusion.",
-        "correspondence",
-        several(
-            share_differences("true pairs", "chance"),
-            share_differences("true pairs", "same place"),
-        ),
-        remark="true pairs; points of the share of matches that link the same part of the body, "
-        "not mAP; chapter 11 says how many do not",
-    ),
-    Claim(
-        "5.5",
-        "It learns to find them, from labels of the class alone.",
-        "correspondence",
-        share_differences("true pairs", "ImageNet"),
-        remark="over the same network before it was trained on people; points as above, not mAP",
-    ),
-    Claim(
-        "5.5",
-        "In hard negatives, too, the matching is mostly reasonable.",
-        "correspondence",
-        share_differences("hard negatives", "chance"),
-        remark="same parts linked, points as above, not mAP",
-    ),
-    Claim(
-        "abstract, 3.1",
-        "The result of the matching can be interpreted: the similarities reflect what is matched.",
-        "correspondence",
-        hits_over_chance,
-        remark="one thing of a person is changed; how often the similarity falls most there, minus "
-        "chance, in points, not mAP",
-    ),
-    Claim(
-        "5.1",
-        "QAConv wants the larger maps of layer3; those of layer4 are too small.",
-        "layer",
-        ablation("layer", "map of layer3", "map of layer4"),
-    ),
-    Claim(
-        "5.1",
-        "Hiding a white square in every training image helps, since QAConv then has to learn "
-        "various correspondences.",
-        "occlusion",
-        ablation("occlusion", "white square", "nothing hidden"),
-    ),
-    Claim(
-        "appendix",
-        "That square is as good as random erasing or cutout, or better.",
-        "occlusion",
-        several(
-            ablation("occlusion", "white square", "random erasing"),
-            ablation("occlusion", "white square", "cutout"),
-        ),
-        margin=2.0,
-        remark="over erasing, then over cutout; no worse means by 2 points at most",
-        one_sided=True,
-    ),
-    Claim(
-        "3.3",
-        "Replacing a memory's map by the newest one is better than a moving average.",
-        "memory",
-        ablation("memory", "newest map", "moving average"),
-    ),
-    Claim(
-        "3.4",
-        "The focal weight helps against the many negative pairs.",
-        "focal",
-        ablation("focal", "focal weight", "no focal weight"),
-    ),
-    Claim(
-        "5.1",
-        "Kernels of size 1 are enough (chosen for memory and speed).",
-        "kernel",
-        ablation("kernel", "kernels of 1 × 1", "kernels of 3 × 3"),
-        margin=2.0,
-        remark="size 1 minus size 3; enough means no worse, by 2 points at most",
-        one_sided=True,
-    ),
-    Claim(
-        "5.3",
-        "Re-ranking adds much to QAConv (published: 18.8 and 19.6 mAP).",
-        "table2",
-        stages("+RR", "alone"),
-    ),
-    Claim(
-        "5.3",
-        "Re-ranking adds more to QAConv than to other methods.",
-        "table1",
-        gain_of_reranking,
-        remark="gain of QAConv minus gain of the pooled loss",
-    ),
-    Claim(
-        "5.3",
-        "TLift alone adds much to QAConv (published: 11.7 and 9.0 mAP).",
-        "table2",
-        stages("+TLift", "alone"),
-    ),
-    Claim(
-        "5.3",
-        "TLift adds to re-ranked scores as well: the two are complementary (published: 8.8 and "
-        "7.0 mAP).",
-        "table2",
-        several(stages("+RR+TLift", "+RR"), stages("+RR+TLift", "+TLift")),
-        remark="over re-ranking alone, then over TLift alone",
-    ),
-    Claim(
-        "5.3",
-        "TLift after re-ranking is better than TFusion, which is not stable.",
-        "table2",
-        several(
-            stages("+RR+TLift", "+RR+TFusion"),
-            stages(
-                "+RR+TLift (own camera suppressed)",
-                "+RR+TFusion (chosen, own camera suppressed)",
-            ),
-        ),
-        remark="the query's own camera kept as released, then suppressed",
-    ),
-    Claim(
-        "4, appendix",
-        "TLift serves other methods too.",
-        "table1",
-        several(*[stages("+RR+TLift", "+RR", loss) for loss in POOLED]),
-        remark="softmax, Arc, center loss and pooled class memory, after re-ranking",
-    ),
-    Claim(
-        "5.1, appendix",
-        "TLift's parameters are not sensitive in a broad range.",
-        "tlift",
-        sensitivity,
-        margin=2.0,
-        remark="halved or doubled (alpha only halved), after re-ranking, no interval; equal means "
-        "within 2 points",
-    ),
-    Claim(
-        "5.3",
-        "A larger backbone is better (published: 0.8 to 5.5 mAP).",
-        "table3, table4",
-        larger_backbone("alone"),
-    ),
-    Claim(
-        "5.3",
-        "That stays so after re-ranking and TLift.",
-        "table3",
-        larger_backbone("+RR+TLift"),
-    ),
-    Claim(
-        "5.4, 6",
-        "A large and diverse source, all of MSMT17, generalises better than Market or Duke.",
-        "table3, table4",
-        larger_source,
-    ),
-    Claim(
-        "5.4",
-        "Without adaptation QAConv is comparable with many methods that adapt to the target.",
-        "those methods, on the public datasets",
-    ),
-    Claim(
-        "2, 5.4",
-        "QAConv is a better starting point for methods that adapt.",
-        "an adaptation method on top of both models",
-    ),
-    Claim(
-        "abstract, 5.4",
-        "With re-ranking and TLift it reached the best results of its time on the public datasets.",
-        "the public datasets and the paper profile on a GPU",
-    ),
-    Claim(
-        "6",
-        "A large network can be distilled into a smaller one for deployment.",
-        "distill",
-        several(
-            ablation("distill", "student, taught", "student alone"),
-            ablation("distill", "8 channels, taught", "8 channels, alone"),
-        ),
-        remark="taught minus alone, with a neck of 64 and of 8 channels, where one of three runs "
-        "alone failed; untried in the paper",
-    ),
-]
+    Claim("abstract, 5.3", "table1", best_pooled,
+          "Across domains QAConv is far ahead of the usual losses on pooled features (published: "
+          "11.5 and 9.6 mAP over the best of them).",
+          remark="the rule asks for a lead, not for its size: here less than half of the "
+          "published"),
+    Claim("5.3", "table1", losses("class-memory", "softmax"),
+          "The class memory with pooled vectors does about as well as the other losses: the lead "
+          "comes from the matching.",
+          margin=4.0,
+          remark="equal means within 4 points, about a third of QAConv's published lead"),
+    Claim("5.3", "table1", pooled_spread,
+          "Among pooled features the choice of the loss matters little.",
+          margin=4.0, remark="against softmax; equal means within 4 points"),
+    Claim("5.3", "table1", losses("softmax", "arc"),
+          "Arc loss, strong on faces, is no better than softmax.",
+          remark="softmax minus Arc loss, by the first rule"),
+    Claim("5.3", "table1", lambda profile: losses("center", "softmax")(profile)[:1],
+          "Center loss improves on softmax when trained on Market."),
+    Claim("5.3", "pooled-layer", pooled_layers,
+          "For pooled features layer4 is better than layer3."),
+    Claim("3.1, 5.5", "correspondence",
+          several(*[share_differences("true pairs", other) for other in ("chance", "same place")]),
+          "QAConv finds correct local correspondences, in spite of misalignment, viewpoint and "
+          "occlusion.",
+          remark="true pairs; points of the share of matches that link the same part of the body, "
+          "not mAP; chapter 11 says how many do not"),
+    Claim("5.5", "correspondence", share_differences("true pairs", "ImageNet"),
+          "It learns to find them, from labels of the class alone.",
+          remark="over the same network before it was trained on people; points as above, not mAP"),
+    Claim("5.5", "correspondence", share_differences("hard negatives", "chance"),
+          "In hard negatives, too, the matching is mostly reasonable.",
+          remark="same parts linked, points as above, not mAP"),
+    Claim("abstract, 3.1", "correspondence", hits_over_chance,
+          "The result of the matching can be interpreted: the similarities reflect what is "
+          "matched.",
+          remark="one thing of a person is changed; how often the similarity falls most there, "
+          "minus chance, in points, not mAP"),
+    Claim("5.1", "layer", ablation("layer", "map of layer3", "map of layer4"),
+          "QAConv wants the larger maps of layer3; those of layer4 are too small."),
+    Claim("5.1", "occlusion", ablation("occlusion", "white square", "nothing hidden"),
+          "Hiding a white square in every training image helps, since QAConv then has to learn "
+          "various correspondences."),
+    Claim("appendix", "occlusion",
+          several(ablation("occlusion", "white square", "random erasing"),
+                  ablation("occlusion", "white square", "cutout")),
+          "That square is as good as random erasing or cutout, or better.",
+          margin=2.0, one_sided=True,
+          remark="over erasing, then over cutout; no worse means by 2 points at most"),
+    Claim("3.3", "memory", ablation("memory", "newest map", "moving average"),
+          "Replacing a memory's map by the newest one is better than a moving average."),
+    Claim("3.4", "focal", ablation("focal", "focal weight", "no focal weight"),
+          "The focal weight helps against the many negative pairs."),
+    Claim("5.1", "kernel", ablation("kernel", "kernels of 1 × 1", "kernels of 3 × 3"),
+          "Kernels of size 1 are enough (chosen for memory and speed).",
+          margin=2.0, one_sided=True,
+          remark="size 1 minus size 3; enough means no worse, by 2 points at most"),
+    Claim("5.3", "table2", stages("+RR", "alone"),
+          "Re-ranking adds much to QAConv (published: 18.8 and 19.6 mAP)."),
+    Claim("5.3", "table1", gain_of_reranking,
+          "Re-ranking adds more to QAConv than to other methods.",
+          remark="gain of QAConv minus gain of the pooled loss"),
+    Claim("5.3", "table2", stages("+TLift", "alone"),
+          "TLift alone adds much to QAConv (published: 11.7 and 9.0 mAP)."),
+    Claim("5.3", "table2", several(stages("+RR+TLift", "+RR"), stages("+RR+TLift", "+TLift")),
+          "TLift adds to re-ranked scores as well: the two are complementary (published: 8.8 and "
+          "7.0 mAP).",
+          remark="over re-ranking alone, then over TLift alone"),
+    Claim("5.3", "table2",
+          several(stages("+RR+TLift", "+RR+TFusion"),
+                  stages("+RR+TLift" + SUPPRESSED, "+RR+TFusion (chosen, own camera suppressed)")),
+          "TLift after re-ranking is better than TFusion, which is not stable.",
+          remark="the query's own camera kept as released, then suppressed"),
+    Claim("4, appendix", "table1", several(*[stages("+RR+TLift", "+RR", loss) for loss in POOLED]),
+          "TLift serves other methods too.",
+          remark="softmax, Arc, center loss and pooled class memory, after re-ranking"),
+    Claim("5.1, appendix", "tlift", sensitivity,
+          "TLift's parameters are not sensitive in a broad range.",
+          margin=2.0,
+          remark="halved or doubled (alpha only halved), after re-ranking, no interval; equal "
+          "means within 2 points"),
+    Claim("5.3", "table3, table4", larger_backbone("alone"),
+          "A larger backbone is better (published: 0.8 to 5.5 mAP)."),
+    Claim("5.3", "table3", larger_backbone("+RR+TLift"),
+          "That stays so after re-ranking and TLift."),
+    Claim("5.4, 6", "table3, table4", larger_source,
+          "A large and diverse source, all of MSMT17, generalises better than Market or Duke."),
+    Claim("5.4", "those methods, on the public datasets", None,
+          "Without adaptation QAConv is comparable with many methods that adapt to the target."),
+    Claim("2, 5.4", "an adaptation method on top of both models", None,
+          "QAConv is a better starting point for methods that adapt."),
+    Claim("abstract, 5.4", "the public datasets and the paper profile on a GPU", None,
+          "With re-ranking and TLift it reached the best results of its time on the public "
+          "datasets."),
+    Claim("6", "distill",
+          several(ablation("distill", "student, taught", "student alone"),
+                  ablation("distill", "8 channels, taught", "8 channels, alone")),
+          "A large network can be distilled into a smaller one for deployment.",
+          remark="taught minus alone, with a neck of 64 and of 8 channels, where one of three "
+          "runs alone failed; untried in the paper"),
+]  # fmt: skip
 
 
 def ledger(profile: str = "laptop") -> str:
@@ -325,7 +190,8 @@ def ledger(profile: str = "laptop") -> str:
             for label, d in found
             if d is not None
         ]
-        figures += [f"*{claim.remark}*"] if claim.remark and figures else []
+        if figures and claim.remark:
+            figures.append(f"*{claim.remark}*")
         test = f"it would take {claim.experiment}"
         if claim.compare:
             test = ", ".join(f"`run {name}`" for name in claim.experiment.split(", "))

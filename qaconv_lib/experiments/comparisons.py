@@ -6,6 +6,7 @@ None stands for what has not been run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -47,14 +48,9 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
     elif stage.endswith(SUPPRESSED):
         folder = "tlift"
         keys = ["variants", "own camera suppressed", stage.removesuffix(SUPPRESSED)]
-    found = []
-    for seed in range(seeds):
-        twin = Run(run.loss, run.source, run.profile, seed, run.settings)
-        scores = find_record(Trial(twin, target), folder)
-        for key in keys:
-            scores = scores and scores.get(key)
-        if scores:
-            found.append(scores)
+    found: list[dict] = _records(run, target, folder, seeds)
+    for key in keys:
+        found = [scores[key] for scores in found if scores.get(key)]
     return found
 
 
@@ -75,13 +71,17 @@ def scores_of(
 def tlift_records(profile: str, source: str, target: str) -> list[dict]:
     """The records of TLift's variants and sweeps, by seed."""
     names = get_profile(profile).datasets
-    runs = [Run("qaconv", names[source], profile, n) for n in range(EXPERIMENTS["tlift"].seeds)]
-    found = (find_record(Trial(run, names[target]), "tlift") for run in runs)
-    return [record for record in found if record]
+    run = Run("qaconv", names[source], profile)
+    return _records(run, names[target], "tlift", EXPERIMENTS["tlift"].seeds)
 
 
-def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Difference | None:
-    """Difference of two methods with its interval over people, in percent; None without records.
+def _records(run: Run, target: str, folder: str, seeds: int) -> list[dict]:
+    twins = (Trial(dataclasses.replace(run, seed=seed), target) for seed in range(seeds))
+    return [record for twin in twins if (record := find_record(twin, folder))]
+
+
+def compare(ours: list[dict], theirs: list[dict]) -> Difference | None:
+    """Difference in mAP of two methods and its interval, in percent; None without records.
 
     A query's score is averaged over the seeds of each method first. The interval draws people with
     all their queries (chapter 8).
@@ -89,32 +89,32 @@ def compare(ours: list[dict], theirs: list[dict], key: str = "mean_ap") -> Diffe
     Args:
         ours: scores of one method, one per seed, as `find_scores` gives them.
         theirs: scores of the other, on the same queries.
-        key: "mean_ap" or "rank1".
     """
-    if key not in ("mean_ap", "rank1"):
-        raise ValueError(f"key must be mean_ap or rank1, got {key!r}")
     if not ours or not theirs:
         return None
     people = ours[0]["identity"]
     if any(scores["identity"] != people for scores in (*ours, *theirs)):
         raise ValueError("the scores are not of the same queries, so they cannot be compared")
-
-    def mean(found: list[dict]) -> np.ndarray:
-        if key == "mean_ap":
-            return np.mean([scores["average_precision"] for scores in found], axis=0)
-        return np.mean([np.equal(scores["first_match_rank"], 1) for scores in found], axis=0)
-
-    return paired_bootstrap(100 * (mean(ours) - mean(theirs)), people)
+    return paired_bootstrap(100 * (_precision(ours) - _precision(theirs)), people)
 
 
-def _test(ours: dict, theirs: dict, directions: Iterable = DIRECTIONS, before: str = "") -> Test:
+def _precision(found: list[dict]) -> np.ndarray:
+    """Average precision of each query, averaged over the seeds."""
+    return np.mean([scores["average_precision"] for scores in found], axis=0)
+
+
+def _test(
+    ours: dict, theirs: dict, directions: Iterable = DIRECTIONS, label: str = "{} → {}"
+) -> Test:
     """One method against another, each given by arguments of `scores_of`."""
+
+    def scores(profile: str, direction: tuple[str, str], method: dict) -> list[dict]:
+        where = dict(zip(("source", "target"), direction, strict=True))
+        return scores_of(profile, **(where | method))
+
     return lambda profile: [
-        (
-            f"{before}{s} → {t}",
-            compare(scores_of(profile, s, t, **ours), scores_of(profile, s, t, **theirs)),
-        )
-        for s, t in directions
+        (label.format(*way), compare(scores(profile, way, ours), scores(profile, way, theirs)))
+        for way in directions
     ]
 
 
@@ -136,10 +136,8 @@ def stages(first: str, second: str, loss: str = "qaconv") -> Test:
 def ablation(name: str, better: str, worse: str) -> Test:
     """One variant of an ablation against another."""
     loss, variants = ABLATIONS[name]
-    ours, theirs = (
-        {"loss": loss, "settings": variants[variant], "seeds": EXPERIMENTS[name].seeds}
-        for variant in (better, worse)
-    )
+    how = {"loss": loss, "seeds": EXPERIMENTS[name].seeds}
+    ours, theirs = (how | {"settings": variants[variant]} for variant in (better, worse))
     return _test(ours, theirs, DIRECTIONS[:1])
 
 
@@ -150,17 +148,16 @@ def best_pooled(profile: str) -> list[Comparison]:
     """
     found: list[Comparison] = []
     for source, target in DIRECTIONS:
-        label = f"{source} → {target}"
+        label, difference = f"{source} → {target}", None
         pooled = {LABELS[loss]: scores_of(profile, source, target, loss) for loss in POOLED}
-        if not all(pooled.values()):
-            found.append((label, None))
-            continue
-        for loss, layer3 in get_profile(profile).on_layer3.items():
-            if scores := scores_of(profile, source, target, loss, settings=layer3):
-                pooled[f"{LABELS[loss]} on layer3"] = scores
-        best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
-        difference = compare(scores_of(profile, source, target), pooled[best])
-        found.append((f"{label}, over {best}", difference))
+        if all(pooled.values()):
+            for loss, layer3 in get_profile(profile).on_layer3.items():
+                if scores := scores_of(profile, source, target, loss, settings=layer3):
+                    pooled[f"{LABELS[loss]} on layer3"] = scores
+            best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
+            label += f", over {best}"
+            difference = compare(scores_of(profile, source, target), pooled[best])
+        found.append((label, difference))
     return found
 
 
@@ -168,17 +165,15 @@ def pooled_layers(profile: str) -> list[Comparison]:
     """Pooled losses on layer4 against the same on layer3, both directions, same seeds."""
     tests = []
     for loss, on_layer3 in get_profile(profile).on_layer3.items():
-        layer4, layer3 = (
-            {"loss": loss, "settings": settings, "seeds": EXPERIMENTS["pooled-layer"].seeds}
-            for settings in ({}, on_layer3)
-        )
-        tests.append(_test(layer4, layer3, before=f"{LABELS[loss]}, "))
+        layer4 = {"loss": loss, "seeds": EXPERIMENTS["pooled-layer"].seeds}
+        layer3 = layer4 | {"settings": on_layer3}
+        tests.append(_test(layer4, layer3, label=f"{LABELS[loss]}, {{}} → {{}}"))
     return several(*tests)(profile)
 
 
 #: Each pooled loss against softmax, both directions.
 pooled_spread = several(
-    *[_test({"loss": x}, {"loss": "softmax"}, before=f"{LABELS[x]}, ") for x in POOLED[1:]]
+    *[_test({"loss": x}, {"loss": "softmax"}, label=LABELS[x] + ", {} → {}") for x in POOLED[1:]]
 )
 
 
@@ -186,11 +181,11 @@ def gain_of_reranking(profile: str) -> list[Comparison]:
     """What re-ranking adds to QAConv minus what it adds to each pooled loss."""
 
     def gain(loss: str, source: str, target: str) -> list[dict]:
-        parts = [scores_of(profile, source, target, loss, stage) for stage in ("+RR", "alone")]
-        if not all(parts):
+        after, before = (scores_of(profile, source, target, loss, s) for s in ("+RR", "alone"))
+        if not (after and before):
             return []
-        after, before = (np.mean([s["average_precision"] for s in part], axis=0) for part in parts)
-        return [{"identity": parts[0][0]["identity"], "average_precision": after - before}]
+        added = _precision(after) - _precision(before)
+        return [{"identity": after[0]["identity"], "average_precision": added}]
 
     return [
         (f"over {LABELS[loss]}, {s} → {t}", compare(gain("qaconv", s, t), gain(loss, s, t)))
@@ -205,33 +200,27 @@ def larger_backbone(stage: str) -> Test:
     directions = [(s, t) for s in SOURCES for t in targets if s != t]
 
     def found(profile: str) -> list[Comparison]:
-        large, small = (
-            {"stage": stage, "settings": get_profile(profile).backbones[size], "seeds": 3}
-            for size in ("large", "small")
-        )
+        backbones = get_profile(profile).backbones
+        how = {"stage": stage, "seeds": 3}
+        large, small = (how | {"settings": backbones[size]} for size in ("large", "small"))
         return _test(large, small, directions)(profile)
 
     return found
 
 
-def larger_source(profile: str) -> list[Comparison]:
-    """Trained on all of MSMT17 against trained on Market or Duke, on the same target."""
-    return [
-        (
-            f"msmt17 over {source}, → {target}",
-            compare(
-                scores_of(profile, "msmt17", target, seeds=3),
-                scores_of(profile, source, target, seeds=3),
-            ),
-        )
-        for source, target in (*DIRECTIONS, ("market", "cuhk03"), ("duke", "cuhk03"))
-    ]
+#: Trained on all of MSMT17 against trained on Market or Duke, on the same target.
+larger_source = _test(
+    {"source": "msmt17", "seeds": 3},
+    {"seeds": 3},
+    (*DIRECTIONS, ("market", "cuhk03"), ("duke", "cuhk03")),
+    "msmt17 over {}, → {}",
+)
 
 
 def sensitivity(profile: str) -> list[Comparison]:
     """TLift after re-ranking, one parameter halved or doubled, against the published values."""
-    usual = {"tau": 100, "sigma": 200, "k": 10, "alpha": 0.2}
-    near = {"tau": (50, 200), "sigma": (100, 400), "k": (5, 20), "alpha": (0.1,)}
+    values: dict[str, tuple[float, ...]] = {"tau": (100, 50, 200), "sigma": (200, 100, 400)}
+    values |= {"k": (10, 5, 20), "alpha": (0.2, 0.1)}
     rows: list[Comparison] = []
     for source, target in DIRECTIONS:
         found: dict[tuple[str, float], list[float]] = {}
@@ -239,11 +228,10 @@ def sensitivity(profile: str) -> list[Comparison]:
             for row in record["sweeps"]:
                 mean_ap = 100 * row["stages"]["+RR+TLift"]["mean_ap"]
                 found.setdefault((row["parameter"], row["value"]), []).append(mean_ap)
-        for parameter, values in near.items():
-            for value in values:
-                difference = None
-                if found:
-                    new, old = (found[parameter, v] for v in (value, usual[parameter]))
-                    difference = Difference(*[float(np.mean(new)) - float(np.mean(old))] * 3)
-                rows.append((f"{parameter} = {value:g}, {source} → {target}", difference))
+        mean = {key: float(np.mean(seeds)) for key, seeds in found.items()}
+        for name, (usual, *near) in values.items():
+            for value in near:
+                change = mean[name, value] - mean[name, usual] if mean else 0.0
+                difference = Difference(change, change, change) if mean else None
+                rows.append((f"{name} = {value:g}, {source} → {target}", difference))
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -12,17 +11,16 @@ import numpy as np
 
 from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.experiments.records import provenance, write_record
 from qaconv_lib.experiments.runs import (
     Run,
     pair_similarities,
     probabilities,
+    record_run,
     rerank,
     score,
     summary,
     times,
 )
-from qaconv_lib.models import default_device
 from qaconv_lib.temporal import tlift
 
 #: Values tried for each parameter of TLift while the others keep their defaults.
@@ -72,7 +70,7 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
         ],
         "variants": {name: lifted(True, **options) for name, options in TLIFT_VARIANTS.items()},
     }
-    return _written("tlift", run, target, device, found)
+    return record_run("tlift", run, target, found, device)
 
 
 def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
@@ -90,7 +88,7 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
         name: np.clip(rerank(pair_similarities(run, name, device=device), run.loss), 0, 1)
         for name in data
     }
-    labels, grid, variants = data[target].train, [], {}
+    labels = data[target].train
     known_times = partial(
         labelled_transitions,
         identities=labels["identity"],
@@ -98,52 +96,38 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
         seconds=labels["seconds"],
         sessions=labels["session"],
     )
-    for same_camera in ("keep", "suppress"):
-        suffix = "" if same_camera == "keep" else ", own camera suppressed"
 
-        def scored(
-            name: str, function: Callable, same_camera: str = same_camera, **options: Any
-        ) -> dict:
-            dataset = data[name]
-            fused = function(
-                reranked[name],
-                *times(dataset),
-                query_sessions=dataset.query["session"],
-                gallery_sessions=dataset.gallery["session"],
-                floor=_TFUSION_FLOOR,
-                same_camera=same_camera,
-                **options,
-            )
-            return options | _scores(fused, dataset, True)
-
-        ours, theirs = (
-            [scored(name, tfusion, **options) for options in TFUSION_GRID] for name in data
+    def scored(name: str, function: Callable, **options: Any) -> dict:
+        dataset = data[name]
+        fused = function(
+            reranked[name],
+            *times(dataset),
+            query_sessions=dataset.query["session"],
+            gallery_sessions=dataset.gallery["session"],
+            floor=_TFUSION_FLOOR,
+            **options,
         )
-        variants[f"chosen{suffix}"] = theirs[ours.index(max(ours, key=_mean_ap))]
-        variants[f"best{suffix}"] = max(theirs, key=_mean_ap)
+        return _scores(fused, dataset)
+
+    grid: list[dict] = []
+    variants = {}
+    for same_camera, suffix in (("keep", ""), ("suppress", ", own camera suppressed")):
+        own = {"same_camera": same_camera}
+        ours, theirs = ([scored(n, tfusion, **own, **row) for row in TFUSION_GRID] for n in data)
+        for choice, judged in (("chosen", ours), ("best", theirs)):
+            best = int(np.argmax([scores["mean_ap"] for scores in judged]))
+            variants[choice + suffix] = TFUSION_GRID[best] | theirs[best]
         labelled = [
-            scored(target, known_times, window=window)
-            for window in sorted({options["window"] for options in TFUSION_GRID})
+            {"window": window} | scored(target, known_times, **own, window=window)
+            for window in sorted({row["window"] for row in TFUSION_GRID})
         ]
-        variants[f"labelled{suffix}"] = max(labelled, key=_mean_ap)
-        for options, own, other in zip(TFUSION_GRID, ours, theirs, strict=True):
-            row = options | {"same_camera": same_camera, "source_mean_ap": own["mean_ap"]}
-            row |= {"target_mean_ap": other["mean_ap"], "target_rank1": other["rank1"]}
-            grid.append(row)
+        variants[f"labelled{suffix}"] = max(labelled, key=lambda scores: scores["mean_ap"])
+        for row, here, there in zip(TFUSION_GRID, ours, theirs, strict=True):
+            found = {"source_mean_ap": here["mean_ap"], "target_mean_ap": there["mean_ap"]}
+            grid.append(row | own | found | {"target_rank1": there["rank1"]})
     found = {"floor": _TFUSION_FLOOR, "grid": grid, "variants": variants}
-    return _written("tfusion", run, target, device, found)
+    return record_run("tfusion", run, target, found, device)
 
 
-def _written(experiment: str, run: Run, target: str, device: str | None, found: dict) -> dict:
-    about = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
-    record = about | {"target": target} | found | provenance(device or default_device())
-    write_record(experiment, f"{run.name}-on-{target}", record)
-    return record
-
-
-def _mean_ap(scores: dict) -> float:
-    return scores["mean_ap"]
-
-
-def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool) -> dict:
+def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool = True) -> dict:
     return summary(score(similarity, dataset.query, dataset.gallery), per_query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,11 +69,9 @@ class RunConfig(TrainingConfig):
         criterion = distillation = None
         if self.triplet_margin is not None:
             size = map_size(self.height, self.width, self.final_layer)
+            kernel_size, tied, margin = self.kernel_size, self.tied, self.triplet_margin
             criterion = PairwiseLoss(
-                *size,
-                kernel_size=self.kernel_size,
-                tied=self.tied,
-                triplet_margin=self.triplet_margin,
+                *size, kernel_size=kernel_size, tied=tied, triplet_margin=margin
             )
         if teacher is not None:
             distillation = Distillation(teacher, self.distill_temperature, self.distill_weight)
@@ -92,32 +91,18 @@ class RunConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class Profile:
-    """How large an experiment is: the training settings, and what a loss has of its own.
-
-    Attributes:
-        name: smoke, laptop or paper.
-        base: settings that all losses share.
-        datasets: the dataset that stands for each of "market", "duke", "cuhk03" and "msmt17".
-        backbones: settings of the "small" and the "large" backbone.
-        changes: settings that replace the shared ones, by loss.
-        on_layer3: pooled losses that are tried on QAConv's layer too, and their settings there.
-        triplets: settings of hard triplets, where they are not those of all pairs.
-        searched: settings chosen on validation splits, by loss; see `search`.
-        tried: the settings that `search` tries, by loss. A loss without an entry in `searched` has
-            not been searched yet.
-        identities: training identities used; None for all.
-    """
+    """How large an experiment is: the training settings, and what a loss has of its own."""
 
     name: str
-    base: RunConfig
-    datasets: dict[str, str]
-    backbones: dict[str, dict]
-    changes: dict[str, dict] = field(default_factory=dict)
+    base: RunConfig  #: settings that all losses share
+    datasets: dict[str, str]  #: what stands for each of "market", "duke", "cuhk03" and "msmt17"
+    backbones: dict[str, dict]  #: settings of the "small" and the "large" backbone
+    changes: dict[str, dict] = field(default_factory=dict)  #: replace the shared settings, by loss
+    #: Pooled losses that are tried on QAConv's layer too, and their settings there.
     on_layer3: dict[str, dict] = field(default_factory=lambda: {"softmax": _LAYER3, "arc": _LAYER3})
-    triplets: dict = field(default_factory=dict)
-    searched: dict[str, dict] = field(default_factory=dict)
-    tried: dict[str, list[dict]] = field(default_factory=dict)
-    identities: int | None = None
+    triplets: dict = field(default_factory=dict)  #: settings of hard triplets, unlike all pairs
+    searched: dict[str, dict] = field(default_factory=dict)  #: chosen by `search`, by loss
+    identities: int | None = None  #: training identities used; None for all
 
     def config(self, loss: str, seed: int = 0, **more: Any) -> RunConfig:
         """Settings of one run."""
@@ -130,119 +115,58 @@ _POOLED = {"final_layer": "layer4", "neck_channels": None}
 _BASELINES = {loss: _POOLED for loss in LOSSES if not compares_maps(loss)}
 # Batches of the graph sampler; at the paper's size the settings of version 2.1 of the code.
 _GRAPH = {"sampler": "graph", "images_per_identity": 4}
-_GRAPH_PAPER = {
-    "sampler": "graph",
-    "images_per_identity": 2,
-    "batch_size": 64,
-    "triplet_margin": 16.0,
-    "tied": True,
-    "frozen_norm": True,
-    "learning_rate": 0.005,
-    "backbone_learning_rate": 0.0005,
-}
-_LAPTOP = RunConfig(
-    backbone="efficientnet_lite0",
-    neck_channels=64,
-    frozen_stages=3,
-    height=128,
-    width=64,
-    epochs=5,
-    decay_epochs=4,
-)
-_MINIATURES = {name: f"mini-{name}" for name in ("market", "duke", "cuhk03", "msmt17")}
-_LITES = {
-    "small": {"backbone": "efficientnet_lite0"},
-    "large": {"backbone": "efficientnet_lite2"},
-}
+_GRAPH_PAPER = {"sampler": "graph", "images_per_identity": 2, "batch_size": 64}
+_GRAPH_PAPER |= {"triplet_margin": 16.0, "tied": True, "frozen_norm": True}
+_GRAPH_PAPER |= {"learning_rate": 0.005, "backbone_learning_rate": 0.0005}
+_LITE = RunConfig(backbone="efficientnet_lite0", neck_channels=64, frozen_stages=3)
+_ROLES = ("market", "duke", "cuhk03", "msmt17")
+_MINIATURES = {name: f"mini-{name}" for name in _ROLES}
+_LITES = {size: {"backbone": f"efficientnet_lite{n}"} for size, n in (("small", 0), ("large", 2))}
 
 
-def _rates(new: float, trunk: float, **more: Any) -> dict:
+def rates(new: float, trunk: float, **more: Any) -> dict:
+    """Settings: learning rates of new layers and of the backbone, and more."""
     return {"learning_rate": new, "backbone_learning_rate": trunk} | more
 
-
-# The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
-_RATES = [(0.01, 0.001), (0.02, 0.02), (0.05, 0.01), (0.05, 0.05), (0.1, 0.1), (0.2, 0.2)]
-_TRIED = {
-    "qaconv": [_rates(*pair) for pair in _RATES],
-    # Two pooled baselines are tried on the layer that QAConv takes, too, for `pooled-layer`.
-    "softmax": [_rates(*pair) for pair in _RATES]
-    + [_rates(*pair, final_layer="layer3") for pair in [*_RATES[1:], (0.4, 0.4)]],
-    # The others: what they have of their own, first at the rates that softmax and QAConv do best
-    # with. Arc loss has a steeper gradient, and was tried at lower ones too. A row whose best
-    # candidate lay at its end was made longer.
-    "arc": [_rates(0.1, 0.1, margin=margin) for margin in (0.2, 0.5)]
-    + [_rates(0.05, 0.05, margin=0.2)]
-    + [_rates(0.02, 0.02, margin=margin) for margin in (0.2, 0.5)]
-    + [_rates(0.01, 0.01, margin=0.5)]
-    + [_rates(rate, rate, margin=0.5, final_layer="layer3") for rate in (0.01, 0.02, 0.05, 0.1)],
-    "center": [_rates(0.1, 0.1, center_weight=weight) for weight in (0.0005, 0.005, 0.05, 0.5)],
-    "class-memory": [_rates(rate, rate) for rate in (0.02, 0.05, 0.1, 0.2)],
-    # Cross-entropy and triplets at the rates around QAConv's best. With triplets the scale of the
-    # matcher falls to zero at all of these; they want a low rate of the new layers (appendix C).
-    "pairwise": [
-        _rates(rate, rate, triplet_margin=None) for rate in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-    ]
-    + [
-        _rates(rate, rate, triplet_margin=16.0)
-        for rate in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-    ]
-    + [_rates(0.0005, trunk, triplet_margin=16.0) for trunk in (0.05, 0.1, 0.2)]
-    + [_rates(0.0005, 0.05, triplet_margin=16.0, images_per_identity=2)]
-    + [_rates(0.1, 0.1, triplet_margin=4.0), _rates(0.1, 0.1, images_per_identity=2)],
-}
-_DEFAULT_ONLY: dict[str, list[dict]] = {loss: [{}] for loss in LOSSES}
 
 PROFILES = {
     "smoke": Profile(
         "smoke",
         dataclasses.replace(
-            _LAPTOP, height=64, width=32, neck_channels=16, batch_size=16, epochs=1, decay_epochs=1
+            _LITE, neck_channels=16, height=64, width=32, batch_size=16, epochs=1, decay_epochs=1
         ),
         _MINIATURES,
         _LITES,
         _BASELINES | {"pairwise": _GRAPH},
-        tried=_DEFAULT_ONLY,
         identities=20,
     ),
     "laptop": Profile(
         "laptop",
-        _LAPTOP,
+        dataclasses.replace(_LITE, height=128, width=64, epochs=5, decay_epochs=4),
         _MINIATURES,
         _LITES,
         _BASELINES | {"pairwise": _GRAPH},
-        on_layer3={
-            "softmax": _rates(0.2, 0.2) | _LAYER3,
-            "arc": _rates(0.05, 0.05) | _LAYER3,
-        },
-        triplets=_rates(0.0005, 0.05, images_per_identity=2),
+        on_layer3={"softmax": rates(0.2, 0.2) | _LAYER3, "arc": rates(0.05, 0.05) | _LAYER3},
+        triplets=rates(0.0005, 0.05, images_per_identity=2),
         searched={
-            "qaconv": _rates(0.1, 0.1),
-            "softmax": _rates(0.1, 0.1),
-            "arc": _rates(0.02, 0.02, margin=0.5),
-            "center": _rates(0.1, 0.1, center_weight=0.05),
-            "class-memory": _rates(0.1, 0.1),
-            "pairwise": _rates(0.01, 0.01, triplet_margin=None),
+            "qaconv": rates(0.1, 0.1),
+            "softmax": rates(0.1, 0.1),
+            "arc": rates(0.02, 0.02, margin=0.5),
+            "center": rates(0.1, 0.1, center_weight=0.05),
+            "class-memory": rates(0.1, 0.1),
+            "pairwise": rates(0.01, 0.01, triplet_margin=None),
         },
-        tried=_TRIED,
     ),
     "paper": Profile(
         "paper",
         RunConfig(backbone="resnet152", workers=4),  # "unless otherwise stated"
-        {
-            "market": "market1501",
-            "duke": "dukemtmc",
-            "cuhk03": "cuhk03-np-detected",
-            "msmt17": "msmt17",
-        },
+        dict(zip(_ROLES, ("market1501", "dukemtmc", "cuhk03-np-detected", "msmt17"), strict=True)),
         {"small": {"backbone": "resnet50"}, "large": {"backbone": "resnet152"}},
         _BASELINES | {"pairwise": _GRAPH_PAPER},
-        tried=_DEFAULT_ONLY,
     ),
 }
-
-
 #: Settings that say how a run is computed, not what it compares; `profile_with` takes them.
-MEANS: dict[str, type] = {"accumulate": int, "precision": str, "workers": int}
+MEANS = ("accumulate", "precision", "workers")
 
 
 def get_profile(name: str) -> Profile:
@@ -252,16 +176,16 @@ def get_profile(name: str) -> Profile:
         raise ValueError(f"unknown profile {known!r}; known are {', '.join(PROFILES)}")
     if not means:
         return PROFILES[known]
-    given = {}
+    given: dict[str, Any] = {}
     for part in means:
-        setting, _, value = part.partition("=")
-        wrong = setting not in MEANS or (MEANS[setting] is int and not value.isdecimal())
-        if wrong or setting in given:
+        found = re.fullmatch(r"(accumulate|workers)=([0-9]+)|(precision)=(.*)", part)
+        setting, value = [group for group in found.groups() if group] if found else ("", "")
+        if not found or setting in given:
             raise ValueError(
                 f"profile {name!r}: {part!r} is no means of computing; there are "
                 f"{', '.join(MEANS)}, each once, such as {known}+precision=bfloat16"
             )
-        given[setting] = MEANS[setting](value)
+        given[setting] = int(value) if value.isdecimal() else value
     base = dataclasses.replace(PROFILES[known].base, **given)
     return dataclasses.replace(PROFILES[known], name=profile_with(known, **given), base=base)
 

@@ -22,34 +22,26 @@ TABLE2 = {
     "+RR+TLift": {("market", "duke"): (70.0, 61.2), ("duke", "market"): (78.7, 58.2)},
 }
 
+_SMALL_AND_LARGE = {
+    ("alone", "market", "duke"): ((48.8, 28.7), (54.4, 33.6)),
+    ("+RR+TLift", "market", "duke"): ((64.5, 55.1), (70.0, 61.2)),
+    ("alone", "duke", "market"): ((58.6, 27.2), (62.8, 31.6)),
+    ("+RR+TLift", "duke", "market"): ((74.6, 51.5), (78.7, 58.2)),
+    ("alone", "msmt17", "duke"): ((69.4, 52.6), (72.2, 53.4)),
+    ("+RR+TLift", "msmt17", "duke"): ((80.3, 77.2), (82.2, 78.4)),
+    ("alone", "msmt17", "market"): ((72.6, 43.1), (73.9, 46.6)),
+    ("+RR+TLift", "msmt17", "market"): ((86.5, 72.2), (88.4, 76.0)),
+    ("alone", "market", "cuhk03"): ((9.9, 8.6), (14.1, 11.8)),
+    ("alone", "duke", "cuhk03"): ((7.9, 6.8), (11.0, 9.4)),
+    ("alone", "msmt17", "cuhk03"): ((25.3, 22.6), (32.6, 28.1)),  # README of the authors, 2e4d56e
+    ("alone", "market", "msmt17"): ((22.6, 7.0), (25.6, 8.2)),
+    ("alone", "duke", "msmt17"): ((29.0, 8.9), (32.7, 10.4)),
+}
 #: Tables 3 and 4, by backbone (small is ResNet-50, large ResNet-152), stage, source and target.
 TABLES34 = {
-    ("small", "alone", "market", "duke"): (48.8, 28.7),
-    ("large", "alone", "market", "duke"): (54.4, 33.6),
-    ("small", "+RR+TLift", "market", "duke"): (64.5, 55.1),
-    ("large", "+RR+TLift", "market", "duke"): (70.0, 61.2),
-    ("small", "alone", "duke", "market"): (58.6, 27.2),
-    ("large", "alone", "duke", "market"): (62.8, 31.6),
-    ("small", "+RR+TLift", "duke", "market"): (74.6, 51.5),
-    ("large", "+RR+TLift", "duke", "market"): (78.7, 58.2),
-    ("small", "alone", "msmt17", "duke"): (69.4, 52.6),
-    ("large", "alone", "msmt17", "duke"): (72.2, 53.4),
-    ("small", "+RR+TLift", "msmt17", "duke"): (80.3, 77.2),
-    ("large", "+RR+TLift", "msmt17", "duke"): (82.2, 78.4),
-    ("small", "alone", "msmt17", "market"): (72.6, 43.1),
-    ("large", "alone", "msmt17", "market"): (73.9, 46.6),
-    ("small", "+RR+TLift", "msmt17", "market"): (86.5, 72.2),
-    ("large", "+RR+TLift", "msmt17", "market"): (88.4, 76.0),
-    ("small", "alone", "market", "cuhk03"): (9.9, 8.6),
-    ("large", "alone", "market", "cuhk03"): (14.1, 11.8),
-    ("small", "alone", "duke", "cuhk03"): (7.9, 6.8),
-    ("large", "alone", "duke", "cuhk03"): (11.0, 9.4),
-    ("small", "alone", "msmt17", "cuhk03"): (25.3, 22.6),
-    ("large", "alone", "msmt17", "cuhk03"): (32.6, 28.1),  # README of the authors, 2e4d56e
-    ("small", "alone", "market", "msmt17"): (22.6, 7.0),
-    ("large", "alone", "market", "msmt17"): (25.6, 8.2),
-    ("small", "alone", "duke", "msmt17"): (29.0, 8.9),
-    ("large", "alone", "duke", "msmt17"): (32.7, 10.4),
+    (size, *key): pair
+    for key, pairs in _SMALL_AND_LARGE.items()
+    for size, pair in zip(("small", "large"), pairs, strict=True)
 }
 
 #: Section 5.5: hours to train on DukeMTMC-reID with a ResNet-50, on two V100 GPUs; softmax is the

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import expit
 
 import qaconv_lib
 from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_json, write_whole
@@ -48,30 +47,19 @@ from qaconv_lib.training import Trainer
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
 
 
-ABOUT = "run.json"  # in a run folder: settings, versions and device of every start
-
-
 @dataclass(frozen=True)
 class Run:
-    """One training run, described completely.
+    """One training run, described completely."""
 
-    Attributes:
-        loss: one of `LOSSES`.
-        source: dataset whose training images are used; "-all" after its name means all its images.
-        profile: smoke, laptop or paper.
-        seed: decides initial weights, shuffling and augmentation.
-        settings: training settings that differ from the profile's, and `identities`, how many
-            training identities are used.
-    """
-
-    loss: str
-    source: str
+    loss: str  #: one of `LOSSES`
+    source: str  #: dataset to train on; "-all" after its name means all its images
     profile: str = "laptop"
-    seed: int = 0
+    seed: int = 0  #: decides initial weights, shuffling and augmentation
+    #: What differs from the profile's settings, and `identities`: how many to train on.
     settings: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        base = dataclasses.asdict(get_profile(self.profile).config(self.loss, self.seed))
+        base = vars(get_profile(self.profile).config(self.loss, self.seed))
         settings = {  # as JSON holds them
             key: os.fspath(value) if isinstance(value, os.PathLike) else value
             for key, value in self.settings.items()
@@ -133,8 +121,7 @@ class Run:
 
     def made(self, record: dict) -> bool:
         """Whether a record is of this run, with the settings it has now."""
-        about = json.loads(json.dumps(self.about))
-        same = all(record.get(key) == value for key, value in about.items())
+        same = all(record.get(key) == value for key, value in vars(self).items())
         return same and not differing_settings(record.get("config"), self.config())
 
     def folder(self) -> Path:
@@ -199,67 +186,73 @@ def train_run(
         skip_unreadable: open every image first, and leave out those that cannot be read.
         tensorboard: write a log for TensorBoard into the run folder too.
     """
+    if tensorboard and run_folder is None:
+        raise ValueError("a log for TensorBoard needs a run folder")
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
     whole = table = run.table()
     if skip_unreadable:
         table = readable_rows(whole, f"{run.source}, training", progress)
+    lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
     make_folder(path.parent)  # now, and not after the training
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
-    if tensorboard and run_folder is None:
-        raise ValueError("a log for TensorBoard needs a run folder")
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
-    board = _board(Path(run_folder), trainer.epoch) if tensorboard and run_folder else None
-    if run_folder is not None and process_rank() == 0:
-        lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
-        _describe(run, trainer, Path(run_folder), path, lost)
+    board = None
+    if run_folder is not None:
+        board = _board(Path(run_folder), trainer.epoch) if tensorboard else None
+        if process_rank() == 0:
+            _describe(run, trainer, Path(run_folder) / "run.json", path, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
         model = trainer.train(progress=progress, after_epoch=board)
-    seconds = time.perf_counter() - start
-    record = {
-        "experiment": "train",
-        **run.about,
-        "config": dataclasses.asdict(trainer.config),
+    found = {
         "images": len(table),
-        **({"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}),
+        **lost,
         "num_identities": model.num_classes,
         "history": trainer.history,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - start, 1),
         "epochs_timed": trainer.epoch - done_before,
-        **provenance(trainer.device),
     }
     if process_rank() == 0:
         save_model(path, model)
-    write_record("train", run.name, record)
+    record_run("train", run, None, found, trainer.device)
     barrier()  # now every process may read them
     return path
 
 
-def _describe(run: Run, trainer: Trainer, folder: Path, model: Path, more: dict) -> None:
+def record_run(
+    experiment: str,
+    run: Run,
+    target: str | None,
+    found: dict,
+    device: str | torch.device | None,
+) -> dict:
+    """Write the record of what was found with a run, perhaps on a target, and return it."""
+    record = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
+    record |= {"target": target} if target else {}
+    record |= found | provenance(device or default_device())
+    write_record(experiment, f"{run.name}-on-{target}" if target else run.name, record)
+    return record
+
+
+def _describe(run: Run, trainer: Trainer, path: Path, model: Path, lost: dict) -> None:
     """Write `run.json` into the run folder: settings, and device and versions of every start."""
-    start = {"epoch": trainer.epoch, **provenance(trainer.device)}
+    try:
+        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or damaged
+        starts = []
     about = {
         "what": "A training run of qaconv_lib; start it again to go on",
         "model": str(model),
         "run": run.about,
         "config": dataclasses.asdict(trainer.config),
         "images": len(trainer.table),
-        **more,
+        **lost,
         "identities": trainer.model.num_classes,
         "cameras": int(trainer.table["camera"].nunique()),
-        "starts": [*_starts(folder / ABOUT), start],
+        "starts": [*starts, {"epoch": trainer.epoch, **provenance(trainer.device)}],
     }
-    write_json(folder / ABOUT, about)
-
-
-def _starts(path: Path) -> list:
-    """Earlier starts of the run; none if the file is missing or damaged."""
-    try:
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return []
-    return starts if isinstance(starts, list) else []
+    write_json(path, about)
 
 
 def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
@@ -284,18 +277,18 @@ def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
 
 
 def pair_similarities(
-    run: Run, target: str | ReidDataset, *, device: str | None = None, keep: bool = True
+    run: Run, target: str | ReidDataset, *, device: str | None = None
 ) -> dict[str, np.ndarray]:
     """Similarities of a trained model on a dataset's query and gallery images, all pairs.
 
-    Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid.
+    Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid. Those of
+    a profile's own models are kept in the cache folder, under the contents of checkpoint, dataset
+    and library, and taken from there at the next call.
 
     Args:
         run: a run whose model is there.
         target: the dataset, or its name.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        keep: keep them in the cache folder, under the contents of checkpoint and dataset, and take
-            them from there at the next call.
 
     Returns:
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
@@ -303,9 +296,8 @@ def pair_similarities(
     path = run.checkpoint()
     dataset = load_test(target) if isinstance(target, str) else target
     tested = pd.concat([dataset.query, dataset.gallery])
-    images = tested["path"]
-    key = _content_key([path, *images, *sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))])
-    kept = cache_folder() / "similarities" / f"{key}.npz"
+    code = sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
+    kept = cache_folder() / "similarities" / f"{_content_key([path, *tested['path'], *code])}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:
@@ -314,20 +306,17 @@ def pair_similarities(
             pass  # damaged: compute it again
     model = load_model(path, device or default_device())
     with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
-        queries = extract_in_shares(model, dataset.query)
-        gallery = extract_in_shares(model, dataset.gallery)
+        maps = {
+            part: extract_in_shares(model, getattr(dataset, part)) for part in ("query", "gallery")
+        }
     found = {
-        name: similarity_in_shares(model, a, b).numpy(force=True)
-        for name, a, b in (
-            ("query_gallery", queries, gallery),
-            ("query_query", queries, queries),
-            ("gallery_gallery", gallery, gallery),
-        )
+        f"{a}_{b}": similarity_in_shares(model, maps[a], maps[b]).numpy(force=True)
+        for a, b in (("query", "gallery"), ("query", "query"), ("gallery", "gallery"))
     }
-    if keep and process_rank() == 0:
+    if not run.settings and process_rank() == 0:
         content = io.BytesIO()
         np.savez(content, **found)  # type: ignore[arg-type]  # none is called allow_pickle
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(kept.parent)
         write_whole(kept, content.getvalue())
     return found
 
@@ -343,7 +332,7 @@ def _content_key(paths: Iterable[str | Path]) -> str:
 def probabilities(
     similarity: np.ndarray, loss: str, calibration: list[float] | None = None
 ) -> np.ndarray:
-    """What TLift wants: probabilities of "same person" from `pair_similarities`.
+    """What TLift takes: probabilities of "same person" from `pair_similarities`.
 
     Args:
         similarity: any shape.
@@ -351,9 +340,9 @@ def probabilities(
         calibration: for a pooled model, slope and offset that make a logit of its similarity.
     """
     if compares_maps(loss):
-        return expit(similarity.astype(np.float64))
+        return torch.from_numpy(similarity).double().sigmoid().numpy()
     slope, offset = calibration or (1.0, 0.0)
-    return expit(slope * similarity + offset).astype(np.float32)
+    return torch.from_numpy(slope * similarity + offset).float().sigmoid().numpy()
 
 
 def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
@@ -423,18 +412,12 @@ def summary(scores: RankingScores, per_query: bool = True) -> dict:
     The lists hold the identity, the average precision (step sum) and the rank of the first match
     of every query that has a match.
     """
-    found = {
-        "rank1": scores.rank(1),
-        "rank5": scores.rank(5),
-        "rank10": scores.rank(10),
-        "mean_ap": scores.mean_ap,
-        "mean_ap_trapezoid": scores.mean_ap_trapezoid,
-        "mean_inp": scores.mean_inp,
-    }
-    kept: dict[str, Any] = {key: round(float(value), 5) for key, value in found.items()}
+    found: dict[str, Any] = {f"rank{k}": scores.rank(k) for k in (1, 5, 10)}
+    found |= {key: getattr(scores, key) for key in ("mean_ap", "mean_ap_trapezoid", "mean_inp")}
+    found = {key: round(float(value), 5) for key, value in found.items()}
     if per_query:
         valid = scores.per_query[scores.per_query["valid"]]
-        kept["identity"] = [int(v) for v in valid["identity"]]
-        kept["average_precision"] = [round(float(v), 4) for v in valid["average_precision"]]
-        kept["first_match_rank"] = [int(v) for v in valid["first_match_rank"]]
-    return kept
+        found["identity"] = valid["identity"].tolist()
+        found["average_precision"] = [round(v, 4) for v in valid["average_precision"].tolist()]
+        found["first_match_rank"] = valid["first_match_rank"].astype(int).tolist()
+    return found

@@ -1,4 +1,4 @@
-"""How sure a difference is: means over seeds, and the paired bootstrap (chapters 8 and 12)."""
+"""How sure a difference is: the paired bootstrap (chapters 8 and 12)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ def paired_bootstrap(
     groups: Sequence[int] | np.ndarray | None = None,
     *,
     repeats: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> Difference:
-    """Mean of paired differences and its percentile bootstrap interval.
+    """Mean of paired differences and its 95 % percentile bootstrap interval.
 
     A query's two scores stay together, so what makes a query hard for both methods cancels. Queries
     that show one person are not independent: with `groups`, whole groups are drawn.
@@ -36,8 +34,6 @@ def paired_bootstrap(
         difference: one number per query, e.g. average precision of A minus that of B, shape (n,).
         groups: one label per query, e.g. its identity; None draws single queries.
         repeats: number of draws with replacement, at least 100.
-        level: share of the means that the interval holds.
-        seed: of the draws.
 
     Returns:
         Mean and interval, in the units of the input.
@@ -47,25 +43,17 @@ def paired_bootstrap(
         raise ValueError(f"difference must have shape (n,) with n > 0, got {difference.shape}")
     if not np.isfinite(difference).all():
         raise ValueError("difference must be finite; leave out queries without a match")
-    if not 0 < level < 1 or repeats < 100:
-        raise ValueError(
-            f"level must lie in (0, 1) and repeats be at least 100, got {level}, {repeats}"
-        )
+    if repeats < 100:
+        raise ValueError(f"repeats must be at least 100, got {repeats}")
     labels = np.arange(len(difference)) if groups is None else np.asarray(groups)
     if labels.shape != difference.shape:
         raise ValueError(f"groups must have shape {difference.shape}, got {labels.shape}")
     _, members = np.unique(labels, return_inverse=True)
     sums, sizes = np.bincount(members, difference), np.bincount(members)
-    rng, means = np.random.default_rng(seed), np.empty(repeats)
+    rng, means = np.random.default_rng(0), np.empty(repeats)
     for start in range(0, repeats, 1000):  # blocks bound the memory
         count = min(1000, repeats - start)
         drawn = rng.integers(len(sums), size=(count, len(sums)))
-        means[start : start + count] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        means[start : start + count] = sums.take(drawn).sum(axis=1) / sizes.take(drawn).sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
     return Difference(float(difference.mean()), float(low), float(high))
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over seeds (n - 1 in the denominator; NaN for one seed)."""
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return float(np.mean(values)), deviation

@@ -6,7 +6,6 @@ experiments share are run once. What has a record with the same settings is not 
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import time
@@ -20,11 +19,12 @@ import torch
 from qaconv_lib.datasets import UnreadableImageError, load_dataset, load_test
 from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.experiments.profiles import Profile, get_profile
-from qaconv_lib.experiments.records import provenance, read_record, write_record
+from qaconv_lib.experiments.records import read_record
 from qaconv_lib.experiments.runs import (
     Run,
     check_readable,
     pair_similarities,
+    record_run,
     score,
     similarity_stages,
     summary,
@@ -33,38 +33,32 @@ from qaconv_lib.experiments.runs import (
 from qaconv_lib.experiments.search import calibration_of
 from qaconv_lib.experiments.variants import (
     ABLATIONS,
+    Row,
     Trial,
-    Trials,
-    ablation_trials,
-    backbone_trials,
+    ablation_rows,
+    backbone_rows,
     check_variants,
-    graph_sampling_trials,
-    layer_trials,
-    loss_trials,
+    graph_sampling_rows,
+    layer_rows,
+    loss_rows,
+    trials_of,
 )
-from qaconv_lib.models import default_device
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A named experiment.
-
-    Attributes:
-        title: what it asks.
-        seeds: how many seeds it takes unless told otherwise.
-        trials: the trials of one seed, at a profile.
-        after: what is done with a trial's similarities across domains where the target has times,
-            and the folder of its records.
-    """
+    """A named experiment."""
 
     title: str
-    seeds: int
-    trials: Trials
+    seeds: int  #: how many it takes unless told otherwise
+    rows: Callable[[Profile], list[Row]]  #: the trials of each seed
+    #: What is done with a trial's similarities across domains where the target has times, and the
+    #: folder of its records.
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
-def _qaconv(profile: Profile, seed: int) -> Iterator[Trial]:
-    return loss_trials(profile, seed, ("qaconv",))
+def _qaconv(profile: Profile) -> list[Row]:
+    return loss_rows(profile, ("qaconv",))
 
 
 _POSTPROCESSING = "QAConv, re-ranking, TLift and TFusion (Table 2)"
@@ -74,15 +68,15 @@ _TLIFT = "Parameters and variants of TLift (appendix)"
 _LAYERS = "Pooled features from layer4 and from QAConv's layer3"
 _GRAPH = "Class memory, and pairs of batches drawn in several ways"
 EXPERIMENTS: dict[str, Experiment] = {
-    "table1": Experiment("What the loss contributes (Table 1)", 5, loss_trials),
+    "table1": Experiment("What the loss contributes (Table 1)", 5, loss_rows),
     "table2": Experiment(_POSTPROCESSING, 5, _qaconv, ("tfusion", tfusion_record)),
     "tlift": Experiment(_TLIFT, 5, _qaconv, ("tlift", tlift_record)),
-    "table3": Experiment(_TABLE3, 3, backbone_trials("duke", "market")),
-    "table4": Experiment(_TABLE4, 3, backbone_trials("cuhk03", "msmt17")),
-    "pooled-layer": Experiment(_LAYERS, 3, layer_trials),
-    "graph-sampling": Experiment(_GRAPH, 2, graph_sampling_trials),
+    "table3": Experiment(_TABLE3, 3, backbone_rows("duke", "market")),
+    "table4": Experiment(_TABLE4, 3, backbone_rows("cuhk03", "msmt17")),
+    "pooled-layer": Experiment(_LAYERS, 3, layer_rows),
+    "graph-sampling": Experiment(_GRAPH, 2, graph_sampling_rows),
     **{
-        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_trials(name))
+        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_rows(name))
         for name, (_, variants) in ABLATIONS.items()
     },
 }
@@ -96,8 +90,8 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
             "(`python -m qaconv_lib run` lists what they ask, and two more)"
         )
     experiment, chosen = EXPERIMENTS[name], get_profile(profile)
-    count = experiment.seeds if seeds is None else seeds
-    return [trial for seed in range(count) for trial in experiment.trials(chosen, seed)]
+    rows, count = experiment.rows(chosen), experiment.seeds if seeds is None else seeds
+    return [trial for seed in range(count) for trial in trials_of(rows, chosen, seed)]
 
 
 def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
@@ -126,15 +120,11 @@ def evaluate_trial(
     if trial.post and dataset.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
-    pairs = pair_similarities(run, dataset, device=device, keep=not run.settings)
+    pairs = pair_similarities(run, dataset, device=device)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
         stages = similarity_stages(pairs, dataset, run.loss, calibration)
-    record = {
-        "experiment": "evaluate",
-        **run.about,
-        "target": trial.target,
-        "config": dataclasses.asdict(run.config()),
+    found = {
         "calibration": calibration,
         "queries": len(dataset.query),
         "gallery": len(dataset.gallery),
@@ -144,10 +134,8 @@ def evaluate_trial(
             for name, value in stages.items()
         },
         "seconds": round(time.perf_counter() - start, 1),
-        **provenance(device or default_device()),
     }
-    write_record("evaluate", trial.name, record)
-    return record
+    return record_run("evaluate", run, trial.target, found, device)
 
 
 def run_experiment(
@@ -195,20 +183,21 @@ def run_experiment(
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
         report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
     records = [record for trial in trials if (record := find_record(trial)) is not None]
-    return records + _after_all(EXPERIMENTS[name], trials, device, report, skip_unreadable)
+    if after := EXPERIMENTS[name].after:
+        records += _follow_up(*after, trials, device, skip_unreadable, report)
+    return records
 
 
-def _after_all(
-    experiment: Experiment,
+def _follow_up(
+    folder: str,
+    act: Callable[[Run, str, str | None], dict],
     trials: list[Trial],
     device: str | None,
-    report: Callable[[str], None],
     skip_unreadable: bool,
+    report: Callable[[str], None],
 ) -> list[dict]:
     """The records of what is done with the similarities; what is missing is done now."""
-    if experiment.after is None:
-        return []
-    records, (folder, act) = [], experiment.after
+    records = []
     for trial in trials:
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue

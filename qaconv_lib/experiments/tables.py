@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from qaconv_lib.experiments.comparisons import (
@@ -18,7 +19,6 @@ from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import STAGES, Run
-from qaconv_lib.experiments.statistics import mean_and_deviation
 from qaconv_lib.experiments.suite import EXPERIMENTS, find_record, list_trials
 from qaconv_lib.experiments.variants import (
     ABLATIONS,
@@ -29,45 +29,31 @@ from qaconv_lib.experiments.variants import (
 )
 from qaconv_lib.losses import TABLE1_LOSSES
 
+# Methods by the name of their row: arguments of `scores_of`.
+_Methods = dict[str, dict]
+_LOSSES: _Methods = {LABELS[loss]: {"loss": loss} for loss in TABLE1_LOSSES}
+
 
 def headline_table(profile: str = "laptop") -> pd.DataFrame:
     """Softmax and QAConv across domains, after every stage: Tables 1 and 2 in short."""
-    rows = {
-        _row(LABELS[loss], stage): {
-            direction: _cell(scores_of(profile, source, target, loss, stage))
-            for source, target, direction in _directions(profile)
-        }
+    methods = {
+        _row(LABELS[loss], stage): {"loss": loss, "stage": stage}
         for loss in ("softmax", "qaconv")
         for stage in STAGES
     }
-    return pd.DataFrame(rows).T
+    return _methods_table(profile, methods)
 
 
 def table1(profile: str = "laptop") -> pd.DataFrame:
     """What the loss contributes: every loss in both directions, and how far QAConv is ahead."""
-    rows: dict[str, dict] = {}
-    for source, target, direction in _directions(profile):
-        ours = scores_of(profile, source, target)
-        for loss in TABLE1_LOSSES:
-            found, row = scores_of(profile, source, target, loss), rows.setdefault(LABELS[loss], {})
-            row[direction] = _cell(found)
-            ahead = _gain(ours, found if loss != "qaconv" else [])
-            row[f"QAConv ahead, mAP, {direction}"] = ahead
-            row[f"published, {source} → {target}"] = _published(TABLE1[loss][source, target])
-    return _ordered(rows)
+    published = {LABELS[loss]: TABLE1[loss] for loss in TABLE1_LOSSES}
+    ahead = {"QAConv ahead, mAP": lambda row: ("QAConv", row)}
+    return _methods_table(profile, _LOSSES, ahead, published)
 
 
 def within_table(profile: str = "laptop") -> pd.DataFrame:
     """Every loss tested on other people of the dataset it was trained on."""
-    names = get_profile(profile).datasets
-    rows = {
-        LABELS[loss]: {
-            names[source]: _cell(scores_of(profile, source, source, loss))
-            for source, _ in DIRECTIONS
-        }
-        for loss in TABLE1_LOSSES
-    }
-    return pd.DataFrame(rows).T
+    return _methods_table(profile, _LOSSES, directions=[(s, s) for s, _ in DIRECTIONS])
 
 
 def table2(profile: str = "laptop") -> pd.DataFrame:
@@ -76,17 +62,10 @@ def table2(profile: str = "laptop") -> pd.DataFrame:
     stages += ["+RR+TFusion (best)", "+RR+TFusion (labelled)"]
     stages += [f"+RR+TFusion ({kind}, own camera suppressed)" for kind in ("chosen", "best")]
     stages += ["+RR+TLift" + SUPPRESSED]
-    rows: dict[str, dict] = {}
-    for source, target, direction in _directions(profile):
-        alone = scores_of(profile, source, target)
-        for stage in stages:
-            found = scores_of(profile, source, target, stage=stage)
-            row = rows.setdefault(_row("QAConv", stage), {})
-            row[direction] = _cell(found)
-            row[f"gain, mAP, {direction}"] = _gain(found if stage != "alone" else [], alone)
-            published = TABLE2.get(stage, {}).get((source, target))
-            row[f"published, {source} → {target}"] = _published(published)
-    return _ordered(rows)
+    methods = {_row("QAConv", stage): {"stage": stage} for stage in stages}
+    published = {_row("QAConv", stage): TABLE2.get(stage, {}) for stage in stages}
+    gain = {"gain, mAP": lambda row: (row, "QAConv")}
+    return _methods_table(profile, methods, gain, published)
 
 
 def table3(profile: str = "laptop") -> pd.DataFrame:
@@ -97,6 +76,81 @@ def table3(profile: str = "laptop") -> pd.DataFrame:
 def table4(profile: str = "laptop") -> pd.DataFrame:
     """Two backbones and three sources, tested on CUHK03 and MSMT17, which have no times."""
     return _backbones(profile, ("cuhk03", "msmt17"), ("alone", "+RR"))
+
+
+def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
+    """One ablation: each variant, and its difference from the first with its interval."""
+    if name not in ABLATIONS:
+        raise ValueError(f"unknown ablation {name!r}; known are {', '.join(ABLATIONS)}")
+    loss, variants = ABLATIONS[name]
+    methods = _equal_seeds(name, {variant: (loss, variants[variant]) for variant in variants})
+    against = {"mAP against the first": lambda row: (row, next(iter(variants)))}
+    table = _methods_table(profile, methods, against, directions=DIRECTIONS[:1])
+    return table.set_axis(["rank-1 / mAP", "mAP against the first"], axis=1)
+
+
+def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
+    """Pooled losses on both layers, and how far QAConv, on layer3, is ahead; equal seeds."""
+    chosen, compared = get_profile(profile), {}
+    both = [(loss, s) for loss, layer3 in chosen.on_layer3.items() for s in ({}, layer3)]
+    for loss, settings in [*both, ("qaconv", {})]:
+        layer = chosen.config(loss, **settings).final_layer
+        compared[f"{LABELS[loss]}, {layer}"] = loss, settings
+    methods = _equal_seeds("pooled-layer", compared)
+    ahead = {"QAConv ahead, mAP": lambda row: ("QAConv, layer3", row)}
+    return _methods_table(profile, methods, ahead)
+
+
+def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
+    """Class memory, and pairs of batches drawn in several ways; equal seeds.
+
+    Each row is held against the class memory, and each sampler against random people.
+    """
+    methods = _equal_seeds("graph-sampling", graph_sampling_settings(get_profile(profile)))
+    against = {
+        "mAP against class memory": lambda row: (row, "class memory"),
+        "mAP against random people": lambda row: (row, f"{row.split(', ')[0]}, random people"),
+    }
+    return _methods_table(profile, methods, against)
+
+
+def _equal_seeds(name: str, compared: dict[str, tuple[str, dict]]) -> _Methods:
+    """Losses and settings as methods, each with an experiment's seeds: some have run more."""
+    seeds = EXPERIMENTS[name].seeds
+    return {
+        label: {"loss": loss, "settings": settings, "seeds": seeds}
+        for label, (loss, settings) in compared.items()
+    }
+
+
+def _methods_table(
+    profile: str,
+    methods: _Methods,
+    against: dict[str, Callable[[str], tuple[str, str]]] | None = None,
+    published: dict[str, dict] | None = None,
+    directions: Iterable[tuple[str, str]] = DIRECTIONS,
+) -> pd.DataFrame:
+    """One row per method: scores, differences `against` another, published numbers, by direction.
+
+    `against` gives for a row the two rows whose difference it shows; there is none of a row to
+    itself.
+    """
+    names = get_profile(profile).datasets
+    rows: dict[str, dict] = {label: {} for label in methods}
+    for source, target in directions:
+        direction = names[source] + (f" → {names[target]}" if target != source else "")
+        found = {label: scores_of(profile, source, target, **methods[label]) for label in methods}
+        for label, row in rows.items():
+            row[direction] = _cell(found[label])
+            for words, pair in (against or {}).items():
+                ours, theirs = pair(label)
+                other = found.get(theirs, []) if ours != theirs else []
+                row[f"{words}, {direction}"] = str(compare(found[ours], other) or "–")
+            if published:
+                numbers = published[label].get((source, target))
+                row[f"published, {source} → {target}"] = _published(numbers)
+    table = pd.DataFrame(rows).T
+    return table[sorted(table, key=lambda column: ("published" in column, "mAP" in column))]
 
 
 def _backbones(profile: str, targets: Sequence[str], stages: Sequence[str]) -> pd.DataFrame:
@@ -116,97 +170,30 @@ def _backbones(profile: str, targets: Sequence[str], stages: Sequence[str]) -> p
     return pd.DataFrame(rows).set_index(["source", "backbone", "stage"])
 
 
-def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
-    """One ablation: each variant, and its difference from the first with its interval."""
-    if name not in ABLATIONS:
-        raise ValueError(f"unknown ablation {name!r}; known are {', '.join(ABLATIONS)}")
-    loss, variants = ABLATIONS[name]
-    seeds = EXPERIMENTS[name].seeds  # Table 1 may have run more of the first variant
-    found = {
-        variant: scores_of(profile, *DIRECTIONS[0], loss, settings=settings, seeds=seeds)
-        for variant, settings in variants.items()
-    }
-    first = next(iter(variants))
-    rows = {
-        variant: {
-            "rank-1 / mAP": _cell(scores),
-            "mAP against the first": _gain(scores if variant != first else [], found[first]),
-        }
-        for variant, scores in found.items()
-    }
-    return pd.DataFrame(rows).T
-
-
-def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
-    """Pooled losses on both layers, and how far QAConv, on layer3, is ahead; equal seeds."""
-    seeds, layer3 = EXPERIMENTS["pooled-layer"].seeds, get_profile(profile).on_layer3
-    kinds = [(loss, s) for loss in layer3 for s in ({}, layer3[loss])] + [("qaconv", {})]
-    rows: dict[str, dict] = {}
-    for source, target, direction in _directions(profile):
-        ours = scores_of(profile, source, target, seeds=seeds)
-        for loss, settings in kinds:
-            found = scores_of(profile, source, target, loss, settings=settings, seeds=seeds)
-            layer = get_profile(profile).config(loss, **settings).final_layer
-            row = rows.setdefault(f"{LABELS[loss]}, {layer}", {})
-            row[direction] = _cell(found)
-            ahead = _gain(ours, found if loss != "qaconv" else [])
-            row[f"QAConv ahead, mAP, {direction}"] = ahead
-    return _ordered(rows)
-
-
-def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
-    """Class memory, and pairs of batches drawn in several ways; equal seeds.
-
-    Each row is held against the class memory, and each sampler against random people.
-    """
-    seeds = EXPERIMENTS["graph-sampling"].seeds
-    rows: dict[str, dict] = {}
-    for source, target, direction in _directions(profile):
-        found = {
-            label: scores_of(profile, source, target, loss, settings=settings, seeds=seeds)
-            for label, (loss, settings) in graph_sampling_settings(get_profile(profile)).items()
-        }
-        for label, scores in found.items():
-            form, _, drawn = label.partition(", ")
-            row = rows.setdefault(label, {})
-            row[direction] = _cell(scores)
-            for words, other in (
-                ("class memory", "class memory"),
-                ("random people", f"{form}, random people"),
-            ):
-                compared = drawn and label != other
-                against = _gain(scores, found[other]) if compared else "–"
-                row[f"mAP against {words}, {direction}"] = against
-    return _ordered(rows)
-
-
 def tlift_table(profile: str = "laptop") -> pd.DataFrame:
     """TLift's variants, and each parameter at each value, on QAConv in both directions."""
+    names = get_profile(profile).datasets
     rows: dict[str, dict] = {}
-    for source, target, direction in _directions(profile):
-        labelled: dict[str, list[dict]] = {}
+    for source, target in DIRECTIONS:
+        found: dict[str, list[dict]] = {}
         for record in tlift_records(profile, source, target):
-            for variant, stages in record["variants"].items():
-                labelled.setdefault(variant, []).append(stages)
-            for row in record["sweeps"]:
-                label = f"{row['parameter']} = {row['value']:g}"
-                labelled.setdefault(label, []).append(row["stages"])
-        for label, found in labelled.items():
+            swept = [(f"{r['parameter']} = {r['value']:g}", r["stages"]) for r in record["sweeps"]]
+            for label, stages in [*record["variants"].items(), *swept]:
+                found.setdefault(label, []).append(stages)
+        for label, seeds in found.items():
             for stage in ("+TLift", "+RR+TLift"):
-                column = f"{direction}, {stage.replace('+', '+ ')}"
-                rows.setdefault(label, {})[column] = _cell([stages[stage] for stages in found])
+                column = f"{names[source]} → {names[target]}, {stage.replace('+', '+ ')}"
+                rows.setdefault(label, {})[column] = _cell([stages[stage] for stages in seeds])
     return pd.DataFrame(rows).T
 
 
 def cost_table(profile: str = "laptop") -> pd.DataFrame:
     """Time of each step, and the memory that it takes beyond the libraries; by device."""
-    from matplotlib.ticker import EngFormatter
-
-    readable, rows = EngFormatter(sep=" "), {}
+    rows = {}
     for record in (r for r in read_records("cost") if r["profile"] == profile):
         bare, *steps = record["steps"]  # the first has done nothing
         for step in steps:
-            row = {"time": readable(step["seconds"]) + step["unit"], "memory": "–"}
+            row = {"time": _readable(step["seconds"]) + step["unit"], "memory": "–"}
             if step["peak_megabytes"] is not None:
                 row["memory"] = f"{step['peak_megabytes'] - bare['peak_megabytes']} MB"
             rows[record["device"], step["step"], step["loss"]] = row
@@ -251,16 +238,16 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
 
 def _started(name: str, profile: str) -> bool:
     """Whether there is a record of what an experiment adds to the runs of Tables 1 and 3."""
-    if name in ("headline", "within", "table1", "table2"):
-        return any(find_record(trial) for trial in list_trials("table1", profile, 1))
     if name == "cost":
         return not cost_table(profile).empty
-    trials, folder = list_trials(name, profile), "tlift" if name == "tlift" else "evaluate"
-    if name != "tlift":
-        runs = [] if name in ("table3", "table4") else list_trials("table3", profile)
-        shared = {trial.run.name for trial in runs}
-        trials = [t for t in trials if t.run.settings and t.run.name not in shared]
-    return any(find_record(trial, folder) for trial in trials)
+    if name == "tlift":
+        return any(tlift_records(profile, *direction) for direction in DIRECTIONS)
+    if name in ("headline", "within", "table1", "table2"):
+        return any(map(find_record, list_trials("table1", profile, 1)))
+    runs = [] if name in ("table3", "table4") else list_trials("table3", profile)
+    shared = {trial.run.name for trial in runs}
+    trials = [t for t in list_trials(name, profile) if t.run.settings and t.run.name not in shared]
+    return any(map(find_record, trials))
 
 
 def devices_of(profile: str) -> list[str]:
@@ -283,38 +270,26 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _directions(profile: str) -> Iterator[tuple[str, str, str]]:
-    """Source and target by role, and what the column is called."""
-    names = get_profile(profile).datasets
-    for source, target in DIRECTIONS:
-        yield source, target, f"{names[source]} → {names[target]}"
-
-
 def _row(method: str, stage: str) -> str:
     return method + ("" if stage == "alone" else stage.replace("+", " + "))
 
 
+def _readable(seconds: float) -> str:
+    """A number with a prefix for its thousands: 0.0025 as "2.5 m"."""
+    factors = {"": 1, "m": 1e3, "µ": 1e6, "n": 1e9}
+    prefix = next((p for p, factor in factors.items() if seconds * factor >= 1), "n")
+    return f"{seconds * factors[prefix]:g} {prefix}"
+
+
 def _cell(found: list[dict]) -> str:
-    """Rank-1 / mAP, mean ± standard deviation, and the number of seeds."""
-    parts = []
-    for key in ("rank1", "mean_ap") if found else ():
-        mean, deviation = mean_and_deviation([100 * scores[key] for scores in found])
-        parts.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else ""))
-    return f"{' / '.join(parts)} ({len(found)})" if found else "–"
-
-
-def _gain(ours: list[dict], theirs: list[dict]) -> str:
-    """A difference in mAP and its interval; a dash where there is nothing to compare."""
-    difference = compare(ours, theirs)
-    return "–" if difference is None else str(difference)
+    """Rank-1 / mAP, mean ± standard deviation over the seeds, and their number."""
+    if not found:
+        return "–"
+    values = [[100 * scores[key] for scores in found] for key in ("rank1", "mean_ap")]
+    spread = [f" ± {np.std(v, ddof=1):.1f}" if len(found) > 1 else "" for v in values]
+    rank1, mean_ap = (f"{np.mean(v):.1f}{more}" for v, more in zip(values, spread, strict=True))
+    return f"{rank1} / {mean_ap} ({len(found)})"
 
 
 def _published(pair: tuple[float, float] | None) -> str:
     return "–" if pair is None else "{:.1f} / {:.1f}".format(*pair)
-
-
-def _ordered(rows: dict[str, dict]) -> pd.DataFrame:
-    """Columns of one kind side by side: ours, the differences, the published ones."""
-    table = pd.DataFrame(rows).T
-    kinds = [lambda c: "→" in c and "," not in c, lambda c: "mAP" in c, lambda c: "pub" in c]
-    return table[[column for kind in kinds for column in table.columns if kind(column)]]

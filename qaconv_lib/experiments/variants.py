@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from qaconv_lib.experiments.profiles import Profile
@@ -62,8 +62,7 @@ _VARIANTS: dict[str, dict[str, dict]] = {
         "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER},
     },
 }
-#: Ablations: by name, the loss and the settings of each variant. The first variant is the model
-#: used elsewhere.
+#: By name, the loss and the settings of each variant; the first is the model used elsewhere.
 ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
     name: ("arc" if name == "epochs-arc" else "qaconv", variants)
     for name, variants in _VARIANTS.items()
@@ -88,15 +87,12 @@ def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
     triplet.)
     """
     compared: dict[str, tuple[str, dict]] = {"class memory": ("qaconv", {})}
-    for form, margin, more in (("pairs", None, {}), ("triplets", 16.0, profile.triplets)):
-        for drawn, sampler in (
-            ("random images", "shuffle"),
-            ("random people", "pk"),
-            ("graph", "graph"),
-        ):
-            if (form, sampler) != ("triplets", "shuffle"):
-                settings = {"sampler": sampler, "triplet_margin": margin} | more
-                compared[f"{form}, {drawn}"] = ("pairwise", settings)
+    drawn = {"random images": "shuffle", "random people": "pk", "graph": "graph"}
+    for words, sampler in drawn.items():
+        compared[f"pairs, {words}"] = "pairwise", {"sampler": sampler, "triplet_margin": None}
+    for words in ("random people", "graph"):
+        settings = {"sampler": drawn[words], "triplet_margin": 16.0} | profile.triplets
+        compared[f"triplets, {words}"] = "pairwise", settings
     return compared
 
 
@@ -107,17 +103,11 @@ def source_name(profile: Profile, role: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training run and a dataset its model is tested on.
-
-    Attributes:
-        run: the training run.
-        target: dataset whose query and gallery images are used.
-        post: test re-ranking and TLift too.
-    """
+    """A training run and a dataset its model is tested on."""
 
     run: Run
-    target: str
-    post: bool = False
+    target: str  #: dataset whose query and gallery images are used
+    post: bool = False  #: test re-ranking and TLift too
 
     @property
     def name(self) -> str:
@@ -125,62 +115,60 @@ class Trial:
         return f"{self.run.name}-on-{self.target}"
 
 
-#: Gives the trials of one seed at a profile.
-Trials = Callable[[Profile, int], Iterator[Trial]]
+#: A trial of any seed: loss, source and target by role, settings, and `post`.
+Row = tuple[str, str, str, dict, bool]
 
 
-def _trial(
-    profile: Profile,
-    seed: int,
-    loss: str,
-    direction: tuple[str, str],
-    settings: dict | None = None,
-    post: bool = False,
-) -> Trial:
-    source, target = direction
-    run = Run(loss, source_name(profile, source), profile.name, seed, settings or {})
-    return Trial(run, profile.datasets[target], post)
+def trials_of(rows: Iterable[Row], profile: Profile, seed: int) -> list[Trial]:
+    """The trials of one seed."""
+    return [
+        Trial(
+            Run(loss, source_name(profile, source), profile.name, seed, settings),
+            profile.datasets[target],
+            post,
+        )
+        for loss, source, target, settings, post in rows
+    ]
 
 
-def loss_trials(
-    profile: Profile, seed: int, losses: Sequence[str] = TABLE1_LOSSES
-) -> Iterator[Trial]:
+def loss_rows(profile: Profile, losses: Sequence[str] = TABLE1_LOSSES) -> list[Row]:
     """Every loss in both directions, and within the domain."""
-    for loss in losses:
-        for source, target in DIRECTIONS:
-            yield _trial(profile, seed, loss, (source, target), post=True)
-            yield _trial(profile, seed, loss, (source, source), post=loss == "qaconv")
+    return [
+        (loss, source, target, {}, target != source or loss == "qaconv")
+        for loss in losses
+        for source, other in DIRECTIONS
+        for target in (other, source)
+    ]
 
 
-def backbone_trials(*targets: str) -> Trials:
+def backbone_rows(*targets: str) -> Callable[[Profile], list[Row]]:
     """QAConv with both backbones, from three sources to the targets."""
-    return lambda profile, seed: (
-        _trial(profile, seed, "qaconv", (source, target), settings, post=True)
+    return lambda profile: [
+        ("qaconv", source, target, settings, True)
         for settings in profile.backbones.values()
         for source in SOURCES
         for target in targets
         if target != source
-    )
+    ]
 
 
-def layer_trials(profile: Profile, seed: int) -> Iterator[Trial]:
+def layer_rows(profile: Profile) -> list[Row]:
     """Pooled losses on layer4 and on layer3, in both directions."""
-    for loss, layer3 in profile.on_layer3.items():
-        for direction in DIRECTIONS:
-            yield _trial(profile, seed, loss, direction, post=True)
-            yield _trial(profile, seed, loss, direction, layer3)
+    return [
+        (loss, *direction, settings, not settings)
+        for loss, layer3 in profile.on_layer3.items()
+        for direction in DIRECTIONS
+        for settings in ({}, layer3)
+    ]
 
 
-def ablation_trials(name: str) -> Trials:
+def ablation_rows(name: str) -> Callable[[Profile], list[Row]]:
     """The variants of an ablation."""
     loss, variants = ABLATIONS[name]
-    return lambda profile, seed: (
-        _trial(profile, seed, loss, DIRECTIONS[0], settings) for settings in variants.values()
-    )
+    return lambda profile: [(loss, *DIRECTIONS[0], s, False) for s in variants.values()]
 
 
-def graph_sampling_trials(profile: Profile, seed: int) -> Iterator[Trial]:
+def graph_sampling_rows(profile: Profile) -> list[Row]:
     """`graph_sampling_settings`, in both directions."""
-    for loss, settings in graph_sampling_settings(profile).values():
-        for direction in DIRECTIONS:
-            yield _trial(profile, seed, loss, direction, settings)
+    compared = graph_sampling_settings(profile).values()
+    return [(loss, *direction, s, False) for loss, s in compared for direction in DIRECTIONS]
