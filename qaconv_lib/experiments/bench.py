@@ -220,6 +220,8 @@ def bench_test(source: str, target: str) -> list[dict]:
     The shipped QAConv model of the source is tested on a target that has times.
     """
     model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
+    matcher = model.criterion.matcher
+    assert isinstance(matcher, QAConv)
     tables, size = (data.query, data.gallery), f"{len(data.query):,} x {len(data.gallery):,}"
     rows: list[dict] = []
 
@@ -231,7 +233,7 @@ def bench_test(source: str, target: str) -> list[dict]:
         return found["library"].result
 
     def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-        return match_gallery(model.criterion.matcher, first, second, dtype=dtype).numpy(force=True)
+        return match_gallery(matcher, first, second, dtype=dtype).numpy(force=True)
 
     queries, gallery = timed("extraction", lambda: [model.extract(table) for table in tables])
     half = timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), True)
@@ -255,6 +257,7 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
     """
     model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
     matcher = model.criterion.matcher
+    assert isinstance(matcher, QAConv)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)
     labels = data.gallery[["identity", "camera"]]
     poolings: dict[str, Callable[[Tensor], Tensor]] = {"four stripes": pool_maps}
