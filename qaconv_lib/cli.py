@@ -480,25 +480,24 @@ def search(options: Options) -> None:
     _QUIET,
 )
 def calibrate(options: Options) -> None:
-    from qaconv_lib.experiments.calibration_records import calibration_record, transfer_table
+    from qaconv_lib.experiments import calibration_records
     from qaconv_lib.experiments.profiles import get_profile
-    from qaconv_lib.experiments.runs import Run
 
     if options.model is not None and not options.model.exists():
         raise FileNotFoundError(
             f"no checkpoint at {options.model}; the model's file comes first, then the datasets"
         )
     datasets = options.datasets or list(get_profile("laptop").datasets.values())
-    runs = [Run("qaconv", source) for source in ("mini-market", "mini-duke")]
-    shipped = {run.checkpoint().resolve(): run for run in runs}
-    for path in [options.model] if options.model else shipped:
+    book = [run.checkpoint() for run in calibration_records.BOOK_RUNS]
+    how = {"device": options.device, "progress": not options.quiet}
+    for path in [options.model] if options.model else book:
         if not options.quiet:
             what = f"calibrating {path.name} on the test images of {', '.join(datasets)}"
             print(printable(f"{what}; without a GPU this takes minutes"), file=sys.stderr)
-        how = {"device": options.device, "progress": not options.quiet}
-        record = calibration_record(path, datasets, shipped.get(path.resolve()), **how)
-        print(f"{printable(path.name)}")
-        print(transfer_table(record).to_string(index=False, float_format="%.4f"))
+        record = calibration_records.calibration_record(path, datasets, **how)
+        table = calibration_records.transfer_table(record)
+        print(printable(path.name))
+        print(table.to_string(index=False, float_format="%.4f"))
 
 
 @_command(

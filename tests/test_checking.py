@@ -27,7 +27,7 @@ COUNTS = {"train": Counts(3, 2, 2), "query": Counts(2, 2, 2), "gallery": Counts(
 def market(tmp_path, monkeypatch):
     """A tree of ten images that is complete by the counts of this test."""
     monkeypatch.setitem(checking.PUBLISHED, "market1501", COUNTS)
-    monkeypatch.setitem(checking._DISTRACTORS, "market1501", 1)
+    monkeypatch.setitem(checking.DISTRACTORS, "market1501", 1)
     for folder, names in FILES.items():
         (tmp_path / folder).mkdir()
         for name in names:
@@ -209,7 +209,7 @@ def test_randperson_is_held_against_its_subset(rendered):
 
 
 def test_or_against_the_whole_where_it_is_nearer(rendered, monkeypatch):
-    monkeypatch.setattr(checking, "_WHOLE_RANDPERSON", Counts(4, 3, 2))
+    monkeypatch.setattr(checking, "WHOLE_RANDPERSON", Counts(4, 3, 2))
     monkeypatch.setitem(checking.PUBLISHED, "randperson", {"train": Counts(1, None, None)})
     table, found = check_dataset("randperson", rendered)
     assert found[0].startswith("train: 1 images and 1 identities are missing")

@@ -12,7 +12,7 @@ from qaconv_lib.models import ReidModel
 @pytest.mark.parametrize("step", cost.STEPS)
 def test_every_step_can_be_measured(step, few_people, monkeypatch):
     monkeypatch.setenv("QACONV_DATA", str(few_people))
-    monkeypatch.setattr(cost, "_IMAGES", 8)
+    monkeypatch.setattr(cost, "IMAGES", 8)
     for loss in cost.STEPS[step]:
         row = cost.measure_step(step, "smoke", loss, "cpu", calls=1)
         assert row["step"] == step and row["loss"] == loss and row["unit"].startswith("s")

@@ -1,8 +1,8 @@
 """The library beside the plain formulations: `python -m qaconv_lib bench` (appendix A).
 
-Most cases run the plain form and the library's on the same random input, in one process, in turns;
-check that the results agree; and give rows for a record. Of several turns the fastest counts,
-because other work on the machine only ever makes a turn slower.
+`CASES` lists what is measured. Most cases run the plain form and the library's on the same random
+input, in one process, in turns; check that the results agree; and give rows for a record. Of
+several turns the fastest counts, because other work on the machine only ever makes a turn slower.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from torch import Tensor
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import plain
-from qaconv_lib.experiments.measure import (
-    compare_forms,
-    describe,
-    in_turns,
-    largest_gap,
-    measure,
-    rounded,
-)
+from qaconv_lib.experiments.measure import compare, in_turns, largest_gap, measure, rounded
 from qaconv_lib.experiments.records import provenance, write_record
 from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
@@ -59,14 +52,35 @@ def clustered_vectors(count: int) -> np.ndarray:
 def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], Any]]:
     """From the plain form to `match_gallery`, one change at a time."""
     matcher = QAConv(*SHAPE[1:]).eval()
-    maps = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    queries, gallery = maps = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+    weights, number = matcher.fold()
+
+    def in_pieces(size: int, act: Callable[[Tensor], Tensor]) -> Tensor:
+        """The scores with `size` gallery images at a time."""
+        found = torch.empty(num_query, num_gallery)  # first: a list of columns scatters the memory
+        for start in range(0, num_gallery, size):
+            found[:, start : start + size] = act(gallery[start : start + size])
+        return found
+
+    def products() -> None:
+        """The matrix products behind the similarities, and nothing of what follows them."""
+        rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
+        columns = gallery.transpose(0, 1).flatten(1)  # (d, g*h*w)
+        width = 10 * queries[0, 0].numel()
+        out = torch.empty(len(rows), width)  # written again and again
+        for part in columns.split(width, dim=1):
+            torch.mm(rows, part, out=out[:, : part.shape[1]])
+
+    every = partial(plain.match_gallery, matcher, queries)
     return {
-        "all pairs at once": partial(_plain_in_pieces, matcher, *maps),
-        "one gallery image at a time": partial(_one_by_one, matcher, *maps),
-        "head folded into a dot product": partial(_folded, matcher, *maps),
+        "all pairs at once": partial(in_pieces, max(1, 64_000 // num_query), every),  # in 10 GB
+        "one gallery image at a time": partial(in_pieces, 1, every),
+        "head folded into a dot product": partial(
+            in_pieces, 1, lambda piece: plain.best_matches(queries, piece) @ weights + number
+        ),
         "full blocks, maxima in one piece": partial(match_gallery, matcher, *maps),
         "bfloat16": partial(match_gallery, matcher, *maps, dtype=torch.bfloat16),
-        "the products alone": partial(_bare_products, *maps),
+        "the products alone": products,
     }
 
 
@@ -74,81 +88,48 @@ def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> lis
     """A row for each of `_matching_forms`."""
     found = in_turns(turns, **_matching_forms(num_query, num_gallery))
     size = f"{num_query:,} x {num_gallery:,}"
-    return [describe(name, size, measured) for name, measured in found.items()]
+    return [compare(name, size, {"library": measured}) for name, measured in found.items()]
 
 
 def bench_matching(num_query: int, num_gallery: int, turns: int = 3) -> dict:
     """`match_gallery` against the plain form, in bfloat16, and against bare matrix products."""
-    acts = list(_matching_forms(num_query, num_gallery).values())
-    found = in_turns(turns, library=acts[3], product=acts[5], bfloat16=acts[4], plain=acts[0])
-    row = compare_forms("matching", f"{num_query:,} x {num_gallery:,}", found, 1e-4)
-    half, full = found["bfloat16"], found["library"]
+    whole, _, _, library, half, product = _matching_forms(num_query, num_gallery).values()
+    found = in_turns(turns, library=library, product=product, bfloat16=half, plain=whole)
+    seconds = {name: measured.seconds for name, measured in found.items()}
     flop = 2 * num_query * num_gallery * SHAPE[0] * (SHAPE[1] * SHAPE[2]) ** 2
-    return row | {
-        "gflop_per_second": rounded(flop / full.seconds / 1e9),
-        "share_of_product_rate": rounded(found["product"].seconds / full.seconds),
-        "bfloat16_ratio": rounded(full.seconds / half.seconds),
-        "bfloat16_difference": rounded(largest_gap(half.result, full.result)),
+    more = {
+        "gflop_per_second": flop / seconds["library"] / 1e9,
+        "share_of_product_rate": seconds["product"] / seconds["library"],
+        "bfloat16_ratio": seconds["library"] / seconds["bfloat16"],
+        "bfloat16_difference": largest_gap(found["bfloat16"].result, found["library"].result),
     }
+    row = compare("matching", f"{num_query:,} x {num_gallery:,}", found, 1e-4)
+    return row | {name: rounded(value) for name, value in more.items()}
 
 
-def _plain_in_pieces(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
-    """The plain form of as many pairs at once as 10 GB hold: 64,000."""
-    pieces = gallery.split(max(1, 64_000 // len(queries)))
-    return torch.cat([plain.match_gallery(matcher, queries, piece) for piece in pieces], dim=1)
-
-
-def _one_by_one(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
-    found = torch.empty(len(queries), len(gallery))  # first: a list of columns scatters the memory
-    for number, piece in enumerate(gallery.split(1)):
-        found[:, number : number + 1] = plain.match_gallery(matcher, queries, piece)
-    return found
-
-
-@torch.no_grad()
-def _folded(matcher: QAConv, queries: Tensor, gallery: Tensor) -> Tensor:
-    weights, number = matcher.fold()
-    logits = torch.empty(len(queries), len(gallery))
-    for column, piece in enumerate(gallery.split(1)):
-        logits[:, column : column + 1] = plain.best_matches(queries, piece) @ weights
-    return logits.add_(number)
-
-
-def _bare_products(queries: Tensor, gallery: Tensor) -> None:
-    """The matrix products behind the similarities, and nothing of what follows them."""
-    rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
-    columns = gallery.transpose(0, 1).flatten(1)  # (d, g*h*w)
-    width = 10 * queries[0, 0].numel()
-    found = torch.empty(len(rows), width)  # written again and again
-    for part in columns.split(width, dim=1):
-        torch.mm(rows, part, out=found[:, : part.shape[1]])
-
-
-def bench_machine(turns: int = 5, size: int = 4096) -> dict:
-    """What the machine can do at most: a copy of 400 MB, and a product of large matrices."""
-    source, target = torch.ones(10**8), torch.empty(10**8)
+def bench_machine(turns: int = 5, size: int = 4096, count: int = 10**8) -> dict:
+    """What the machine can do at most: a copy of `count` numbers, a product of large matrices."""
+    source, target = torch.ones(count), torch.empty(count)
     left, right, out = (torch.ones(size, size) for _ in range(3))
     found = in_turns(
         turns, copy=partial(target.copy_, source), product=partial(torch.mm, left, right, out=out)
     )
     return {
         "step": "machine",
-        "size": f"copy of 400 MB, product of {size} x {size}",
-        "gigabytes_per_second": rounded(0.8 / found["copy"].seconds),  # read and written
+        "size": f"copy of {source.nbytes / 1e6:g} MB, product of {size} x {size}",
+        "gigabytes_per_second": rounded(2e-9 * source.nbytes / found["copy"].seconds),  # both ways
         "gflop_per_second": rounded(2 * size**3 / found["product"].seconds / 1e9),
     }
 
 
 def bench_itself(size: int, tied: bool, turns: int = 3) -> dict:
     """A set against itself: half of the pairs are enough, with either head."""
-    matcher, maps = QAConv(*SHAPE[1:], tied=tied).eval(), unit_maps(size, 0)
+    match, maps = partial(match_gallery, QAConv(*SHAPE[1:], tied=tied).eval()), unit_maps(size, 0)
     found = in_turns(
-        turns,
-        library=partial(match_gallery, matcher, maps, maps),
-        plain=partial(match_gallery, matcher, maps, maps.clone()),
+        turns, library=partial(match, maps, maps), plain=partial(match, maps, maps.clone())
     )
     label = f"{size:,}, {'tied' if tied else 'untied'}"
-    row = compare_forms("set against itself", label, found, 1e-4)
+    row = compare("set against itself", label, found, 1e-4)
     return row | {"share": rounded(found["library"].seconds / found["plain"].seconds)}
 
 
@@ -169,15 +150,14 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
         found = cast(tuple[Tensor, Tensor], (own.grad, matcher.fc.weight.grad))
         return torch.cat([(one / one.abs().max()).flatten() for one in found])
 
-    acts = {"library": lambda: gradient(lambda own: criterion(own, labels)[0])}
-    if beside_plain:
-        acts["plain"] = lambda: gradient(
-            lambda own: plain.qaconv_loss(matcher, own, memory.features, labels)
-        )
-    found, size = in_turns(turns, **acts), f"b=32, c={classes:,}"
-    if beside_plain:
-        return compare_forms("training step", size, found, 1e-5, relative=True)
-    return describe("training step", size, found["library"])
+    forms = {
+        "library": lambda own: criterion(own, labels)[0],
+        "plain": lambda own: plain.qaconv_loss(matcher, own, memory.features, labels),
+    }
+    if not beside_plain:
+        del forms["plain"]
+    found = in_turns(turns, **{name: partial(gradient, loss) for name, loss in forms.items()})
+    return compare("training step", f"b=32, c={classes:,}", found, 1e-5, relative=True)
 
 
 def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
@@ -189,7 +169,7 @@ def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
     for count in (num_query, num_gallery):
         scene += [rng.integers(0, 8, count), rng.random(count) * 5100]
     found = in_turns(turns, library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
-    return compare_forms("TLift", f"{num_query:,} x {num_gallery:,}", found, 1e-6)
+    return compare("TLift", f"{num_query:,} x {num_gallery:,}", found)
 
 
 def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
@@ -207,24 +187,21 @@ def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
         library=lambda: numbers(vars(evaluate_ranking(*arguments))),
         plain=lambda: numbers(plain.evaluate_ranking(*arguments)),
     )
-    return compare_forms("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found, 1e-6)
+    return compare("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found)
 
 
 def bench_reranking(images: int, beside_plain: bool) -> dict:
     """k-reciprocal re-ranking, a ninth of the images queries."""
     q, whole = images // 9, vector_distances(clustered_vectors(images))
-    square = np.empty((images - q, images - q), dtype=np.float32)
-    for start in range(q, images, 1000):
-        stop = min(start + 1000, images)
-        square[start - q : stop - q] = whole(start, stop)[:, q:]
+    square = np.concatenate(
+        [whole(start, min(start + 1000, images))[:, q:] for start in range(q, images, 1000)]
+    )
     parts = whole(0, q)[:, q:].copy(), whole(0, q)[:, :q].copy(), square
-    acts = {"library": partial(k_reciprocal_rerank, *parts)}
+    forms = {"library": partial(k_reciprocal_rerank, *parts)}
     if beside_plain:
-        acts["plain"] = partial(plain.k_reciprocal_rerank, *parts)
-    found, size = in_turns(1, **acts), f"N={images:,}"
-    if beside_plain:
-        return compare_forms("re-ranking", size, found, 1e-4) | {"images": images}
-    return describe("re-ranking", size, found["library"]) | {"images": images}
+        forms["plain"] = partial(plain.k_reciprocal_rerank, *parts)
+    found = in_turns(1, **forms)
+    return compare("re-ranking", f"N={images:,}", found, 1e-4) | {"images": images}
 
 
 def bench_streaming(images: int) -> dict:
@@ -233,7 +210,7 @@ def bench_streaming(images: int) -> dict:
     found = measure(
         lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape  # not the result
     )
-    row = describe("re-ranking, streaming", f"N={images:,}", found)
+    row = compare("re-ranking, streaming", f"N={images:,}", {"library": found})
     return row | {"images": images, "matrix_megabytes": rounded(4 * images**2 / 1e6)}
 
 
@@ -242,36 +219,32 @@ def bench_test(source: str, target: str) -> list[dict]:
 
     The shipped QAConv model of the source is tested on a target that has times.
     """
-    model = load_model(checkpoint_path("qaconv", source))
-    matcher, data, rows = model.criterion.matcher, load_dataset(target), []
+    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
+    matcher = model.criterion.matcher
     assert isinstance(matcher, QAConv)
+    tables, size = (data.query, data.gallery), f"{len(data.query):,} x {len(data.gallery):,}"
+    rows: list[dict] = []
 
     def timed(step: str, act: Callable[[], Any], ranked: bool = False) -> Any:
-        found = in_turns(2, act=act)["act"]
-        row = describe(step, f"{len(data.query):,} x {len(data.gallery):,}", found)
+        found = in_turns(2, library=act)
+        rows.append({"source": source, "target": target} | compare(step, size, found))
         if ranked:
-            row["mean_ap"] = round(score(found.result, data.query, data.gallery).mean_ap, 5)
-        rows.append({"source": source, "target": target} | row)
-        return found.result
+            rows[-1]["mean_ap"] = round(score(found["library"].result, *tables).mean_ap, 5)
+        return found["library"].result
 
     def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-        found = match_gallery(matcher, first, second, dtype=dtype)
-        return found.numpy(force=True)
+        return match_gallery(matcher, first, second, dtype=dtype).numpy(force=True)
 
-    queries, gallery = timed(
-        "extraction", lambda: (model.extract(data.query), model.extract(data.gallery))
-    )
-    half = timed(
-        "matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), ranked=True
-    )
-    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), ranked=True)}
+    queries, gallery = timed("extraction", lambda: [model.extract(table) for table in tables])
+    half = timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), True)
+    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), True)}
     rows[1]["score_difference"] = rounded(largest_gap(half, similarity["query_gallery"]))
     for name, maps in (("query", queries), ("gallery", gallery)):
         act = partial(pairs, maps, maps)
         similarity[f"{name}_{name}"] = timed(f"matching, {name} itself", act)
-    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"), ranked=True)
-    timed("TLift", partial(tlift, reranked, *times(data)), ranked=True)
-    timed("scores", partial(score, reranked, data.query, data.gallery))
+    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"), True)
+    timed("TLift", partial(tlift, reranked, *times(data)), True)
+    timed("scores", partial(score, reranked, *tables))
     return rows
 
 
@@ -282,26 +255,26 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
     comes first, ordered by QAConv; the rest follows in the order of the pooled vectors.
     `distractors` is how many maps of nobody to add to the gallery; see `mixed_maps`.
     """
-    model = load_model(checkpoint_path("qaconv", source))
-    matcher, data = model.criterion.matcher, load_dataset(target)
+    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
+    matcher = model.criterion.matcher
     assert isinstance(matcher, QAConv)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)
     labels = data.gallery[["identity", "camera"]]
-    poolings = {"four stripes": pool_maps, "one average": _average_maps}
+    poolings: dict[str, Callable[[Tensor], Tensor]] = {"four stripes": pool_maps}
     if distractors:
         others = [name for name in ("mini-cuhk03", "mini-msmt17", source) if name != target]
         images = pd.concat([load_dataset(name).gallery for name in others])
         gallery = torch.cat([gallery, mixed_maps(model.extract(images), distractors)])
         nobody = pd.DataFrame({"identity": np.zeros(distractors, int), "camera": -1})
         labels = pd.concat([labels, nobody])
-        del poolings["one average"]
+    else:
+        poolings["one average"] = lambda maps: F.normalize(maps.float().mean(dim=(2, 3)), dim=1)
     rows = []
 
     def note(pooling: str, length: int, seconds: float, similarity: Tensor) -> None:
         found = score(similarity.numpy(force=True), data.query, labels)
-        sizes = len(gallery), len(queries)
         rows.append(
-            {"source": source, "target": target, "gallery": sizes[0], "queries": sizes[1]}
+            {"source": source, "target": target, "gallery": len(gallery), "queries": len(queries)}
             | {"pooling": pooling, "length": length, "seconds": rounded(seconds)}
             | {"rank1": round(found.rank(1), 5), "mean_ap": round(found.mean_ap, 5)}
         )
@@ -318,11 +291,6 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
     whole = measure(partial(match_gallery, matcher, queries, gallery))
     note("none", len(gallery), whole.seconds, whole.result)
     return rows
-
-
-def _average_maps(maps: Tensor) -> Tensor:
-    """Vectors (n, d) of unit length: maps (n, d, h, w) averaged over all locations."""
-    return F.normalize(maps.float().mean(dim=(2, 3)), dim=1)
 
 
 def mixed_maps(maps: Tensor, count: int) -> Tensor:

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ from qaconv_lib.experiments.statistics import paired_bootstrap
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import (
     Calibration,
-    OperatingPoint,
     calibration_cost,
     fit_calibration,
     operating_point,
@@ -37,6 +36,8 @@ from qaconv_lib.scale.store import model_fingerprint
 
 #: Shares of the pairs of different people that a threshold may accept.
 FALSE_POSITIVE_RATES = (1e-2, 1e-3)
+#: The book's QAConv models.
+BOOK_RUNS = (Run("qaconv", "mini-market"), Run("qaconv", "mini-duke"))
 _ROC_POINTS = 200  # kept in a record
 _REPEATS = 1000  # of the bootstrap
 
@@ -92,7 +93,6 @@ def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
 def calibration_record(
     checkpoint: str | Path,
     targets: Sequence[str],
-    run: Run | None = None,
     *,
     device: str | None = None,
     progress: bool = False,
@@ -102,7 +102,6 @@ def calibration_record(
     Args:
         checkpoint: a model that `save_model` wrote.
         targets: names of datasets; ValueError if one has too few pairs for `FALSE_POSITIVE_RATES`.
-        run: the training run that made it, for the record; None where it is not known.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         progress: show progress bars.
 
@@ -111,101 +110,93 @@ def calibration_record(
         the second half would have allowed, and `transfer` for each ordered pair of datasets what
         became of the first one's fit on the second half of the second.
     """
-    model = load_model(checkpoint, device or default_device())
-    config, start = model.config, time.perf_counter()
-    unknown = {"loss": config.loss, "source": "unknown", "profile": "own", "seed": config.seed}
+    start, path, device = time.perf_counter(), Path(checkpoint), device or str(default_device())
+    model = load_model(path, device)
+    runs = [run for run in BOOK_RUNS if run.checkpoint().resolve() == path.resolve()]
+    about = {"loss": model.config.loss, "source": "unknown", "profile": "own"}
     fitted, tried, second_halves = {}, {}, {}
     for name in targets:
         first, second = halves(cross_camera_pairs(model, load_dataset(name), progress=progress))
         try:
-            fitted[name], tried[name] = _fit(first), _best(second)
+            calibration = dataclasses.asdict(fit_calibration(*first[:2]))
+            fitted[name] = _rounded({**_about(first), "calibration": calibration})
+            tried[name] = _rounded({**_about(second), **_best(second)})
         except ValueError as error:
             raise ValueError(f"one half of the people of {name}: {error}") from error
         second_halves[name] = second
     record = {
         "experiment": "calibration",
-        **(run.about if run else unknown),
-        "config": dataclasses.asdict(config),
-        "checkpoint": Path(checkpoint).name,
+        **(runs[0].about if runs else about | {"seed": model.config.seed}),
+        "config": dataclasses.asdict(model.config),
+        "checkpoint": path.name,
         "model": model_fingerprint(model),
         "fitted": fitted,
         "tried": tried,
         "transfer": [
-            {"from": old, "to": new, **_transfer(fitted[old], second_halves[new])}
+            {"from": old, "to": new, **_rounded(_transfer(fitted[old], second_halves[new]))}
             for old, new in itertools.product(targets, targets)
         ],
         "seconds": round(time.perf_counter() - start, 1),
-        **provenance(device or default_device()),
+        **provenance(device),
     }
-    name = Path(checkpoint).stem  # of a model of one's own others may have the name, too
-    write_record("calibration", name if run else f"{name}-{record['model']}", record)
+    # Another model may have the file name of one's own.
+    name = path.stem if runs else f"{path.stem}-{record['model']}"
+    write_record("calibration", name, record)
     return record
 
 
-def _fit(pairs: Pairs) -> dict:
-    """What is fitted on the pairs of one half of a dataset."""
-    found = dataclasses.asdict(fit_calibration(*pairs[:2]))
-    calibration = {name: _round(value) for name, value in found.items()}
-    return {**_counts(pairs), "calibration": calibration, "thresholds": _points(pairs)}
+def _about(pairs: Pairs) -> dict:
+    """Numbers of pairs and people, and the thresholds that keep each of the rates on them."""
+    roc = roc_curve(*pairs[:2])
+    return {
+        "pairs": len(pairs.scores),
+        "pairs_of_one_person": int(pairs.same.sum()),
+        "people": len(np.unique(pairs.identities)),
+        "thresholds": [
+            {"wanted": rate, **operating_point(roc, rate)._asdict()}
+            for rate in FALSE_POSITIVE_RATES
+        ],
+    }
 
 
 def _best(pairs: Pairs) -> dict:
-    """What the other half would have allowed, had it been fitted on itself."""
-    own, roc = fit_calibration(*pairs[:2]), roc_curve(*pairs[:2])
-    rates = roc.false_positive_rate  # kept at few points, evenly spread over their logarithm
-    wanted = np.geomspace(rates[rates > 0].min(), 1, _ROC_POINTS)
-    places = np.unique(np.searchsorted(rates, wanted, side="right") - 1)
+    """The cost of a fit on these very pairs, and their ROC."""
+    scores, same = pairs[:2]
+    _, false, true = roc_curve(scores, same)
+    # Few points, evenly spread over the logarithm of the false positive rate.
+    wanted = np.geomspace(false[false > 0].min(), 1, _ROC_POINTS)
+    places = np.unique(np.searchsorted(false, wanted, side="right") - 1)
     return {
-        **_counts(pairs),
-        "thresholds": _points(pairs),
-        "cost": _round(calibration_cost(own.log_ratio(pairs.scores), pairs.same)),
-        "roc": {
-            "false_positive_rate": [_round(value) for value in rates[places]],
-            "true_positive_rate": [_round(value) for value in roc.true_positive_rate[places]],
-        },
+        "cost": calibration_cost(fit_calibration(scores, same).log_ratio(scores), same),
+        "roc": {"false_positive_rate": false[places], "true_positive_rate": true[places]},
     }
 
 
 def _transfer(fit: dict, pairs: Pairs) -> dict:
     """What a fit is worth on other pairs, with intervals over their people."""
-    calibration, at = Calibration(**fit["calibration"]), []
+    calibration, scores, same = Calibration(**fit["calibration"]), *pairs[:2]
+    thresholds = []
     for point in fit["thresholds"]:
-        found: dict = _rounded(rates_at(*pairs[:2], point["threshold"]))
-        accepted = (pairs.scores >= point["threshold"]).astype(np.float64)
-        for kind, these in (("true", pairs.same), ("false", ~pairs.same)):
+        found = {"wanted": point["wanted"], **rates_at(scores, same, point["threshold"])._asdict()}
+        accepted = scores >= point["threshold"]
+        for kind, these in (("true", same), ("false", ~same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
-            found[f"{kind}_interval"] = [_round(value) for value in interval[1:]]
-        at.append({"wanted": point["wanted"], **found})
-    table = reliability(calibration.probability(pairs.scores), pairs.same)
+            found[f"{kind}_interval"] = list(interval[1:])
+        thresholds.append(found)
     return {
-        "thresholds": at,
-        "cost": _round(calibration_cost(calibration.log_ratio(pairs.scores), pairs.same)),
-        "reliability": {name: [_round(v) for v in values] for name, values in table.items()},
+        "thresholds": thresholds,
+        "cost": calibration_cost(calibration.log_ratio(scores), same),
+        "reliability": dict(reliability(calibration.probability(scores), same)),
     }
 
 
-def _counts(pairs: Pairs) -> dict[str, int]:
-    return {
-        "pairs": len(pairs.scores),
-        "pairs_of_one_person": int(pairs.same.sum()),
-        "people": len(np.unique(pairs.identities)),
-    }
-
-
-def _points(pairs: Pairs) -> list[dict[str, float]]:
-    """The thresholds that keep each of the false positive rates on these pairs."""
-    roc = roc_curve(*pairs[:2])
-    return [
-        {"wanted": rate, **_rounded(operating_point(roc, rate))} for rate in FALSE_POSITIVE_RATES
-    ]
-
-
-def _rounded(point: OperatingPoint) -> dict[str, float]:
-    return {name: _round(value) for name, value in point._asdict().items()}
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.6g}")
+def _rounded(value: Any) -> Any:
+    """A part of a record with six digits of every number."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list | np.ndarray | pd.Series):
+        return [_rounded(part) for part in value]
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def find_calibrations(model: ReidModel) -> dict | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -23,6 +24,10 @@ class Counts(NamedTuple):
     cameras: int | None
 
 
+def _of_splits(*counts: tuple[int, int, int]) -> dict[str, Counts]:
+    return dict(zip(("train", "query", "gallery"), map(Counts._make, counts), strict=True))
+
+
 #: Counts that the datasets' authors publish, after bad detections (identity -1) are dropped.
 #: "all" counts the splits together.
 #: Market-1501: Zheng et al., ICCV 2015 (19,732 gallery files, 3,819 of them bad detections and
@@ -32,38 +37,18 @@ class Counts(NamedTuple):
 #: page, github.com/Yanan-Wang-cs/ClonedPerson; they give totals. Its 24 cameras: Table I of Zhao et
 #: al., arXiv 2410.13567.
 PUBLISHED: dict[str, dict[str, Counts]] = {
-    "market1501": {
-        "train": Counts(12_936, 751, 6),
-        "query": Counts(3_368, 750, 6),
-        "gallery": Counts(15_913, 750, 6),
-    },
-    "dukemtmc": {
-        "train": Counts(16_522, 702, 8),
-        "query": Counts(2_228, 702, 8),
-        "gallery": Counts(17_661, 1_110, 8),
-    },
-    "cuhk03-np-detected": {
-        "train": Counts(7_365, 767, 2),
-        "query": Counts(1_400, 700, 2),
-        "gallery": Counts(5_332, 700, 2),
-    },
-    "cuhk03-np-labeled": {
-        "train": Counts(7_368, 767, 2),
-        "query": Counts(1_400, 700, 2),
-        "gallery": Counts(5_328, 700, 2),
-    },
-    "msmt17": {
-        "train": Counts(32_621, 1_041, 15),
-        "query": Counts(11_659, 3_060, 15),
-        "gallery": Counts(82_161, 3_060, 15),
-    },
+    "market1501": _of_splits((12_936, 751, 6), (3_368, 750, 6), (15_913, 750, 6)),
+    "dukemtmc": _of_splits((16_522, 702, 8), (2_228, 702, 8), (17_661, 1_110, 8)),
+    "cuhk03-np-detected": _of_splits((7_365, 767, 2), (1_400, 700, 2), (5_332, 700, 2)),
+    "cuhk03-np-labeled": _of_splits((7_368, 767, 2), (1_400, 700, 2), (5_328, 700, 2)),
+    "msmt17": _of_splits((32_621, 1_041, 15), (11_659, 3_060, 15), (82_161, 3_060, 15)),
     "randperson": {"train": Counts(132_145, None, None)},  # the subset
     "clonedperson": {"all": Counts(887_766, 5_621, 24)},
 }
-_DISTRACTORS = {"market1501": 2_798}
-_BAD_DETECTIONS = {"market1501": 3_819}
 #: All of RandPerson: Wang et al., ACM Multimedia 2020; its 19 cameras: Table I as above.
-_WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
+WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
+#: Gallery files with identity 0 and -1.
+DISTRACTORS, BAD_DETECTIONS = {"market1501": 2_798}, {"market1501": 3_819}
 
 
 def check_dataset(
@@ -97,28 +82,30 @@ def check_dataset(
             readable = {s: t[~t["path"].isin(bad)] for s, t in dataset.splits.items()}
             dataset = replace(dataset, **readable)
     published, notes = _published(name, dataset)
-    rows = {}
     tables = {s: t for s, t in dataset.splits.items() if len(t) or s in published}
     if "all" in published:
         tables["all"] = pd.concat(tables.values())
+    rows = {}
     for split, table in tables.items():
         known = table["identity"] != dataset.distractor_identity
-        found = (len(table), table["identity"][known].nunique(), table["camera"].nunique())
-        wanted = published.get(split, Counts(None, None, None))
+        found = len(table), table["identity"][known].nunique(), table["camera"].nunique()
+        wanted = [
+            mine if theirs is None else theirs
+            for mine, theirs in zip(found, published.get(split, (None,) * 3), strict=True)
+        ]
         rows[split] = {
-            label: f"{mine:,}" + ("" if theirs in (mine, None) else f" ({theirs:,} published)")
+            label: f"{mine:,}" + f" ({theirs:,} published)" * (mine != theirs)
             for label, mine, theirs in zip(Counts._fields, found, wanted, strict=True)
         }
-        more = [m - (m if w is None else w) for m, w in zip(found, wanted, strict=True)]
-        if any(more):
+        if any(more := np.subtract(found, wanted)):
             remarks.append(f"{split}: {_explain(*more)}")
         if split != "all" and (copies := _copies_by_name(table)):
             remarks.append(f"{split}: {copies}")
     distractors = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
-    if distractors != _DISTRACTORS.get(name, distractors):
+    if distractors != (wanted_distractors := DISTRACTORS.get(name, distractors)):
         remarks.append(
             f"gallery: {distractors:,} distractors (identity 0000) instead of "
-            f"{_DISTRACTORS[name]:,}; without them scores are too high"
+            f"{wanted_distractors:,}; without them scores are too high"
         )
     if own:
         remarks += _flaws_of_own(dataset)
@@ -151,39 +138,36 @@ def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list
     """The counts to compare a dataset with, and notes on them."""
     published, notes = PUBLISHED.get(name, {}), []
     if name == "randperson":
-        images, (subset, *_) = len(dataset.train), published["train"]
-        whole, people, cameras = _WHOLE_RANDPERSON
-        if abs(images - (whole or 0)) < abs(images - (subset or 0)):
-            published = {"train": _WHOLE_RANDPERSON}
+        whole, count = WHOLE_RANDPERSON, len(dataset.train)
+        if abs(count - (whole[0] or 0)) < abs(count - (published["train"][0] or 0)):
+            published = {"train": whole}
             notes.append("compared with all of RandPerson, not the subset its authors train on")
         else:
             notes.append(
                 "of the subset, only the number of images is known to be published; all of "
-                f"RandPerson has {people:,} identities and {cameras} cameras"
+                f"RandPerson has {whole[1]:,} identities and {whole[2]} cameras"
             )
     if name == "clonedperson":
         notes.append("published totals only: no source for the counts of its splits is known")
-    if name in _BAD_DETECTIONS:
-        bad = dataset.gallery.attrs.get("bad detections", 0)
+    if name in BAD_DETECTIONS:
         notes.append(
-            f"gallery: {bad:,} bad detections (identity -1) were left out; "
-            f"{_BAD_DETECTIONS[name]:,} are published"
+            f"gallery: {dataset.gallery.attrs.get('bad detections', 0):,} bad detections (identity "
+            f"-1) were left out; {BAD_DETECTIONS[name]:,} are published"
         )
     return published, notes
 
 
 def _explain(images: int, identities: int, cameras: int) -> str:
     """What may have happened to a split; the arguments are numbers found minus published ones."""
+    people = f"{images:,} images and {identities:,} identities".replace("-", "")
     if images < 0 and identities < 0:
-        lost = f"{-images:,} images and {-identities:,} identities are missing"
-        return f"{lost}: part of the archive was not unpacked"
+        return f"{people} are missing: part of the archive was not unpacked"
     if images < 0:
         return f"{-images:,} images are missing, but no identity: single files were lost or removed"
     if cameras < 0:
         return f"{-cameras} cameras are missing: a part of the dataset"
     if images > 0 and identities > 0:
-        extra = f"{images:,} images and {identities:,} identities too many"
-        return f"{extra}: another split, or another release, lies in the same folder"
+        return f"{people} too many: another split, or another release, lies in the same folder"
     if images > 0:
         return f"{images:,} images too many: copies, or images of another release"
     return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
@@ -191,9 +175,8 @@ def _explain(images: int, identities: int, cameras: int) -> str:
 
 def _copies_by_name(table: pd.DataFrame) -> str:
     """Copies of an image under names that differ in the ending."""
-    stems = table["path"].map(
-        lambda path: Path(path).parent / Path(path).name.split(".")[0].lower()
-    )
+    paths = table["path"].map(Path)
+    stems = paths.map(lambda path: path.parent / path.name.split(".")[0].lower())
     copies = stems[stems.duplicated()].unique()
     if not len(copies):
         return ""

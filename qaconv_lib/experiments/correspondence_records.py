@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ from PIL import Image
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments.comparisons import Comparison, Test
 from qaconv_lib.experiments.profiles import get_profile
-from qaconv_lib.experiments.records import provenance, read_records, write_record
+from qaconv_lib.experiments.records import provenance, read_record, write_record
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
 from qaconv_lib.experiments.variants import DIRECTIONS
@@ -40,11 +41,11 @@ from qaconv_lib.transforms import to_tensor
 KEPT = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _FOLDER = "correspondence"
 _REPEATS = 1000  # of the bootstrap
-_GROUPS: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (
-    ("viewpoint", ((0, 45), (45, 90), (90, 135), (135, 180))),  # degrees between the walks
-    ("hidden", ((0, 0.01), (0.01, 0.1), (0.1, 1))),
-    ("aligned", ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1))),
-)
+_BOUNDS = {  # of groups of matches
+    "viewpoint": (0, 45, 90, 135, 180),  # degrees between the walks
+    "hidden": (0, 0.01, 0.1, 1),
+    "aligned": (0, 1 / 3, 2 / 3, 1),
+}
 
 
 def correspondence_record(
@@ -53,19 +54,18 @@ def correspondence_record(
     """Measure the matches of a trained model on a dataset of another domain; write the record.
 
     Args:
-        run: a run with QAConv whose model is there, and so is that of the same run with softmax.
+        run: a run with QAConv; its model must exist, and so must that of the same run with softmax.
         target: a miniature; others have no part maps.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         progress: show progress bars.
 
     Returns:
-        The record. `rows` has for each kind of features and of pairs the share of right matches
-        among those whose part the gallery image shows, with its interval over people, for all
-        and in groups; `differences` that of QAConv minus the others; `reliability` the share by
-        similarity, among all matches from the person; `ends` where matches from the person and
-        from elsewhere end; `tells` how often a query is more similar, by the mean of its best
-        matches, to the partner of its true pair than to another; `changes` where similarities fall
-        when one thing of a person changes.
+        The record, per kind of features and of pairs. `rows` has the share of right matches among
+        those whose part the gallery image shows, for all and in groups, with intervals over people;
+        `differences` that of QAConv minus the others; `reliability` the share by similarity, among
+        all matches from the person; `ends` where matches end; `tells` how often a query is more
+        similar, by the mean of its best matches, to the partner of its true pair than to another;
+        `changes` where similarities fall when one thing about a person changes.
     """
     if run.loss != "qaconv":
         raise ValueError(f"correspondence is measured of runs with qaconv, got {run.loss!r}")
@@ -114,11 +114,10 @@ def _rows(tables: Tables) -> Iterator[dict]:
     for about, table in _each(tables):
         for by, value, part in _groups(table[table["visible"]]):
             row = about | {"by": by, "value": value}
-            similarity = _round(part["similarity"].mean())
-            yield row | _share(part, "right") | {"similarity": similarity}
+            yield row | _share(part, "right") | {"similarity": _round(part["similarity"].mean())}
             if about["features"] == "QAConv" and by not in ("kept", "mutual"):
-                for column, name in (("same_place", "same place"), ("chance", "chance")):
-                    yield row | {"features": name} | _share(part, column)
+                for column in ("same_place", "chance"):
+                    yield row | {"features": column.replace("_", " ")} | _share(part, column)
         strict = table[table["strict_visible"]]
         yield about | {"by": "least", "value": OTHER_LEAST} | _share(strict, "strict_right")
 
@@ -127,12 +126,12 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str | float, pd.DataFram
     yield "all", "", table
     for part in BODY_PARTS:
         yield "part", part, table[table["part"] == part]
-    for trait, bounds in _GROUPS:
-        for low, high in bounds:
-            inside = (table[trait] >= low) & ((table[trait] < high) | (high == bounds[-1][1]))
-            yield trait, low, table[inside]
-    yield "mutual", "yes", table[table["mutual"]]
-    yield "mutual", "no", table[~table["mutual"]]
+    for trait, bounds in _BOUNDS.items():
+        for low, high in itertools.pairwise(bounds):
+            last = high == bounds[-1]
+            yield trait, low, table[(table[trait] >= low) & ((table[trait] < high) | last)]
+    for value, mutual in (("yes", table["mutual"]), ("no", ~table["mutual"])):
+        yield "mutual", value, table[mutual]
     ordered = table.sort_values("similarity", ascending=False, kind="stable")
     for share in KEPT:
         yield "kept", share, ordered.head(round(share * len(ordered)))
@@ -221,30 +220,24 @@ def _changes(
     at_first = best(before)
     for change, make in CHANGES.items():
         after = [draw_image(name, path, make) for path in paths]
-        changed = shows & np.stack(
-            [changed_cells(a.image, b.image, *grid) for a, b in zip(before, after, strict=True)]
-        )
-        usable = changed.any(axis=1) & (shows & ~changed).any(axis=1)
+        pairs = zip(before, after, strict=True)
+        changed = shows & np.stack([changed_cells(a.image, b.image, *grid) for a, b in pairs])
+        rest = shows & ~changed
+        usable = changed.any(axis=1) & rest.any(axis=1)
         for key, now in best(after).items():
-            fall = at_first[key] - now
-            table = _where_it_falls(fall[usable], changed[usable], shows[usable])
-            table["person"] = query["identity"].to_numpy()[usable]
+            fall = at_first[key] - now  # (n, h*w)
+            lowest = np.where(shows, fall, -np.inf).argmax(axis=1)  # where it falls most
+            with np.errstate(invalid="ignore"):  # pairs that are not usable divide by 0
+                columns = {
+                    "person": query["identity"].to_numpy(),
+                    "hit": changed[np.arange(len(changed)), lowest],
+                    "chance": changed.sum(axis=1) / shows.sum(axis=1),
+                    "fall": np.where(changed, fall, 0).sum(axis=1) / changed.sum(axis=1),
+                    "elsewhere": np.where(rest, fall, 0).sum(axis=1) / rest.sum(axis=1),
+                }
+            table = pd.DataFrame(columns)[usable]
             means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
             yield {"change": change, "features": key} | _share(table, "hit") | means
-
-
-def _where_it_falls(fall: np.ndarray, changed: np.ndarray, shows: np.ndarray) -> pd.DataFrame:
-    """From the fall of the best similarity at each gallery location (n, h*w), a row per pair."""
-    where = np.where(shows, fall, -np.inf).argmax(axis=1)
-    rest = shows & ~changed
-    return pd.DataFrame(
-        {
-            "hit": changed[np.arange(len(changed)), where],
-            "chance": changed.sum(axis=1) / shows.sum(axis=1),
-            "fall": np.where(changed, fall, 0).sum(axis=1) / changed.sum(axis=1),
-            "elsewhere": np.where(rest, fall, 0).sum(axis=1) / rest.sum(axis=1),
-        }
-    )
 
 
 def _round(value: float) -> float | None:
@@ -253,11 +246,8 @@ def _round(value: float) -> float | None:
 
 
 def find_correspondence(source: str, target: str, profile: str = "laptop") -> dict | None:
-    """The record of `correspondence_record` for a source and a target, if there is one."""
-    for record in read_records(_FOLDER):
-        if (record["source"], record["target"], record["profile"]) == (source, target, profile):
-            return record
-    return None
+    """The record of `correspondence_record` for a source and a target (seed 0), if there is one."""
+    return read_record(_FOLDER, f"{Run('qaconv', source, profile).name}-on-{target}")
 
 
 def _both_ways(profile: str) -> Iterator[tuple[str, tuple[str, str], dict | None]]:
@@ -285,9 +275,7 @@ def run_correspondence(
 def share_differences(pairs: str, over: str) -> Test:
     """Both directions: QAConv's share of right matches minus another's, in percent.
 
-    Args:
-        pairs: a kind of pairs, e.g. "true pairs".
-        over: other features, "same place" or "chance".
+    `pairs` is a kind of pairs, e.g. "true pairs"; `over` other features, "same place" or "chance".
     """
 
     def found(profile: str) -> list[Comparison]:

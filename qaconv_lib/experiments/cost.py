@@ -19,7 +19,7 @@ from qaconv_lib.models import ReidModel, default_device
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 
-_IMAGES = 256  # extracted and matched to measure a rate
+IMAGES = 256  # extracted and matched to measure a rate
 #: Steps measured, and for which losses. The first shows what the libraries alone take.
 STEPS = {
     "nothing": ("any",),
@@ -75,14 +75,9 @@ def measure_step(step: str, profile: str, loss: str, device: str, calls: int = 5
     if step != "nothing":
         act, count, unit = _prepare(step, profile, loss, device)
         timer = Timer("act()", globals={"act": act}, num_threads=torch.get_num_threads())
-        seconds = timer.timeit(calls).mean / count
-    return {
-        "step": step,
-        "loss": loss,
-        "seconds": float(f"{seconds:.3g}"),
-        "unit": unit,
-        "peak_megabytes": peak_megabytes(device),
-    }
+        seconds = float(f"{timer.timeit(calls).mean / count:.3g}")
+    about = {"step": step, "loss": loss, "seconds": seconds, "unit": unit}
+    return about | {"peak_megabytes": peak_megabytes(device)}
 
 
 def _prepare(
@@ -94,16 +89,17 @@ def _prepare(
     data = load_dataset(get_profile(profile).datasets["duke"])
     if step in ("extraction", "matching"):
         model = ReidModel(get_profile(profile).config(loss), 2).to(device).eval()
-        table = data.gallery.head(_IMAGES)
+        table = data.gallery.head(IMAGES)
         if step == "extraction":  # reading the files included
             return lambda: model.extract(table), len(table), "s an image"
         maps = model.extract(table)
         return lambda: model.similarity(maps, maps), len(maps) ** 2, "s a pair"
     rng, q, g = np.random.default_rng(0), len(data.query), len(data.gallery)
-    scores = rng.random((q, g), dtype=np.float32)
+    scores, queries, gallery = (
+        rng.random(size, dtype=np.float32) for size in ((q, g), (q, q), (g, g))
+    )
     if step == "TLift":
         return lambda: tlift(scores, *times(data)), 1, "s a test set"
-    queries, gallery = (rng.random((size, size), dtype=np.float32) for size in (q, g))
     for square in (queries, gallery):
         np.fill_diagonal(square, 0)
     return lambda: k_reciprocal_rerank(scores, queries, gallery), 1, "s a test set"

@@ -1,4 +1,4 @@
-"""Time and memory of one call, and of two forms of the same thing side by side (appendix A)."""
+"""Time and memory of one call, and of several forms of the same step side by side (appendix A)."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
 
     Memory is that of the first run: later ones may find memory that an earlier one left.
     """
-    first = {name: measure(act) for name, act in acts.items()}
-    seconds = {name: [found.seconds] for name, found in first.items()}
+    found = {name: measure(act) for name, act in acts.items()}
     for _ in range(turns - 1):
         for name, act in acts.items():
-            seconds[name].append(measure(act).seconds)
-    return {name: found._replace(seconds=min(seconds[name])) for name, found in first.items()}
+            seconds = min(found[name].seconds, measure(act).seconds)
+            found[name] = found[name]._replace(seconds=seconds)
+    return found
 
 
 def _start_memory() -> int | None:
@@ -62,44 +62,37 @@ def _memory(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def compare_forms(
-    step: str, size: str, found: dict[str, Measured], tolerance: float, relative: bool = False
+def compare(
+    step: str,
+    size: str,
+    found: dict[str, Measured],
+    tolerance: float = 1e-6,
+    relative: bool = False,
 ) -> dict:
-    """A row of a record from the forms "plain" and "library", whose results must agree.
+    """A row of a record about the form "library" of a step, beside the form "plain" if it was run.
 
     Args:
         step: what is done.
         size: on how much.
-        found: both forms, measured.
-        tolerance: how far apart the results may be; ArithmeticError if they are farther.
+        found: the forms, from `in_turns`.
+        tolerance: how far apart the two results may be; ArithmeticError if they are farther.
         relative: judge the norm of the difference over the norm of the plain form, not the largest
             difference. For gradients through maxima: two similarities that are equal but for
             rounding may change places, and a single entry of the gradient with them.
     """
-    mine, theirs = found["library"], found["plain"]
-    gap = {"largest_difference": largest_gap(mine.result, theirs.result)}
-    if relative:
-        first, second = (np.asarray(form.result, dtype=np.float64) for form in (mine, theirs))
-        gap["relative_error"] = float(np.linalg.norm(first - second) / np.linalg.norm(second))
-    judged = list(gap.values())[-1]
-    if not judged <= tolerance:
-        raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
-    return {
-        "step": step,
-        "size": size,
-        "plain_seconds": rounded(theirs.seconds),
-        "seconds": rounded(mine.seconds),
-        "ratio": rounded(theirs.seconds / mine.seconds),
-        "plain_megabytes": rounded(theirs.megabytes),
-        "megabytes": rounded(mine.megabytes),
-        **{name: rounded(value) for name, value in gap.items()},
-    }
-
-
-def describe(step: str, size: str, found: Measured) -> dict:
-    """A row of a record for the library's form alone."""
-    times = {"seconds": rounded(found.seconds), "megabytes": rounded(found.megabytes)}
-    return {"step": step, "size": size, **times}
+    mine, theirs = found["library"], found.get("plain")
+    row = {"seconds": mine.seconds, "megabytes": mine.megabytes}
+    if theirs is not None:
+        row |= {"plain_seconds": theirs.seconds, "plain_megabytes": theirs.megabytes}
+        row |= {"ratio": theirs.seconds / mine.seconds}
+        row["largest_difference"] = judged = largest_gap(mine.result, theirs.result)
+        if relative:
+            first, second = (np.asarray(form.result, np.float64) for form in (mine, theirs))
+            judged = float(np.linalg.norm(first - second) / np.linalg.norm(second))
+            row["relative_error"] = judged
+        if not judged <= tolerance:
+            raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
+    return {"step": step, "size": size} | {name: rounded(value) for name, value in row.items()}
 
 
 def largest_gap(mine: Any, theirs: Any) -> float:

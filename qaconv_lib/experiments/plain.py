@@ -91,13 +91,9 @@ def tlift(
     query_seconds: np.ndarray,
     gallery_cameras: np.ndarray,
     gallery_seconds: np.ndarray,
-    *,
-    tau: float = 100.0,
-    sigma: float = 200.0,
-    k: int = 10,
-    alpha: float = 0.2,
 ) -> np.ndarray:
     """`temporal.tlift`, one pair of cameras and one query after the other."""
+    tau, sigma, k, alpha = 100.0, 200.0, 10, 0.2
     lifted = np.zeros_like(similarity)
     for query_camera in np.unique(query_cameras):
         queries = np.flatnonzero(query_cameras == query_camera)

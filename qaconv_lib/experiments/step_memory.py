@@ -96,39 +96,38 @@ def _backbone_bytes(model: ReidModel, precision: str, images: int) -> tuple[int,
         nonlocal largest
         largest = max(largest, _size(t for t in (*inputs, output) if isinstance(t, Tensor)))
 
-    def maps(pixels: Tensor) -> Tensor:
-        half = precision != "float32"
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):  # float16 takes as much
-            return model.backbone(pixels)
-
     leaves = [module for module in model.backbone.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(note) for module in leaves]
-    for count in _IMAGES:
-        pixels = torch.rand(count, 3, config.height, config.width)
-        kept.append(_kept_bytes(partial(maps, pixels), model))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):  # float16: as much
+        for count in _IMAGES:
+            pixels = torch.rand(count, 3, config.height, config.width)
+            kept.append(_kept_bytes(partial(model.backbone, pixels), model))
     for hook in hooks:
         hook.remove()
-    return kept[0] + (images - _IMAGES[0]) * (kept[1] - kept[0]), largest * images // _IMAGES[-1]
+    return round(_line(_IMAGES, kept, images)), largest * images // _IMAGES[-1]
 
 
 def _loss_bytes(config: RunConfig, backbone: Backbone, images: int, classes: int) -> int:
     """What the loss keeps: grows with the images, the classes, and the product of both."""
     half = compares_maps(config.loss) and config.precision != "float32"
-    size, found = backbone.map_size(config.height, config.width), {}
-    for some in _CLASSES:
+    shape = backbone.channels, *backbone.map_size(config.height, config.width)
+
+    def kept(count: int, some: int) -> int:
         criterion = make_criterion(config, some, backbone)
         if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
             criterion.memory.valid.fill_(True)
-        for count in _IMAGES:
-            maps = torch.rand(count, backbone.channels, *size)
-            maps = maps.to(torch.bfloat16 if half else torch.float32).requires_grad_()
-            labels = torch.arange(count) % some
-            found[count, some] = _kept_bytes(partial(criterion, maps, labels), criterion)
-    (b, b2), (c, c2) = _IMAGES, _CLASSES
-    few, more = (
-        found[b, n] + (images - b) * (found[b2, n] - found[b, n]) / (b2 - b) for n in _CLASSES
-    )
-    return round(few + (classes - c) * (more - few) / (c2 - c))
+        maps = torch.rand(count, *shape).to(torch.bfloat16 if half else torch.float32)
+        labels = torch.arange(count) % some
+        return _kept_bytes(partial(criterion, maps.requires_grad_(), labels), criterion)
+
+    few, more = (_line(_IMAGES, [kept(b, c) for b in _IMAGES], images) for c in _CLASSES)
+    return round(_line(_CLASSES, [few, more], classes))
+
+
+def _line(places: tuple[int, int], values: list, wanted: int) -> float:
+    """The value at a place on the line through two others."""
+    (first, second), (low, high) = places, values
+    return low + (wanted - first) * (high - low) / (second - first)
 
 
 def _kept_bytes(act: Callable[[], object], module: nn.Module) -> int:
