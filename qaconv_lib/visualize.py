@@ -18,7 +18,6 @@ from qaconv_lib.matching import Correspondences, correlate, find_correspondences
 from qaconv_lib.temporal import tlift_pivots
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -61,7 +60,7 @@ def show_images(
         raise ValueError("images must not be empty")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = _axes(rows, columns, 1.1 * columns, 2.4 * rows)
+    figure, axes = new_axes(rows, columns, 1.1 * columns, 2.4 * rows)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image in zip(axes.flat, images, strict=False):
@@ -86,7 +85,7 @@ def show_location_match(
     height, width = gallery_map.shape[-2:]
     style = {"cmap": SIMILARITY_COLOURS, "alpha": 0.6, "interpolation": "nearest"}
     style |= {"vmin": 0, "vmax": similarity[list(locations)].max()}
-    figure, axes = _axes(2, len(locations), 1.7 * len(locations) + 0.8, 6)
+    figure, axes = new_axes(2, len(locations), 1.7 * len(locations) + 0.8, 6)
     for (top, bottom), location in zip(axes.T, locations, strict=True):
         row, column = divmod(location, width)
         _show(top, query_image, height, width, f"row {row}, column {column}")
@@ -136,7 +135,7 @@ def show_correspondences(
     shape = (height * width, gallery_map[0].numel())
     if right is not None and np.shape(right) != shape:
         raise ValueError(f"right must have shape {shape}, got {np.shape(right)}")
-    figure, (axes,) = _axes(1, 2, 4.6, 4.4)
+    figure, (axes,) = new_axes(1, 2, 4.6, 4.4)
     _show(axes[0], query_image, height, width, "query")
     _show(axes[1], gallery_image, height, width, "gallery")
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
@@ -204,7 +203,7 @@ def show_rank_lists(
     Right and wrong images differ in line and mark, not only in colour.
     """
     count = max(len(found.images) for found in lists.values()) + 1
-    figure, axes = _axes(len(lists), count, 1.05 * count, 2.7 * len(lists))
+    figure, axes = new_axes(len(lists), count, 1.05 * count, 2.7 * len(lists))
     for row, (name, found) in zip(axes, lists.items(), strict=True):
         row[0].imshow(query_image)
         row[0].set_title("query\n", fontsize=10)
@@ -250,7 +249,7 @@ def show_time_line(
     columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
     if not len(columns):
         raise ValueError(f"there are no gallery images of camera {gallery_camera}")
-    figure, ((above,), (below,)) = _axes(2, 1, 5.6, 4.4, height_ratios=[1, 4])
+    figure, ((above,), (below,)) = new_axes(2, 1, 5.6, 4.4, height_ratios=[1, 4])
     own = scene.query_seconds - scene.query_seconds[query]
     near = own[(scene.query_cameras == scene.query_cameras[query]) & (np.abs(own) < 2 * tau)]
     above.axvspan(-tau, tau, color=_SKY, alpha=0.25)
@@ -270,90 +269,12 @@ def show_time_line(
     low = np.full(len(pivots), -0.06)
     below.plot(pivots, low, "^", color=_SKY, markeredgecolor="black", label="pivots")
     for number, (name, column) in enumerate((marked or {}).items()):
-        place, curve = (seconds[column], scores[column]), _curve(number)
+        place, curve = (seconds[column], scores[column]), curve_style(number)
         below.plot(*place, curve["marker"], color=curve["color"])
         below.annotate(name, place, xytext=(5, 4), textcoords="offset points")
     below.set(xlabel="seconds on the gallery camera's clock", ylim=(-0.12, 1.05))
     below.set_title("the gallery camera: similarity of every image to the query (grey)", fontsize=9)
     below.legend(fontsize=9, loc="upper right")
-    return finish(figure, alt)
-
-
-def show_roc(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Figure:
-    """ROC curves by name, with `false_positive_rate` (logarithmic) and `true_positive_rate`."""
-    figure, ((axis,),) = _axes(1, 1, 5.4, 4)
-    lowest = 1e-3
-    for number, (name, rates) in enumerate(curves.items()):
-        false, true = map(np.asarray, (rates["false_positive_rate"], rates["true_positive_rate"]))
-        some = false > 0
-        style = _curve(number) | {"marker": ""}
-        axis.step(false[some], true[some], where="post", label=name, **style)
-        lowest = min(lowest, false[some].min())
-    for rate in (1e-2, 1e-3):
-        axis.axvline(rate, color=_GREY, linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
-    axis.set(xlabel="false positive rate", ylabel="true positive rate")
-    axis.legend(fontsize=8)
-    return finish(figure, alt)
-
-
-def show_reliability(
-    tables: Mapping[str, Mapping[str, Any]], *, title: str | None = None, alt: str
-) -> Figure:
-    """Tables by name, from `reliability`; a good calibration lies on the diagonal."""
-    figure, ((axis,),) = _axes(1, 1, 4.6, 4)
-    axis.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
-    for number, (name, table) in enumerate(tables.items()):
-        axis.plot(table["stated"], table["happened"], markersize=4, label=name, **_curve(number))
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="share of one person")
-    axis.legend(fontsize=8)
-    axis.set_title(title or "", fontsize=10)
-    return finish(figure, alt)
-
-
-def show_shares(
-    shares: Mapping[str, pd.DataFrame], *, label: str, title: str | None = None, alt: str
-) -> Figure:
-    """Shares (`label`) with their intervals: one line per row of the tables, one mark per table.
-
-    The tables have the columns `share`, `low` and `high`, from 0 to 1, and the lines' labels as
-    index; a table need not have all of them.
-    """
-    lines = list(dict.fromkeys(name for table in shares.values() for name in table.index))
-    step = 0.7 / len(shares)
-    figure, ((axis,),) = _axes(1, 1, 4.8, len(lines) * (0.16 + 0.16 * len(shares)) + 1.1)
-    for number, (name, table) in enumerate(shares.items()):
-        middle = 100 * table["share"].to_numpy()
-        ends = np.abs(100 * table[["low", "high"]].to_numpy().T - middle)
-        heights = [lines.index(line) + (number + 0.5) * step - 0.35 for line in table.index]
-        style = _curve(number) | {"linestyle": "none"}
-        axis.errorbar(middle, heights, xerr=ends, markersize=5, label=name, **style)
-    for line in range(1, len(lines)):
-        axis.axhline(line - 0.5, color=_GREY, linewidth=0.4)
-    axis.set_yticks(range(len(lines)), lines, fontsize=9)
-    axis.set(ylim=(len(lines) - 0.5, -0.5), xlabel=label)
-    axis.set_xlim(left=0)
-    axis.grid(axis="x", alpha=0.3)
-    if len(shares) > 1:
-        figure.legend(fontsize=9, loc="outside upper center", ncols=2)
-    axis.set_title(title or "", fontsize=10)
-    return finish(figure, alt)
-
-
-def show_share_curves(
-    curves: Mapping[str, pd.DataFrame], *, across: str, label: str, alt: str
-) -> Figure:
-    """Shares as in `show_shares` over the numbers `across` in the index, with bands."""
-    figure, ((axis,),) = _axes(1, 1, 4.8, 3.6)
-    for number, (name, table) in enumerate(curves.items()):
-        places, style = table.index.to_numpy(dtype=float), _curve(number)
-        low, high = 100 * table["low"], 100 * table["high"]
-        axis.fill_between(places, low, high, color=style["color"], alpha=0.2, lw=0)
-        axis.plot(places, 100 * table["share"], markersize=4, label=name, **style)
-    axis.set(xlabel=across, ylabel=label)
-    axis.set_ylim(bottom=0)
-    axis.grid(alpha=0.3)
-    figure.legend(fontsize=9, loc="outside upper center", ncols=2)
     return finish(figure, alt)
 
 
@@ -368,7 +289,9 @@ def finish(figure: Figure, alt: str, title: str | None = None) -> Figure:
     return figure
 
 
-def _axes(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
+def new_axes(
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Any, Any]:
     """A figure of that many inches, and its axes (rows, columns)."""
     import matplotlib.pyplot as plt
 
@@ -390,6 +313,7 @@ def _frame(axis: Axes, row: int, column: int) -> None:
     axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_WRONG, linewidth=2))
 
 
-def _curve(number: int) -> dict[str, str]:
+def curve_style(number: int) -> dict[str, str]:
+    """Colour, line and marker of a curve, by its number."""
     colour, line, marker = _CURVES[number % len(_CURVES)]
     return {"color": COLOURS[colour], "linestyle": line, "marker": marker}

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
+from qaconv_lib.matches.shares import show_share_curves, show_shares
 from qaconv_lib.matching import find_correspondences
 from qaconv_lib.photographs.calibration import reliability, roc_curve
+from qaconv_lib.photographs.curves import show_reliability, show_roc
 from qaconv_lib.temporal import tlift_pivots
 from qaconv_lib.visualize import (
     RankList,
@@ -18,10 +20,6 @@ from qaconv_lib.visualize import (
     show_location_match,
     show_rank_list,
     show_rank_lists,
-    show_reliability,
-    show_roc,
-    show_share_curves,
-    show_shares,
     show_time_line,
 )
 
