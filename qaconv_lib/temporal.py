@@ -125,10 +125,10 @@ def tlift_pivots(
     tau: float = 100.0,
     k: int = 10,
 ) -> Pivots:
-    """The nearby people and pivots that `tlift` uses for one query and one gallery camera.
+    """The nearby people and pivots that `tlift` uses for a query (its row) and a gallery camera.
 
-    Takes arguments of `tlift`, the row of the query and the number of the camera, which may have no
-    images. A gallery image picked by several people is listed several times.
+    A gallery image picked by several people is listed several times; a camera without images has no
+    pivots.
     """
     check_above_zero(tau=tau)
     check_whole_numbers(k=k)
