@@ -89,21 +89,32 @@ def write_checkpoint(path: str | Path, tensors: dict[str, Tensor], details: dict
     write_whole(path, save(tensors, metadata={_DETAILS: json.dumps(details)}))
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what `write_checkpoint` wrote. No code in the file is ever run."""
+def check_file(path: str | Path, what: str) -> None:
+    """Raise FileNotFoundError unless there is a file at `path`; `what` says which is expected."""
+    if not Path(path).is_file():
+        found = f"a folder, not a {what}," if Path(path).is_dir() else f"no {what}"
+        raise FileNotFoundError(f"{found} at {path}")
+
+
+def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        found = "a folder, not a checkpoint," if path.is_dir() else "no checkpoint"
-        raise FileNotFoundError(f"{found} at {path}")
-    path.open("rb").close()  # safetensors takes a file that may not be read for one that is missing
+    check_file(path, what)
+    open(path, "rb").close()  # safetensors takes a file that may not be read for a missing one
     try:
         with safe_open(path, framework="pt") as stream:
-            details = json.loads((stream.metadata() or {})[_DETAILS])
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}
+            return tensors, stream.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `write_checkpoint` wrote. No code in the file is ever run."""
+    tensors, metadata = read_tensors(path, "checkpoint")
+    try:
+        details = json.loads(metadata[_DETAILS])
     except (KeyError, json.JSONDecodeError, RecursionError):
         details = None
     if not isinstance(details, dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,15 +59,14 @@ def gather(*tensors: Tensor, same_length: bool = False) -> tuple[Tensor, ...]:
 
 
 def _gather_one(tensor: Tensor, same_length: bool) -> Tensor:
-    home = tensor.device
-    if dist.get_backend() == "nccl":  # which carries nothing but what lies on a GPU
+    home, length = tensor.device, len(tensor)
+    if dist.get_backend() == "nccl":  # carries only what is on a GPU
         tensor = tensor.cuda()
-    lengths = [len(tensor)] * process_count()
-    if not same_length:
-        own = torch.tensor([len(tensor)], device=tensor.device)
-        lengths = [int(length) for length in _all_gather(own)]
-    padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
-    padded[: len(tensor)] = tensor
+    if same_length:
+        return torch.cat(_all_gather(tensor.contiguous())).to(home)
+    lengths = _all_gather(torch.tensor(length, device=tensor.device))
+    padded = tensor.new_zeros(int(max(lengths)), *tensor.shape[1:])
+    padded[:length] = tensor
     parts = zip(_all_gather(padded), lengths, strict=True)
     return torch.cat([part[:length] for part, length in parts]).to(home)
 
@@ -77,24 +75,6 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(tensor) for _ in range(process_count())]
     dist.all_gather(parts, tensor)
     return parts
-
-
-def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """A tensor with those of all processes, each of equal length; gradients pass to all of them."""
-    return tensor if process_count() == 1 else _GatherAll.apply(tensor)
-
-
-class _GatherAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return gather(tensor, same_length=True)[0]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)  # each process has differentiated its own part of the loss
-        return total[share(len(total))]
 
 
 def add_up(*values: float) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +17,10 @@ from urllib.parse import urlparse
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qaconv_lib._files import data_folders
+from qaconv_lib._files import check_file, data_folders, read_tensors
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IBN_RESNETS = tuple(f"{name}_ibn_{variant}" for variant in "ab" for name in RESNETS[:-1])
@@ -54,36 +52,28 @@ class Backbone(nn.Module):
     def __init__(
         self,
         trunk: nn.Sequential,
-        trunk_channels: int,
+        neck: nn.Module,
+        channels: int,
         final_layer: str,
         *,
-        neck_channels: int | None,
-        neck_size: int,
-        neck_norm: bool,
         unit_channels: bool,
         pixels: str,
         frozen_stages: int,
         frozen_norm: bool,
     ):
         super().__init__()
-        self.trunk = trunk
-        stages = _stages(trunk)
-        if not 0 <= frozen_stages <= len(stages):
-            raise ValueError(
-                f"frozen_stages must lie in 0..{len(stages)} for this network, got {frozen_stages}"
-            )
-        self.frozen_stages, self.frozen_norm = frozen_stages, frozen_norm
-        for stage in stages[:frozen_stages]:
-            stage.requires_grad_(False)
-        self.neck: nn.Module = nn.Identity()
-        if neck_channels is not None:
-            self.neck = _neck(trunk_channels, neck_channels, neck_size, neck_norm)
-        self.channels = neck_channels or trunk_channels
+        self.trunk, self.neck, self.channels = trunk, neck, channels
         self.final_layer, self.stride = final_layer, STRIDES[final_layer]
         self.unit_channels = unit_channels
-        mean, std = _PIXELS[pixels]
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.frozen_stages, self.frozen_norm = frozen_stages, frozen_norm
+        stages = _stages(trunk)
+        if not 0 <= frozen_stages <= len(stages):
+            raise ValueError(f"frozen_stages must be from 0 to {len(stages)}, got {frozen_stages}")
+        for stage in stages[:frozen_stages]:
+            stage.requires_grad_(False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in _PIXELS[pixels])
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images of shape (b, 3, H, W), values in [0, 1], into maps (b, d, h, w)."""
@@ -96,7 +86,7 @@ class Backbone(nn.Module):
         return F.normalize(maps, dim=1) if self.unit_channels else maps
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training or evaluation; what is frozen keeps the BN statistics it has."""
+        """Switch to training or evaluation; frozen parts keep their BN statistics."""
         super().train(mode)
         for stage in _stages(self.trunk)[: self.frozen_stages]:
             stage.eval()
@@ -137,33 +127,30 @@ def make_backbone(
     its released code has the BatchNorm too, and without it training from random weights fails.
 
     Args:
-        name: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision); of these all but the
-            last with _ibn_a or _ibn_b after it (IBN-Net, see `ibn`); or efficientnet_lite0 and
-            efficientnet_lite2 (timm), the small networks of the laptop profile.
-        pretrained: start from ImageNet weights. Those of the EfficientNets lie in the `data`
-            folder. Those of the ResNets are the files of torchvision's registry and of IBN-Net's
-            release: see `fetch_weights` for where they are looked for before they are fetched.
+        name: resnet18 to resnet152 (torchvision); all of these but the last with _ibn_a or _ibn_b
+            appended (IBN-Net); or the small networks of the laptop profile, efficientnet_lite0 and
+            efficientnet_lite2 (timm).
+        pretrained: start from ImageNet weights. Those of the EfficientNets are in the `data`
+            folder, those of the ResNets are published files; see `fetch_weights`.
         weights: a file to start from instead: the state dict of the whole network or of the part
-            that is kept, see `read_weights`.
+            that is kept; see `read_weights`.
         final_layer: layer2, layer3 or layer4: a stride of 8, 16 or 32 pixels.
         neck_channels: channels `d` of the maps; None leaves the neck out.
         neck_size: side of the neck's convolution; 1 in the paper, 3 in the released code.
         neck_norm: BatchNorm after the neck's convolution; without it, as in the released v2.1, the
             convolution has a bias.
         unit_channels: scale the channels of every location to unit length.
-        pixels: statistics subtracted from the input: "imagenet", "half" (mean and deviation 0.5) or
-            "none", as the released code has it; None takes those the ImageNet weights were
-            trained with.
-        frozen_stages: how many leading stages keep their weights and BN statistics; the stem is
-            the first, then come a ResNet's layers or EfficientNet's groups of blocks.
-        frozen_norm: in training, too, the BN layers before the neck normalise by the statistics
-            they have, and keep them, as in the released v2.1. Their weights train, except in
-            frozen stages. Where an instance is normalised, no statistics are kept anyway.
+        pixels: statistics subtracted from the input: "imagenet", "half" (mean and deviation 0.5),
+            "none" as in the released code, or None for those of the ImageNet weights.
+        frozen_stages: how many leading stages keep their weights and BN statistics: the stem, then
+            a ResNet's layers or EfficientNet's groups of blocks.
+        frozen_norm: BN layers before the neck normalise by the statistics they have, in training
+            too, as in the released v2.1; their weights still train.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}")
     if final_layer not in STRIDES:
-        raise ValueError(f"final_layer must be layer2, layer3 or layer4, got {final_layer!r}")
+        raise ValueError(f"final_layer must be one of {', '.join(STRIDES)}, got {final_layer!r}")
     if neck_channels is not None and neck_channels < 1:
         raise ValueError(f"neck_channels must be at least 1 or None, got {neck_channels}")
     if neck_size < 1 or neck_size % 2 == 0:
@@ -171,18 +158,19 @@ def make_backbone(
     pixels = pixels or ("half" if name in LITES else "imagenet")
     if pixels not in _PIXELS:
         raise ValueError(f"pixels must be one of {', '.join(_PIXELS)}, got {pixels!r}")
-    network = _efficientnet_lite(name) if name in LITES else _resnet(name)
+    network = _network(name)
     trunk, channels = _cut(network, final_layer)
     if weights is not None or pretrained:
         path = Path(weights) if weights is not None else _imagenet_weights(name)
         _load_trunk(trunk, path, name, whole=set(network.state_dict()))
+    neck: nn.Module = nn.Identity()
+    if neck_channels is not None:
+        neck = _neck(channels, neck_channels, neck_size, neck_norm)
     return Backbone(
         trunk,
-        channels,
+        neck,
+        neck_channels or channels,
         final_layer,
-        neck_channels=neck_channels,
-        neck_size=neck_size,
-        neck_norm=neck_norm,
         unit_channels=unit_channels,
         pixels=pixels,
         frozen_stages=frozen_stages,
@@ -193,11 +181,8 @@ def make_backbone(
 def _stages(trunk: nn.Sequential) -> list[nn.Module]:
     """The trunk in the order it runs: the stem, then a ResNet's layers or EfficientNet's groups."""
     parts: dict[str, Any] = dict(trunk.named_children())
-    if "blocks" in parts:
-        return [nn.Sequential(parts["conv_stem"], parts["bn1"]), *parts["blocks"]]
-    layers = [module for name, module in parts.items() if name.startswith("layer")]
-    stem = [module for name, module in parts.items() if not name.startswith("layer")]
-    return [nn.Sequential(*stem), *layers]
+    groups = parts.pop("blocks", None) or [parts.pop(n) for n in list(parts) if n[:5] == "layer"]
+    return [nn.Sequential(*parts.values()), *groups]
 
 
 def _neck(trunk_channels: int, channels: int, size: int, norm: bool) -> nn.Sequential:
@@ -209,8 +194,13 @@ def _neck(trunk_channels: int, channels: int, size: int, norm: bool) -> nn.Seque
     return nn.Sequential(convolution)
 
 
-def _resnet(name: str) -> nn.Module:
-    from torchvision.models import get_model  # slow to import
+def _network(name: str) -> Any:
+    """A whole network with random weights, from a library that is slow to import."""
+    if name in LITES:
+        import timm
+
+        return timm.create_model(f"tf_{name}", pretrained=False)
+    from torchvision.models import get_model
 
     plain, _, variant = name.partition("_ibn_")
     network = get_model(plain, weights=None)
@@ -224,27 +214,17 @@ def _ibn() -> ModuleType:
     return importlib.import_module("qaconv_lib.beyond.ibn")
 
 
-def _efficientnet_lite(name: str) -> nn.Module:
-    import timm  # slow to import
-
-    return timm.create_model(f"tf_{name}", pretrained=False)
-
-
 def _cut(network: Any, final_layer: str) -> tuple[nn.Sequential, int]:
-    """What a network runs up to a layer, under the names it has there, and its channels."""
-    parts: OrderedDict[str, Any] = OrderedDict()
-    if hasattr(network, "blocks"):
-        parts |= {"conv_stem": network.conv_stem, "bn1": network.bn1}
-        parts["blocks"] = network.blocks[: _LITE_GROUPS[final_layer]]
-        last_convolution = parts["blocks"][-1][-1].conv_pwl
-    else:
-        for part, module in network.named_children():
-            parts[part] = module
-            if part == final_layer:
-                break
-        last_block = parts[final_layer][-1]
-        last_convolution = last_block.conv3 if hasattr(last_block, "conv3") else last_block.conv2
-    return nn.Sequential(parts), last_convolution.out_channels
+    """The part of a network that runs up to a layer, under its names there, and its channels."""
+    parts = OrderedDict(network.named_children())
+    if "blocks" in parts:
+        blocks = network.blocks[: _LITE_GROUPS[final_layer]]
+        parts = OrderedDict(conv_stem=network.conv_stem, bn1=network.bn1, blocks=blocks)
+        return nn.Sequential(parts), blocks[-1][-1].conv_pwl.out_channels
+    while next(reversed(parts)) != final_layer:
+        parts.popitem()
+    block = parts[final_layer][-1]
+    return nn.Sequential(parts), getattr(block, "conv3", block.conv2).out_channels
 
 
 def _imagenet_weights(name: str) -> Path:
@@ -264,33 +244,19 @@ def _imagenet_weights(name: str) -> Path:
 def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) -> None:
     """Copy the weights of a network, whole or cut already, into its trunk."""
     tensors, wanted = read_weights(path), trunk.state_dict()
-    check_fit(
-        tensors,
-        wanted,
-        str(path),
-        name,
-        may_lack=lambda key: key.endswith("num_batches_tracked"),  # old files do
-        may_add=whole.__contains__,
-    )
+    new = {key for key in wanted if key.endswith("num_batches_tracked")}  # old files lack these
+    check_fit(tensors, wanted, str(path), name, may_lack=new, may_add=whole)
     trunk.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the state dict of a network from a file.
 
-    Args:
-        path: a `.safetensors` file, or what `torch.save` wrote: a state dict, alone or as the entry
-            "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is taken off.
+    It is a `.safetensors` file, or was written by `torch.save`: a state dict, alone or as the entry
+    "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is removed.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        content = read_saved(path)
-    else:
-        _check_exists(path)
-        try:
-            content = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    safe = Path(path).suffix == ".safetensors"
+    content = read_tensors(path, "file of weights")[0] if safe else read_saved(path)
     for entry in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
@@ -298,43 +264,38 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_saved(path: str | Path) -> object:
-    """Read what `torch.save` wrote, if it is made of tensors, plain values and containers."""
-    path = Path(path)
-    _check_exists(path)
+    """Read a file of `torch.save` that consists of tensors, plain values and containers."""
+    check_file(path, "file of weights")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
         raise ValueError(
-            f"{path} is damaged, no file of torch.save, or holds objects that run code when they "
-            "are read; a state dict is wanted (torch.save of model.state_dict(), or safetensors)"
+            f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
+            "they are read; save model.state_dict() with torch.save or safetensors"
         ) from error
 
 
 def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
-    """Check that `content` is a state dict, and take off the prefix of `DataParallel`."""
+    """Check that `content` is a state dict, and remove the prefix of `DataParallel`."""
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{source} holds no state dict, but {_describe(content)}")
+        raise ValueError(f"{source} must hold a state dict, got {_describe(content)}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"{source} holds no state dict: {key!r} is {_describe(value)}, not a tensor"
+                f"{source} must hold a state dict; its entry {key!r} is {_describe(value)}"
             )
     wrapped = all(key.startswith("module.") for key in content)
     return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
 
 
 def fetch_weights(url: str, network: str) -> Path:
-    """Find a published file of weights, or fetch it.
+    """Find the published weights of a network, or fetch them from `url`.
 
-    It is looked for in the folder `weights` of every data folder, then in PyTorch's cache folder,
-    where it is put once it was fetched. The file's name ends in the first digits of its SHA-256; a
-    download with others is thrown away.
-
-    Args:
-        url: where the file is published.
-        network: what it holds, for the message.
+    The file is looked for in the folder `weights` of every data folder, then in PyTorch's cache
+    folder, where a fetched file is kept. Its name ends in the first digits of its SHA-256; a
+    download with other digits is deleted.
     """
     name = Path(urlparse(url).path).name
     cache = Path(torch.hub.get_dir()) / "checkpoints"
@@ -361,23 +322,17 @@ def check_fit(
     source: str,
     model: str,
     *,
-    may_lack: Callable[[str], bool],
-    may_add: Callable[[str], bool] = lambda key: False,
+    may_lack: Container[str],
+    may_add: Container[str] = (),
 ) -> None:
-    """Raise ValueError unless tensors have the names and shapes of a model's state dict.
+    """Raise ValueError unless tensors from `source` fit the state dict `wanted` of a model.
 
-    Args:
-        tensors: what was read.
-        wanted: the model's state dict.
-        source: where the tensors come from.
-        model: what the model is called.
-        may_lack: whether an entry of the model may be missing.
-        may_add: whether an entry that the model lacks may be there.
+    Entries in `may_lack` may be missing from the tensors; those in `may_add` may be left over.
     """
-    missing = [key for key in wanted if key not in tensors and not may_lack(key)]
-    extra = [key for key in tensors if key not in wanted and not may_add(key)]
+    missing = [key for key in wanted if key not in tensors and key not in may_lack]
+    extra = [key for key in tensors if key not in wanted and key not in may_add]
     misshapen = [
-        f"{key} of shape {tuple(tensors[key].shape)}, the model wants {tuple(value.shape)}"
+        f"{key} of shape {tuple(tensors[key].shape)}, the model has {tuple(value.shape)}"
         for key, value in wanted.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
@@ -396,9 +351,3 @@ def _describe(value: object) -> str:
     if isinstance(value, Mapping) and value:
         return f"a dictionary with {_few(list(map(str, value)))}"
     return f"a {type(value).__name__}"
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        found = "a folder, not a file of weights," if path.is_dir() else "no file of weights"
-        raise FileNotFoundError(f"{found} at {path}")

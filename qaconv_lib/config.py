@@ -14,15 +14,8 @@ from qaconv_lib.losses import LOSSES
 
 #: Settings that older checkpoints name and that are now arguments of `Trainer`.
 ARGUMENTS_OF_TRAINER = (
-    "precision",
-    "accumulate",
-    "clip_norm",
-    "sampler",
-    "images_per_identity",
-    "triplet_margin",
-    "teacher",
-    "distill_temperature",
-    "distill_weight",
+    *("precision", "accumulate", "clip_norm", "sampler", "images_per_identity"),
+    *("triplet_margin", "teacher", "distill_temperature", "distill_weight"),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -36,24 +37,21 @@ def focal_loss(
     Returns:
         A scalar.
     """
-    if logits.dim() != 2 or 0 in logits.shape:
-        raise ValueError(
-            f"logits must have shape (b, c) with b > 0 and c > 0, got {tuple(logits.shape)}"
-        )
-    if targets.shape != logits.shape[:1]:
-        raise ValueError(f"targets must have shape ({len(logits)},), got {tuple(targets.shape)}")
-    if valid is not None and (valid.shape != logits.shape[1:] or valid.dtype != torch.bool):
-        raise ValueError(
-            f"valid must be bool of shape ({logits.shape[1]},), got {valid.dtype} of shape "
-            f"{tuple(valid.shape)}"
-        )
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"logits must have shape (b, c) with b > 0 and c > 0, got {shape}")
+    if targets.shape != shape[:1]:
+        raise ValueError(f"targets must have shape {shape[:1]}, got {tuple(targets.shape)}")
+    if valid is not None and (valid.shape != shape[1:] or valid.dtype != torch.bool):
+        found = f"{valid.dtype} of shape {tuple(valid.shape)}"
+        raise ValueError(f"valid must be bool of shape {shape[1:]}, got {found}")
     if targets.dtype.is_floating_point or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (integers), got {targets.dtype}")
-    if targets.min() < 0 or targets.max() >= logits.shape[1]:
-        raise ValueError(f"targets must lie in 0..{logits.shape[1] - 1}, got {targets.tolist()}")
+    if targets.min() < 0 or targets.max() >= shape[1]:
+        raise ValueError(f"targets must lie in 0..{shape[1] - 1}, got {targets.tolist()}")
     if not 0 <= gamma < math.inf:
         raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
-    positive = F.one_hot(targets.long(), logits.shape[1]).bool()
+    positive = F.one_hot(targets.long(), shape[1]).bool()
     if valid is not None:
         logits, positive = logits[:, valid], positive[:, valid]
     signed = torch.where(positive, logits, -logits)  # p = sigmoid(signed)
@@ -82,8 +80,8 @@ class QAConvLoss(MatchingLoss):
     """Focal loss of a mini-batch against a class memory, pairs scored by QAConv (sections 3.2-3.4).
 
     Only classes the memory has seen are scored: its empty slots enter neither the loss nor the
-    statistics of the BN layers. The loss of an empty memory is 0. `gamma` is the focusing parameter
-    of the focal loss, `update` the memory's rule ("replace" or "ema").
+    statistics of the BN layers. The loss of an empty memory is 0. For `gamma` see `focal_loss`, for
+    `update` see `ClassMemory`.
     """
 
     def __init__(
@@ -104,12 +102,7 @@ class QAConvLoss(MatchingLoss):
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (a scalar) and right answers (bool, shape (b,))."""
-        valid = self.memory.valid
-        if not valid.any():
-            return (maps * 0.0).sum(), torch.zeros_like(labels, dtype=torch.bool)
-        # Maps of half precision are compared in half precision; BN, FC and loss never are.
-        scored = self.matcher(maps, self.memory.features[valid].to(maps.dtype))
-        return _focal_over_memory(scored, labels, valid, self.gamma)
+        return _focal_over_memory(self.memory, maps, labels, self.matcher, self.gamma)
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the maps of all processes, after the parameters are stepped."""
@@ -117,9 +110,18 @@ class QAConvLoss(MatchingLoss):
 
 
 def _focal_over_memory(
-    scored: Tensor, labels: Tensor, valid: Tensor, gamma: float
+    memory: ClassMemory,
+    maps: Tensor,
+    labels: Tensor,
+    score: Callable[[Tensor, Tensor], Tensor],
+    gamma: float,
 ) -> tuple[Tensor, Tensor]:
     """Focal loss and right answers from the logits of the classes that the memory has seen."""
+    valid = memory.valid
+    if not valid.any():
+        return maps.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
+    # Maps of half precision are compared in half precision; BN, FC and loss never are.
+    scored = score(maps, memory.features[valid].to(maps.dtype))
     logits = scored.new_full((len(scored), len(valid)), -torch.inf)
     logits[:, valid] = scored
     return focal_loss(logits, labels, gamma, valid), logits.argmax(dim=1) == labels
@@ -129,14 +131,11 @@ class PooledLoss(nn.Module):
     """What the pooled baselines share: one vector per image, compared by the cosine (section 5.3).
 
     Maps are averaged over their locations and normalised by a BN layer whose shift is held at zero.
-    A subclass gives `forward`.
-
-    Attributes:
-        last_vectors: the vectors (b, d) that `after_step` remembers the batch by, if the loss
-            remembers anything; where a batch is taken in parts, the training step joins them.
+    A subclass gives `forward`. If its `after_step` remembers the batch, it does so by
+    `last_vectors` (b, d), which `forward` sets; the training step joins those of a batch in parts.
     """
 
-    last_vectors: Tensor | None = None
+    last_vectors: Tensor
 
     def __init__(self, channels: int):
         super().__init__()
@@ -150,11 +149,6 @@ class PooledLoss(nn.Module):
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Nothing, unless a loss keeps a memory."""
 
-    def _seen(self) -> Tensor:
-        if self.last_vectors is None:
-            raise RuntimeError("after_step has nothing to remember: call the loss on a batch first")
-        return self.last_vectors
-
     @torch.no_grad()
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
@@ -162,8 +156,8 @@ class PooledLoss(nn.Module):
         """Cosines, shape (q, g), moved from [-1, 1] to [0, 1]."""
         was_training, device = self.training, self.bn.weight.device
         self.eval()
-        queries = F.normalize(self.embed(query_maps.to(device)), dim=1)
-        gallery = F.normalize(self.embed(gallery_maps.to(device)), dim=1)
+        vectors = (self.embed(maps.to(device)) for maps in (query_maps, gallery_maps))
+        queries, gallery = (F.normalize(each, dim=1) for each in vectors)
         self.train(was_training)
         return (1 + queries @ gallery.T) / 2
 
@@ -188,13 +182,8 @@ class ArcLoss(PooledLoss):
     With theta the angle between a vector and a class's weights, the logit of a class is
     scale * cos(theta), that of the true class scale * cos(theta + margin) (ArcFace, Deng et al.,
     CVPR 2019, Eq. 3). Beyond theta = pi - margin, where cos(theta + margin) would rise again, the
-    true class gets scale * (cos(theta) - margin * sin(margin)), as its authors' code has it.
-
-    Args:
-        num_classes: training identities.
-        channels: of the maps.
-        margin: in radians.
-        scale: inverse temperature of the softmax.
+    true class gets scale * (cos(theta) - margin * sin(margin)), as its authors' code has it. The
+    margin is in radians; `scale` is the inverse temperature of the softmax.
     """
 
     def __init__(
@@ -226,13 +215,8 @@ class CenterLoss(SoftmaxLoss):
     """Softmax cross-entropy, and half the squared distance to the centre of the class (Table 1).
 
     The centres are not parameters: after every step each moves towards the vectors of its class, by
-    rate * (sum of the differences) / (1 + how many) (Wen et al., ECCV 2016, Eq. 4).
-
-    Args:
-        num_classes: training identities.
-        channels: of the maps.
-        weight: of the distance, averaged over the mini-batch, in the loss.
-        rate: how far a centre moves.
+    rate * (sum of the differences) / (1 + how many) (Wen et al., ECCV 2016, Eq. 4). `weight` is
+    that of the distance, averaged over the mini-batch, in the loss.
     """
 
     centers: Tensor
@@ -260,7 +244,7 @@ class CenterLoss(SoftmaxLoss):
     @torch.no_grad()
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Move the centres towards the vectors that the loss has just seen."""
-        vectors, labels = gather(self._seen(), labels)
+        vectors, labels = gather(self.last_vectors, labels)
         difference = torch.zeros_like(self.centers)
         difference.index_add_(0, labels, vectors - self.centers[labels])
         counts = torch.bincount(labels, minlength=len(self.centers))[:, None]
@@ -287,35 +271,34 @@ class ClassMemoryLoss(PooledLoss):
         """Loss (a scalar) and right answers (bool, shape (b,)); 0 while the memory is empty."""
         vectors = F.normalize(self.embed(maps), dim=1)
         self.last_vectors = vectors.detach()
-        valid = self.memory.valid
-        if not valid.any():
-            return vectors.sum() * 0.0, torch.zeros_like(labels, dtype=torch.bool)
-        cosine = vectors @ self.memory.features[valid].flatten(1).T
-        scored = self.logit_bn(cosine.reshape(-1, 1)).view_as(cosine)
-        return _focal_over_memory(scored, labels, valid, self.gamma)
+        return _focal_over_memory(self.memory, vectors, labels, self._score, self.gamma)
+
+    def _score(self, vectors: Tensor, remembered: Tensor) -> Tensor:
+        cosine = vectors @ remembered.flatten(1).T
+        return self.logit_bn(cosine.reshape(-1, 1)).view_as(cosine)
 
     def after_step(self, maps: Tensor, labels: Tensor) -> None:
         """Refresh the memory with the vectors that the loss has just seen."""
-        self.memory.update(*gather(self._seen()[:, :, None, None], labels))
+        self.memory.update(*gather(self.last_vectors[:, :, None, None], labels))
 
 
 #: The losses that the paper compares (Table 1).
 TABLE1_LOSSES = ("qaconv", "softmax", "arc", "center", "class-memory")
 #: Where each loss that a model can be trained with is defined.
 LOSSES = {
-    "qaconv": "qaconv_lib.losses:QAConvLoss",
-    "softmax": "qaconv_lib.losses:SoftmaxLoss",
-    "arc": "qaconv_lib.losses:ArcLoss",
-    "center": "qaconv_lib.losses:CenterLoss",
-    "class-memory": "qaconv_lib.losses:ClassMemoryLoss",
-    "pairwise": "qaconv_lib.beyond.pairs:PairwiseLoss",
+    "qaconv": "losses:QAConvLoss",
+    "softmax": "losses:SoftmaxLoss",
+    "arc": "losses:ArcLoss",
+    "center": "losses:CenterLoss",
+    "class-memory": "losses:ClassMemoryLoss",
+    "pairwise": "beyond.pairs:PairwiseLoss",
 }
 
 
 def loss_class(name: str) -> type[MatchingLoss] | type[PooledLoss]:
     """The class of a loss by its name in `LOSSES`."""
     module, _, attribute = LOSSES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"qaconv_lib.{module}"), attribute)
 
 
 def compares_maps(loss: str) -> bool:

@@ -19,14 +19,16 @@ from qaconv_lib.config import TrainingConfig
 from qaconv_lib.losses import MatchingLoss, PooledLoss, compares_maps, loss_class
 from qaconv_lib.transforms import ReidImages
 
+_BACKBONE_SETTINGS = (
+    *("pretrained", "weights", "final_layer", "neck_channels", "neck_size", "neck_norm"),
+    *("pixels", "frozen_stages", "frozen_norm"),
+)
+
 
 class ReidModel(nn.Module):
-    """A backbone and the training loss that holds its matcher.
+    """A backbone and the training loss that holds its matcher, as `config` says.
 
-    Args:
-        config: what to build.
-        num_classes: training identities.
-        criterion: a loss to use instead of the one that `config.loss` names.
+    `num_classes` counts the training identities; `criterion` replaces the loss `config.loss`.
     """
 
     def __init__(
@@ -39,16 +41,8 @@ class ReidModel(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.backbone = make_backbone(
             config.backbone,
-            pretrained=config.pretrained,
-            weights=config.weights,
-            final_layer=config.final_layer,
-            neck_channels=config.neck_channels,
-            neck_size=config.neck_size,
-            neck_norm=config.neck_norm,
             unit_channels=compares_maps(config.loss),
-            pixels=config.pixels,
-            frozen_stages=config.frozen_stages,
-            frozen_norm=config.frozen_norm,
+            **{name: getattr(config, name) for name in _BACKBONE_SETTINGS},
         ).to(memory_format=torch.channels_last)  # which runs up to twice as fast on a CPU
         self.criterion = criterion or make_criterion(config, num_classes, self.backbone)
 
@@ -91,21 +85,19 @@ def make_criterion(
     config: TrainingConfig, num_classes: int, backbone: Backbone
 ) -> MatchingLoss | PooledLoss:
     """The training loss of a configuration, for a backbone's maps and so many identities."""
-    sizes = [num_classes, backbone.channels]
-    if compares_maps(config.loss):
-        sizes += backbone.map_size(config.height, config.width)
-    if config.loss == "pairwise":
-        sizes = sizes[2:]  # it has nothing of its own for each identity
-    options: dict[str, dict[str, Any]] = {
-        "arc": {"margin": config.margin, "scale": config.scale},
-        "center": {"weight": config.center_weight},
+    sizes = [num_classes, backbone.channels, *backbone.map_size(config.height, config.width)]
+    head = {"kernel_size": config.kernel_size, "tied": config.tied}
+    memory = {"gamma": config.gamma, "update": config.memory_update}
+    arguments: dict[str, tuple[list[int], dict[str, Any]]] = {
+        "qaconv": (sizes, head | memory),
+        "softmax": (sizes[:2], {}),
+        "arc": (sizes[:2], {"margin": config.margin, "scale": config.scale}),
+        "center": (sizes[:2], {"weight": config.center_weight}),
+        "class-memory": (sizes[:2], memory),
+        "pairwise": (sizes[2:], head),
     }
-    own = options.get(config.loss, {})
-    if compares_maps(config.loss):
-        own = {"kernel_size": config.kernel_size, "tied": config.tied}
-    if config.loss in ("qaconv", "class-memory"):
-        own |= {"gamma": config.gamma, "update": config.memory_update}
-    return loss_class(config.loss)(*sizes, **own)
+    positional, named = arguments[config.loss]
+    return loss_class(config.loss)(*positional, **named)
 
 
 def default_device() -> torch.device:
@@ -132,12 +124,8 @@ def choose_device(name: str | torch.device | None) -> torch.device:
 def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:
     """Write what evaluation needs, floats rounded to half precision, as one safetensors file.
 
-    Class memory, classifier and centres serve training only and are left out.
-
-    Args:
-        path: the file; it is replaced whole or not at all.
-        model: a trained model.
-        **details: more to keep beside the configuration (anything JSON can hold).
+    Class memory, classifier and centres serve training only and are left out. `details` are kept
+    beside the configuration. The file is replaced whole or not at all.
     """
     tensors = {
         key: value.half() if value.is_floating_point() else value
@@ -169,12 +157,10 @@ def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> N
     wanted = model.state_dict()
     for key in filter(training_only, tensors):  # one row for every training identity
         if key in wanted and len(tensors[key]) != len(wanted[key]):
-            raise ValueError(
-                f"{source} holds {key} for {len(tensors[key])} training identities, the model has "
-                f"{len(wanted[key])}"
-            )
+            people = f"{len(tensors[key])} training identities, the model has {len(wanted[key])}"
+            raise ValueError(f"{source} holds {key} for {people}")
     name = f"a model with {model.config.backbone} and {model.config.loss}"
-    check_fit(tensors, wanted, source, name, may_lack=training_only)
+    check_fit(tensors, wanted, source, name, may_lack=set(filter(training_only, wanted)))
     model.load_state_dict(tensors, strict=False)
 
 

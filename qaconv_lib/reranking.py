@@ -75,15 +75,25 @@ def k_reciprocal_rerank(
     num_query, num_gallery = checked.shape
     if not checked.size:
         raise ValueError(f"query_gallery is empty: it has shape {checked.shape}")
-    parts = [_check_distances(checked, "query_gallery", squared)]
+    mixed = _check_distances(checked, "query_gallery", squared)
     squares = {"query_query": query_query, "gallery_gallery": gallery_gallery}
     for (name, part), size in zip(squares.items(), checked.shape, strict=True):
         part = to_scores(part, name, finite=True)
         if part.shape != (size, size):
             fits = f"to fit query_gallery {checked.shape}"
             raise ValueError(f"{name} must have shape {(size, size)} {fits}, got {part.shape}")
-        parts.append(_check_distances(part, name, squared))
-    rows = _ScaledRows(_Matrices(parts, squared), num_query, num_gallery)
+        squares[name] = _check_distances(part, name, squared)
+    to_queries = squares["query_query"], mixed.T  # D[:, :q], in two parts
+    to_gallery = mixed, squares["gallery_gallery"]
+
+    def transposed(start: int, stop: int) -> np.ndarray:
+        """Rows of D transposed; a block is all queries or all gallery."""
+        first, side = (0, to_queries) if start < num_query else (num_query, to_gallery)
+        found = np.empty((stop - start, num_query + num_gallery), dtype=np.float32)
+        np.concatenate([part[:, start - first : stop - first].T for part in side], 1, out=found)
+        return np.square(found, out=found) if squared else found
+
+    rows = _ScaledRows(transposed, num_query, num_gallery)
     return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
 
 
@@ -249,32 +259,6 @@ def _jaccard_distance(encoding: sparse.csr_array, num_query: int) -> np.ndarray:
     return jaccard
 
 
-class _Matrices:
-    """Rows, and single entries, of D transposed, perhaps squared, read from the parts of D."""
-
-    def __init__(self, parts: list[np.ndarray], squared: bool):
-        mixed, query, gallery = parts
-        self.blocks, self.squared = ((query, mixed), (mixed.T, gallery)), squared
-        self.num_query, self.num_images = len(mixed), sum(mixed.shape)
-
-    def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Distances (stop - start, N); a block is all queries or all gallery."""
-        side = int(start >= self.num_query)
-        part = slice(start - side * self.num_query, stop - side * self.num_query)
-        found = np.empty((stop - start, self.num_images), dtype=np.float32)
-        np.concatenate([block[side][:, part].T for block in self.blocks], axis=1, out=found)
-        return np.square(found, out=found) if self.squared else found
-
-    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Distances at (rows[i], columns[i])."""
-        q, found = self.num_query, np.empty(len(rows), dtype=np.float32)
-        for row_side, column_side in np.ndindex(2, 2):
-            chosen = ((rows >= q) == row_side) & ((columns >= q) == column_side)
-            i, j = columns[chosen] - q * column_side, rows[chosen] - q * row_side
-            found[chosen] = self.blocks[column_side][row_side][i, j]
-        return np.square(found, out=found) if self.squared else found
-
-
 class _ScaledRows:
     """The scaled distances d (N, N) of step 1; `neighbours` finds the maxima, so it comes first."""
 
@@ -301,14 +285,11 @@ class _ScaledRows:
     def at(self, pattern: sparse.csr_array) -> np.ndarray:
         """The entries of d where ``pattern`` (N, N) has entries, in their order."""
         lengths = np.diff(pattern.indptr)
-        if isinstance(self.raw, _Matrices):
-            values = self.raw.entries(np.repeat(np.arange(len(lengths)), lengths), pattern.indices)
-        else:
-            values = np.empty(pattern.nnz, dtype=np.float32)
-            for start, stop in self._blocks():
-                part = slice(pattern.indptr[start], pattern.indptr[stop])
-                local = np.repeat(np.arange(stop - start), lengths[start:stop])
-                values[part] = self.raw(start, stop)[local, pattern.indices[part]]
+        values = np.empty(pattern.nnz, dtype=np.float32)
+        for start, stop in self._blocks():
+            part = slice(pattern.indptr[start], pattern.indptr[stop])
+            local = np.repeat(np.arange(stop - start), lengths[start:stop])
+            values[part] = self.raw(start, stop)[local, pattern.indices[part]]
         return values / np.repeat(self.largest, lengths)
 
     def queries(self) -> Iterator[tuple[slice, np.ndarray]]:

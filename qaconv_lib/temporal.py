@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
+from torch import Tensor
 
 from qaconv_lib._checks import (
     TimedScores,
@@ -87,26 +88,20 @@ def tlift(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
     )
     runs = _nearby_runs(scene, tau)
-    by_camera = np.argsort(scene.gallery_cameras, kind="stable")
-    fused = scene.scores.take(by_camera, axis=1)  # a camera's images are neighbouring columns
-    if fused.dtype not in (np.float32, np.float64):  # e.g. another byte order
-        fused = fused.astype(np.float64)
-    cameras, starts = np.unique(scene.gallery_cameras[by_camera], return_index=True)
-    stops = np.append(starts, len(by_camera))[1:]
-    for camera, start, stop in zip(cameras, starts, stops, strict=True):
-        block, columns = fused[:, start:stop], by_camera[start:stop]
-        weights = _pivot_counts(block, runs, int(k))  # a narrow integer would overflow
+    kind = np.float32 if scene.scores.dtype == np.float32 else np.float64
+    fused = torch.from_numpy(scene.scores.astype(kind))
+    for camera in np.unique(scene.gallery_cameras):
+        columns = torch.from_numpy(np.flatnonzero(scene.gallery_cameras == camera))
+        block = fused.index_select(1, columns)
+        weights = _pivot_counts(block.numpy(), runs, int(k))  # a narrow integer would overflow
         if pivots == "set":
             weights.data[:] = 1
         weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))  # by |P|
-        _lift(block, weights, scene.gallery_seconds[columns], sigma, alpha)
+        _lift(block, weights, torch.from_numpy(scene.gallery_seconds)[columns], sigma, alpha)
         if same_camera == "suppress":
-            block[scene.query_cameras == camera] = 0
-    back = np.argsort(by_camera)
-    for start in range(0, len(fused), 256):  # in place, block by block
-        rows = fused[start : start + 256]
-        rows[:] = rows.take(back, axis=1)
-    return restore_kind(fused, similarity)
+            block[torch.from_numpy(scene.query_cameras == camera)] = 0
+        fused.index_copy_(1, columns, block)
+    return restore_kind(fused.numpy(), similarity)
 
 
 class Pivots(NamedTuple):
@@ -130,10 +125,10 @@ def tlift_pivots(
     tau: float = 100.0,
     k: int = 10,
 ) -> Pivots:
-    """The nearby people and pivots that `tlift` uses for one query and one gallery camera.
+    """The nearby people and pivots that `tlift` uses for a query (its row) and a gallery camera.
 
-    Takes arguments of `tlift`, the row of the query and the number of the camera, which may have no
-    images. A gallery image picked by several people is listed several times.
+    A gallery image picked by several people is listed several times; a camera without images has no
+    pivots.
     """
     check_above_zero(tau=tau)
     check_whole_numbers(k=k)
@@ -212,17 +207,16 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lift(
-    block: np.ndarray, weights: sparse.csr_array, times: np.ndarray, sigma: float, alpha: float
+    scores: Tensor, weights: sparse.csr_array, seconds: Tensor, sigma: float, alpha: float
 ) -> None:
     """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place."""
-    scores, when = torch.from_numpy(block), torch.from_numpy(times)
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
     share = torch.from_numpy(weights.data)
-    size = max(1, _KERNEL_ENTRIES // len(times))
-    for start in range(0, len(times), size):
+    size = max(1, _KERNEL_ENTRIES // len(seconds))
+    for start in range(0, len(seconds), size):
         part = slice(start, start + size)
         # Eq. (3): one kernel for the queries of all cameras
-        gaps = ((when[:, None] - when[part]) / sigma).to(scores.dtype).square_().neg_()
+        gaps = ((seconds[:, None] - seconds[part]) / sigma).to(scores.dtype).square_().neg_()
         if alpha > 0:  # beside it less than e^-70 is nothing, and slow where it is denormal
             gaps.clamp_(min=-70)
         kernel = gaps.exp_()

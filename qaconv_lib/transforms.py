@@ -35,10 +35,7 @@ class RandomOcclusion(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         side = _randint(1, min(height, max(1, int(self.max_share * width))))
-        top, left = _randint(0, height - side), _randint(0, width - side)
-        image = image.clone()
-        image[..., top : top + side, left : left + side] = 1.0
-        return image
+        return _fill(image, _randint(0, height - side), _randint(0, width - side), side, 1.0)
 
 
 class Cutout(nn.Module):
@@ -50,10 +47,15 @@ class Cutout(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         side = max(1, width // 2)
-        top, left = _randint(0, height - 1) - side // 2, _randint(0, width - 1) - side // 2
-        image = image.clone()
-        image[..., max(0, top) : top + side, max(0, left) : left + side] = 0.0
-        return image
+        top, left = (_randint(0, length - 1) - side // 2 for length in (height, width))
+        return _fill(image, top, left, side, 0.0)
+
+
+def _fill(image: Tensor, top: int, left: int, side: int, value: float) -> Tensor:
+    """A copy with one square in one colour, cut off by the border."""
+    image = image.clone()
+    image[..., max(0, top) : top + side, max(0, left) : left + side] = value
+    return image
 
 
 def make_augmentation(

@@ -18,7 +18,6 @@ from qaconv_lib.matching import Correspondences, correlate, find_correspondences
 from qaconv_lib.temporal import tlift_pivots
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -32,17 +31,20 @@ COLOURS = {
     "sky": "#56B4E9",
     "grey": "#7F7F7F",
 }
+_BLUE, _WRONG, _SKY, _GREY = (COLOURS[name] for name in ("blue", "vermilion", "sky", "grey"))
 SIMILARITY_COLOURS = "viridis"
 _BOW = 0.12  # how far the lines of a pair bow, at most, as a share of their length
-_CURVES = [("blue", "-"), ("vermilion", "--"), ("green", "-."), ("purple", ":"), ("orange", "-")]
-_MARKERS = "osD^v"
+_CURVES = [  # colour, line and marker
+    *(("blue", "-", "o"), ("vermilion", "--", "s"), ("green", "-.", "D")),
+    *(("purple", ":", "^"), ("orange", "-", "v")),
+]
 # How a gallery image of a rank list is framed and marked: colour, line and mark.
 _KINDS = {
-    "match": (COLOURS["blue"], "-", "\N{CHECK MARK}"),
-    "wrong": (COLOURS["vermilion"], "--", "\N{MULTIPLICATION SIGN}"),
-    "distractor": (COLOURS["vermilion"], ":", "distractor"),
-    "junk": (COLOURS["grey"], ":", "junk"),
-    "unknown": (COLOURS["grey"], "-", ""),
+    "match": (_BLUE, "-", "\N{CHECK MARK}"),
+    "wrong": (_WRONG, "--", "\N{MULTIPLICATION SIGN}"),
+    "distractor": (_WRONG, ":", "distractor"),
+    "junk": (_GREY, ":", "junk"),
+    "unknown": (_GREY, "-", ""),
 }
 
 
@@ -58,13 +60,13 @@ def show_images(
         raise ValueError("images must not be empty")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = _axes(rows, columns, 1.1 * columns, 2.4 * rows)
-    for position, axis in enumerate(axes.flat):
+    figure, axes = new_axes(rows, columns, 1.1 * columns, 2.4 * rows)
+    for axis in axes.flat:
         axis.axis("off")
-        if position < len(images):
-            axis.imshow(images[position])
-            if titles is not None:
-                axis.set_title(titles[position], fontsize=8)
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(image)
+    for axis, title in zip(axes.flat, titles or (), strict=False):
+        axis.set_title(title, fontsize=8)
     return finish(figure, alt)
 
 
@@ -81,24 +83,17 @@ def show_location_match(
     """Similarity of all gallery locations to some query locations, numbered row by row."""
     similarity = correlate(query_map, gallery_map, kernel_size).numpy(force=True)
     height, width = gallery_map.shape[-2:]
-    figure, axes = _axes(2, len(locations), 1.7 * len(locations) + 0.8, 6)
+    style = {"cmap": SIMILARITY_COLOURS, "alpha": 0.6, "interpolation": "nearest"}
+    style |= {"vmin": 0, "vmax": similarity[list(locations)].max()}
+    figure, axes = new_axes(2, len(locations), 1.7 * len(locations) + 0.8, 6)
     for (top, bottom), location in zip(axes.T, locations, strict=True):
-        _show(top, query_image, height, width)
         row, column = divmod(location, width)
+        _show(top, query_image, height, width, f"row {row}, column {column}")
         _frame(top, row, column)
-        top.set_title(f"row {row}, column {column}", fontsize=9)
-        _show(bottom, gallery_image, height, width)
-        heat = bottom.imshow(
-            similarity[location],
-            cmap=SIMILARITY_COLOURS,
-            alpha=0.6,
-            vmin=0,
-            vmax=similarity[list(locations)].max(),
-            extent=(0, width, height, 0),
-            interpolation="nearest",
-        )
-        _frame(bottom, *divmod(int(similarity[location].argmax()), width))
-        bottom.set_title(f"best: {similarity[location].max():.2f}", fontsize=9)
+        found = similarity[location]
+        _show(bottom, gallery_image, height, width, f"best: {found.max():.2f}")
+        heat = bottom.imshow(found, extent=(0, width, height, 0), **style)
+        _frame(bottom, *divmod(int(found.argmax()), width))
     figure.colorbar(heat, ax=axes.ravel().tolist(), label="similarity", shrink=0.9)
     return finish(figure, alt)
 
@@ -140,11 +135,9 @@ def show_correspondences(
     shape = (height * width, gallery_map[0].numel())
     if right is not None and np.shape(right) != shape:
         raise ValueError(f"right must have shape {shape}, got {np.shape(right)}")
-    figure, (axes,) = _axes(1, 2, 4.6, 4.4)
-    images = {"query": query_image, "gallery": gallery_image}
-    for axis, (name, image) in zip(axes, images.items(), strict=True):
-        _show(axis, image, height, width)
-        axis.set_title(name, fontsize=9)
+    figure, (axes,) = new_axes(1, 2, 4.6, 4.4)
+    _show(axes[0], query_image, height, width, "query")
+    _show(axes[1], gallery_image, height, width, "gallery")
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
     for link, similarity in _links(found, side, mutual).items():
         if similarity <= threshold or (locations is not None and link[0] not in locations):
@@ -153,25 +146,15 @@ def show_correspondences(
         ends = [(place % width + 0.5, place // width + 0.5) for place in link]
         for axis, point in zip(axes, ends, strict=True):
             axis.plot(*point, "o" if good else "X", ms=4 if good else 6, c=colour, mec="w", mew=0.5)
-        line = ConnectionPatch(
-            ends[0],
-            ends[1],
-            "data",
-            axesA=axes[0],
-            axesB=axes[1],
-            # level lines of one row would lie on each other, so each column bows differently
-            connectionstyle=f"arc3,rad={_BOW * (2 * ends[0][0] / width - 1):.3f}",
-            color=colour,
-            linestyle="-" if good else (0, (2, 1.5)),
-            linewidth=1.4,
-            path_effects=[withStroke(linewidth=2.4, foreground="white")],
-        )
+        line = ConnectionPatch(ends[0], ends[1], "data", axesA=axes[0], axesB=axes[1], color=colour)
+        # level lines of one row would lie on each other, so each column bows differently
+        line.set_connectionstyle(f"arc3,rad={_BOW * (2 * ends[0][0] / width - 1):.3f}")
+        line.set(linestyle="-" if good else (0, (2, 1.5)), linewidth=1.4)
+        line.set_path_effects([withStroke(linewidth=2.4, foreground="white")])
         figure.add_artist(line)
     mappable = ScalarMappable(scale, colours)
     figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="similarity")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return finish(figure, alt)
+    return finish(figure, alt, title)
 
 
 def _links(found: Correspondences, side: str, mutual: bool) -> dict[tuple[int, int], float]:
@@ -220,7 +203,7 @@ def show_rank_lists(
     Right and wrong images differ in line and mark, not only in colour.
     """
     count = max(len(found.images) for found in lists.values()) + 1
-    figure, axes = _axes(len(lists), count, 1.05 * count, 2.7 * len(lists))
+    figure, axes = new_axes(len(lists), count, 1.05 * count, 2.7 * len(lists))
     for row, (name, found) in zip(axes, lists.items(), strict=True):
         row[0].imshow(query_image)
         row[0].set_title("query\n", fontsize=10)
@@ -236,9 +219,7 @@ def show_rank_lists(
             axis.set(xticks=[], yticks=[])
         for axis in row[len(found.images) + 1 :]:  # a shorter list
             axis.axis("off")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return finish(figure, alt)
+    return finish(figure, alt, title)
 
 
 def show_time_line(
@@ -268,13 +249,13 @@ def show_time_line(
     columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
     if not len(columns):
         raise ValueError(f"there are no gallery images of camera {gallery_camera}")
-    figure, ((above,), (below,)) = _axes(2, 1, 5.6, 4.4, height_ratios=[1, 4])
+    figure, ((above,), (below,)) = new_axes(2, 1, 5.6, 4.4, height_ratios=[1, 4])
     own = scene.query_seconds - scene.query_seconds[query]
-    near = (scene.query_cameras == scene.query_cameras[query]) & (np.abs(own) < 2 * tau)
-    above.axvspan(-tau, tau, color=COLOURS["sky"], alpha=0.25)
-    above.plot(own[near], np.zeros(near.sum()), "|", color=COLOURS["grey"], markersize=14)
-    above.plot(own[found.nearby], np.zeros(len(found.nearby)), "o", color=COLOURS["sky"])
-    above.plot(0, 0, "*", color=COLOURS["blue"], markersize=14)
+    near = own[(scene.query_cameras == scene.query_cameras[query]) & (np.abs(own) < 2 * tau)]
+    above.axvspan(-tau, tau, color=_SKY, alpha=0.25)
+    above.plot(near, np.zeros_like(near), "|", color=_GREY, markersize=14)
+    above.plot(own[found.nearby], np.zeros(len(found.nearby)), "o", color=_SKY)
+    above.plot(0, 0, "*", color=_BLUE, markersize=14)
     above.set(xlim=(-2 * tau, 2 * tau), yticks=[])
     above.set_title(f"the query's camera: query (star), nearby people within {tau:g} s", fontsize=9)
 
@@ -283,13 +264,12 @@ def show_time_line(
     grid = np.linspace(seconds[columns].min(), seconds[columns].max(), 400)
     grid = np.union1d(grid, pivots)  # a narrow peak must not fall between
     lift = np.exp(-(((pivots[:, None] - grid) / sigma) ** 2)).mean(axis=0)  # Eq. (3)
-    sky = COLOURS["sky"]
-    below.vlines(seconds[columns], 0, scores[columns], color=COLOURS["grey"], linewidth=1)
-    below.plot(grid, lift, color=sky, linewidth=2, label="temporal probability")
+    below.vlines(seconds[columns], 0, scores[columns], color=_GREY, linewidth=1)
+    below.plot(grid, lift, color=_SKY, linewidth=2, label="temporal probability")
     low = np.full(len(pivots), -0.06)
-    below.plot(pivots, low, "^", color=sky, markeredgecolor="black", label="pivots")
+    below.plot(pivots, low, "^", color=_SKY, markeredgecolor="black", label="pivots")
     for number, (name, column) in enumerate((marked or {}).items()):
-        place, curve = (seconds[column], scores[column]), _curve(number)
+        place, curve = (seconds[column], scores[column]), curve_style(number)
         below.plot(*place, curve["marker"], color=curve["color"])
         below.annotate(name, place, xytext=(5, 4), textcoords="offset points")
     below.set(xlabel="seconds on the gallery camera's clock", ylim=(-0.12, 1.05))
@@ -298,100 +278,20 @@ def show_time_line(
     return finish(figure, alt)
 
 
-def show_roc(curves: Mapping[str, Mapping[str, Sequence[float]]], *, alt: str) -> Figure:
-    """ROC curves by name, with `false_positive_rate` (logarithmic) and `true_positive_rate`."""
-    figure, ((axis,),) = _axes(1, 1, 5.4, 4)
-    lowest = 1e-3
-    for number, (name, rates) in enumerate(curves.items()):
-        false, true = map(np.asarray, (rates["false_positive_rate"], rates["true_positive_rate"]))
-        some = false > 0
-        style = _curve(number) | {"marker": ""}
-        axis.step(false[some], true[some], where="post", label=name, **style)
-        lowest = min(lowest, false[some].min())
-    for rate in (1e-2, 1e-3):
-        axis.axvline(rate, color=COLOURS["grey"], linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
-    axis.set(xlabel="false positive rate", ylabel="true positive rate")
-    axis.legend(fontsize=8)
-    return finish(figure, alt)
-
-
-def show_reliability(
-    tables: Mapping[str, pd.DataFrame | Mapping[str, Sequence[float]]],
-    *,
-    title: str | None = None,
-    alt: str,
-) -> Figure:
-    """Tables by name, from `reliability`; a good calibration lies on the diagonal."""
-    figure, ((axis,),) = _axes(1, 1, 4.6, 4)
-    axis.plot([0, 1], [0, 1], color=COLOURS["grey"], linewidth=0.8, linestyle=":")
-    for number, (name, table) in enumerate(tables.items()):
-        stated, happened = map(np.asarray, (table["stated"], table["happened"]))
-        axis.plot(stated, happened, markersize=4, label=name, **_curve(number))
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="share of one person")
-    axis.legend(fontsize=8)
-    if title:
-        axis.set_title(title, fontsize=10)
-    return finish(figure, alt)
-
-
-def show_shares(
-    shares: Mapping[str, pd.DataFrame], *, label: str, title: str | None = None, alt: str
-) -> Figure:
-    """Shares (`label`) with their intervals: one line per row of the tables, one mark per table.
-
-    The tables have the columns `share`, `low` and `high`, from 0 to 1, and the lines' labels as
-    index; a table need not have all of them.
-    """
-    lines = list(dict.fromkeys(name for table in shares.values() for name in table.index))
-    step = 0.7 / len(shares)
-    figure, ((axis,),) = _axes(1, 1, 4.8, len(lines) * (0.16 + 0.16 * len(shares)) + 1.1)
-    for number, (name, table) in enumerate(shares.items()):
-        middle = 100 * table["share"].to_numpy()
-        ends = np.abs(100 * table[["low", "high"]].to_numpy().T - middle)
-        heights = [lines.index(line) + (number + 0.5) * step - 0.35 for line in table.index]
-        style = _curve(number) | {"linestyle": "none"}
-        axis.errorbar(middle, heights, xerr=ends, markersize=5, label=name, **style)
-    for line in range(1, len(lines)):
-        axis.axhline(line - 0.5, color=COLOURS["grey"], linewidth=0.4)
-    axis.set_yticks(range(len(lines)), lines, fontsize=9)
-    axis.set(ylim=(len(lines) - 0.5, -0.5), xlabel=label)
-    axis.set_xlim(left=0)
-    axis.grid(axis="x", alpha=0.3)
-    if len(shares) > 1:
-        figure.legend(fontsize=9, loc="outside upper center", ncols=2)
-    if title:
-        axis.set_title(title, fontsize=10)
-    return finish(figure, alt)
-
-
-def show_share_curves(
-    curves: Mapping[str, pd.DataFrame], *, across: str, label: str, alt: str
-) -> Figure:
-    """Shares as in `show_shares` over the numbers `across` in the index, with bands."""
-    figure, ((axis,),) = _axes(1, 1, 4.8, 3.6)
-    for number, (name, table) in enumerate(curves.items()):
-        places, style = table.index.to_numpy(dtype=float), _curve(number)
-        low, high = 100 * table["low"], 100 * table["high"]
-        axis.fill_between(places, low, high, color=style["color"], alpha=0.2, lw=0)
-        axis.plot(places, 100 * table["share"], markersize=4, label=name, **style)
-    axis.set(xlabel=across, ylabel=label)
-    axis.set_ylim(bottom=0)
-    axis.grid(alpha=0.3)
-    figure.legend(fontsize=9, loc="outside upper center", ncols=2)
-    return finish(figure, alt)
-
-
-def finish(figure: Figure, alt: str) -> Figure:
+def finish(figure: Figure, alt: str, title: str | None = None) -> Figure:
     """Store the alternative text with a figure; ValueError if it is empty."""
     if not alt.strip():
         raise ValueError("alt must say in words what the figure shows, got an empty text")
+    if title:
+        figure.suptitle(title, fontsize=10)
     figure.set_label(alt)
     figure.patch.set_facecolor("white")
     return figure
 
 
-def _axes(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
+def new_axes(
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Any, Any]:
     """A figure of that many inches, and its axes (rows, columns)."""
     import matplotlib.pyplot as plt
 
@@ -399,8 +299,9 @@ def _axes(rows: int, columns: int, width: float, height: float, **options: Any) 
     return plt.subplots(rows, columns, squeeze=False, **options)
 
 
-def _show(axis: Axes, image: Image.Image, height: int, width: int) -> None:
+def _show(axis: Axes, image: Image.Image, height: int, width: int, title: str) -> None:
     """Draw an image in the units of its map: one location is 1 x 1."""
+    axis.set_title(title, fontsize=9)
     axis.imshow(np.asarray(image), extent=(0, width, height, 0))
     axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     axis.set_aspect(image.height / image.width * width / height)
@@ -409,12 +310,10 @@ def _show(axis: Axes, image: Image.Image, height: int, width: int) -> None:
 def _frame(axis: Axes, row: int, column: int) -> None:
     from matplotlib.patches import Rectangle
 
-    colour = COLOURS["vermilion"]
-    axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, linewidth=2))
+    axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_WRONG, linewidth=2))
 
 
-def _curve(number: int) -> dict[str, str]:
-    """Colour, line and marker of a curve."""
-    colour, line = _CURVES[number % len(_CURVES)]
-    marker = _MARKERS[number % len(_MARKERS)]
+def curve_style(number: int) -> dict[str, str]:
+    """Colour, line and marker of a curve, by its number."""
+    colour, line, marker = _CURVES[number % len(_CURVES)]
     return {"color": COLOURS[colour], "linestyle": line, "marker": marker}

@@ -1,4 +1,9 @@
-"""Chapter 2: cut networks and their maps."""
+"""Chapter 2: cut networks and their maps, and files of weights from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,26 +11,20 @@ import torchvision
 from safetensors.torch import save_file
 
 from qaconv_lib import backbones
-from qaconv_lib.backbones import make_backbone
+from qaconv_lib.backbones import check_fit, fetch_weights, make_backbone, read_weights
+
+LAYERS = {"layer2": (16, 8), "layer3": (8, 4), "layer4": (4, 2)}
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", *backbones.LITES])
-@pytest.mark.parametrize(
-    "layer, size", [("layer2", (16, 8)), ("layer3", (8, 4)), ("layer4", (4, 2))]
-)
-def test_map_has_the_promised_shape_and_unit_channels(name, layer, size):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_map_has_the_promised_shape_and_unit_channels(name, layer):
     backbone = make_backbone(name, final_layer=layer, neck_channels=16).eval()
     maps = backbone(torch.rand(2, 3, 128, 64))
-    assert maps.shape == (2, 16, *size)
-    assert backbone.map_size(128, 64) == size
-    torch.testing.assert_close(maps.norm(dim=1), torch.ones(2, *size))
-
-
-@pytest.mark.parametrize("height, width", [(100, 50), (97, 33), (16, 16)])
-def test_map_size_of_odd_images(height, width):
-    backbone = make_backbone("efficientnet_lite0", neck_channels=8).eval()
-    maps = backbone(torch.rand(1, 3, height, width))
-    assert maps.shape[2:] == backbone.map_size(height, width)
+    assert maps.shape == (2, 16, *LAYERS[layer])
+    torch.testing.assert_close(maps.norm(dim=1), torch.ones(2, *LAYERS[layer]))
+    for size in ((128, 64), (100, 50), (97, 33), (16, 16)):
+        assert backbone(torch.rand(1, 3, *size)).shape[2:] == backbone.map_size(*size)
 
 
 def test_resnet_trunk_is_torchvision_up_to_the_cut():
@@ -41,10 +40,7 @@ def test_resnet_trunk_is_torchvision_up_to_the_cut():
 
 @pytest.mark.parametrize("name", backbones.LITES)
 def test_shipped_imagenet_weights_tell_a_photograph_from_its_shuffled_pixels(name):
-    """The classifier is not shipped, so the check is on the features.
-
-    ImageNet weights separate the two; random weights, to which both are texture, hardly do.
-    """
+    """ImageNet weights separate the two; random weights, to which both are texture, hardly do."""
     sklearn_images = pytest.importorskip("sklearn.datasets").load_sample_images().images
     photograph = torch.from_numpy(sklearn_images[0].copy()).permute(2, 0, 1)[None].float() / 255
     photograph = torch.nn.functional.interpolate(photograph, (160, 240), mode="area")
@@ -62,73 +58,36 @@ def test_shipped_imagenet_weights_tell_a_photograph_from_its_shuffled_pixels(nam
     assert likeness(pretrained=True) < 0.5 < likeness(pretrained=False)
 
 
-def test_frozen_stages_keep_weights_and_statistics():
-    backbone = make_backbone("efficientnet_lite0", neck_channels=8, frozen_stages=3).train()
+def changes_of_a_step(backbone):
+    """The entries of the state dict that a training step changes."""
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
-    backbone(torch.rand(2, 3, 64, 32)).square().mean().backward()
+    backbone.train()(torch.rand(2, 3, 64, 32)).square().mean().backward()
     with torch.no_grad():
         for parameter in backbone.parameters():
             if parameter.grad is not None:
                 parameter += 1
-    changed = {
-        k.split(".")[0] + k.split(".")[1] + k.split(".")[2] if "blocks" in k else k
-        for k, v in backbone.state_dict().items()
-        if not torch.equal(v, before[k])
-    }
-    frozen = ("trunk.conv_stem", "trunk.bn1", "trunkblocks0", "trunkblocks1")
+    return {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+
+
+def test_frozen_stages_keep_weights_and_statistics():
+    changed = changes_of_a_step(
+        make_backbone("efficientnet_lite0", neck_channels=8, frozen_stages=3)
+    )
+    frozen = ("trunk.conv_stem", "trunk.bn1", "trunk.blocks.0", "trunk.blocks.1")
     assert not [key for key in changed if key.startswith(frozen)]
-    assert {"trunkblocks2", "trunkblocks4"} <= changed
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(name="vgg"), "unknown backbone 'vgg'"),
-        (dict(name="resnet18", final_layer="layer5"), "final_layer"),
-        (dict(name="resnet18", neck_channels=0), "neck_channels"),
-        (dict(name="resnet18", neck_size=2), "neck_size"),
-        (dict(name="resnet18", pixels="caffe"), "pixels"),
-        (dict(name="resnet18", frozen_stages=9), "frozen_stages must lie in 0..4"),
-    ],
-)
-def test_bad_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        make_backbone(**options)
-
-
-def test_missing_weights_say_where_they_were_looked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(backbones, "data_folders", lambda: [tmp_path])
-    with pytest.raises(FileNotFoundError, match=str(tmp_path.name)):
-        make_backbone("efficientnet_lite0", pretrained=True)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50_ibn_b"])
-def test_published_weights_are_asked_for_by_their_address(monkeypatch, name):
-    asked = []
-
-    def fail(url, network):
-        asked.append((url, network))
-        raise ConnectionError
-
-    monkeypatch.setattr(backbones, "fetch_weights", fail)
-    with pytest.raises(ConnectionError):
-        make_backbone(name, pretrained=True)
-    ((url, network),) = asked
-    assert network == name and url.startswith("https://") and f"/{name}-" in url
+    assert {key.split(".")[2] for key in changed if "blocks" in key} == {"2", "3", "4"}
 
 
 def test_frozen_norm_keeps_statistics_and_trains_weights():
     """As opposed to frozen stages, and together with them; the neck's BN learns its statistics."""
     options = dict(neck_channels=8, final_layer="layer2", frozen_norm=True, frozen_stages=2)
-    backbone = make_backbone("resnet18_ibn_a", **options).train()
-    before = {k: v.clone() for k, v in backbone.state_dict().items()}
-    backbone(torch.rand(2, 3, 64, 32)).square().mean().backward()
-    statistics = {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
+    backbone = make_backbone("resnet18_ibn_a", **options)
+    changed = changes_of_a_step(backbone)
+    statistics = {key for key in changed if "running" in key or "num_batches" in key}
     assert statistics and all(key.startswith("neck.1.") for key in statistics)
-    trained = {k for k, p in backbone.named_parameters() if p.grad is not None}
-    assert {"trunk.layer2.0.bn1.BN.weight", "trunk.layer2.0.bn1.IN.weight"} <= trained
-    assert not any(key.startswith(("trunk.conv1", "trunk.bn1", "trunk.layer1")) for key in trained)
-    # In training mode the trunk gives what it gives in evaluation, and without the setting not.
+    assert {"trunk.layer2.0.bn1.BN.weight", "trunk.layer2.0.bn1.IN.weight"} <= changed
+    assert not any(key.startswith(("trunk.conv1", "trunk.bn1", "trunk.layer1")) for key in changed)
+    # In training the trunk computes what it computes in evaluation; without the setting it differs.
     images = torch.rand(2, 3, 64, 32)
     expected = backbone.eval().trunk(images)
     assert torch.equal(backbone.train().trunk(images), expected)
@@ -138,10 +97,84 @@ def test_frozen_norm_keeps_statistics_and_trains_weights():
 
 def test_a_neck_without_norm_has_a_bias():
     backbone = make_backbone("resnet18", neck_channels=8, neck_size=3, neck_norm=False)
-    assert {k for k in backbone.state_dict() if k.startswith("neck")} == {
-        "neck.0.weight",
-        "neck.0.bias",
-    }
+    neck = {key for key in backbone.state_dict() if key.startswith("neck")}
+    assert neck == {"neck.0.weight", "neck.0.bias"}
+
+
+@pytest.mark.parametrize(
+    "options, culprit",
+    [
+        (dict(name="vgg"), "'vgg'"),
+        (dict(name="resnet18", final_layer="layer5"), "final_layer.*'layer5'"),
+        (dict(name="resnet18", neck_channels=0), "neck_channels"),
+        (dict(name="resnet18", neck_size=2), "neck_size"),
+        (dict(name="resnet18", pixels="caffe"), "pixels"),
+        (dict(name="resnet18", frozen_stages=9), "frozen_stages.* 4, got 9"),
+    ],
+)
+def test_bad_options_are_named(options, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        make_backbone(**options)
+
+
+TENSORS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
+
+
+def equal(found, expected=TENSORS):
+    return set(found) == set(expected) and all(torch.equal(found[k], expected[k]) for k in found)
+
+
+class TestRead:
+    """Files of weights: what is read, and what is refused."""
+
+    @pytest.mark.parametrize("entry", [None, "state_dict", "model"])
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_state_dict_alone_wrapped_or_of_data_parallel(self, tmp_path, entry, prefix):
+        content = {prefix + key: value for key, value in TENSORS.items()}
+        torch.save({entry: content, "epoch": 3} if entry else content, tmp_path / "w.pth")
+        assert equal(read_weights(tmp_path / "w.pth"))
+
+    def test_a_prefix_of_only_some_names_stays(self, tmp_path):
+        tensors = {"module.weight": torch.ones(1), "head.weight": torch.ones(1)}
+        torch.save(tensors, tmp_path / "w.pth")
+        assert equal(read_weights(tmp_path / "w.pth"), tensors)
+
+    def test_no_code_in_a_file_is_run(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "sprung",)
+
+        torch.save({"conv.weight": Trap()}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=r"w\.pth.* run code"):
+            read_weights(tmp_path / "w.pth")
+        assert not (tmp_path / "sprung").exists()
+
+    @pytest.mark.parametrize("save, name", [(torch.save, "w.pth"), (save_file, "w.safetensors")])
+    def test_missing_and_damaged_files(self, tmp_path, save, name):
+        for missing in (tmp_path / name, tmp_path):
+            with pytest.raises(FileNotFoundError, match=missing.name):
+                read_weights(missing)
+        save(TENSORS, tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        assert equal(read_weights(tmp_path / name))
+        for content in (whole[: len(whole) // 2], b"", b"<html>404</html>", bytes(range(256))):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f"{name} is damaged"):
+                read_weights(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        "content, found",
+        [
+            (torch.ones(2), "Tensor"),
+            ({}, "a dict"),
+            ({"epoch": 3}, "'epoch' is a int"),
+            ({"state_dict": {"a": {"b": 1}}}, "'a' is a dictionary with b"),
+        ],
+    )
+    def test_something_else_than_a_state_dict(self, tmp_path, content, found):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=rf"w\.pth .*state dict.*{found}"):
+            read_weights(tmp_path / "w.pth")
 
 
 @pytest.fixture(scope="module")
@@ -150,35 +183,27 @@ def tensors():
     return torchvision.models.resnet18().state_dict()
 
 
-class TestWeightFiles:
-    """`weights`: the state dict of the whole network, or of what is kept of it."""
+class TestFit:
+    """`weights`: the state dict of the whole network, or of the part that is kept."""
 
-    def loaded(self, path, **more):
-        return make_backbone("resnet18", weights=path, **more).trunk.state_dict()
-
-    def test_a_whole_network(self, tmp_path, tensors):
-        torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "w")
-        found = self.loaded(tmp_path / "w", pretrained=True)  # the file, not the registry
-        assert all(torch.equal(value, tensors[key]) for key, value in found.items())
-
-    def test_a_cut_network_in_half_precision(self, tmp_path, tensors):
-        kept = {k: v.half() for k, v in tensors.items() if not k.startswith(("layer4", "fc"))}
-        save_file(kept, tmp_path / "w.safetensors")
-        found = self.loaded(str(tmp_path / "w.safetensors"))
-        assert found["conv1.weight"].dtype == torch.float32
-        assert torch.equal(found["conv1.weight"].half(), kept["conv1.weight"])
-
-    def test_old_files_lack_the_counts_of_batches(self, tmp_path, tensors):
-        old = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-        torch.save(old, tmp_path / "w.pth")
-        found = self.loaded(tmp_path / "w.pth")
-        assert torch.equal(found["layer3.1.bn2.weight"], tensors["layer3.1.bn2.weight"])
+    @pytest.mark.parametrize("kind", ["whole", "cut", "half", "old"])
+    def test_files_that_fit(self, tmp_path, tensors, kind):
+        unwanted = {"cut": ("layer4", "fc"), "old": "num_batches_tracked"}.get(kind, ("none",))
+        saved = {k: v for k, v in tensors.items() if not k.startswith(unwanted)}
+        saved = {k: v for k, v in saved.items() if kind != "old" or not k.endswith(unwanted)}
+        saved = {k: v.half() if kind == "half" else v for k, v in saved.items()}
+        torch.save(saved, tmp_path / "w.pth")
+        backbone = make_backbone("resnet18", weights=tmp_path / "w.pth", pretrained=True)
+        for key, value in backbone.trunk.state_dict().items():
+            assert value.dtype == tensors[key].dtype
+            expected = saved.get(key, tensors[key])
+            assert torch.equal(value.to(expected.dtype), expected)
 
     @pytest.mark.parametrize(
         "name, message",
         [
             ("resnet34", "missing: layer1.2.conv1.weight"),
-            ("resnet50", "misshapen: layer1.0.conv1.weight of shape"),
+            ("resnet50", "misshapen: layer1.0.conv1.weight"),
             ("resnet18_ibn_a", "missing: layer1.0.bn1.IN.weight.*left over: layer1.0.bn1.weight"),
             ("resnet18_ibn_b", "left over: bn1.running_mean"),
             ("efficientnet_lite0", "missing: conv_stem.weight.*left over: conv1.weight"),
@@ -186,16 +211,66 @@ class TestWeightFiles:
     )
     def test_another_architecture_is_named(self, tmp_path, tensors, name, message):
         torch.save(tensors, tmp_path / "w.pth")
-        with pytest.raises(
-            ValueError, match=rf"w.pth does not hold the weights of {name}.*{message}"
-        ):
+        with pytest.raises(ValueError, match=f"w.pth .*{name}.*{message}"):
             make_backbone(name, weights=tmp_path / "w.pth")
 
-    def test_a_cut_file_does_not_reach_a_later_layer(self, tmp_path, tensors):
-        torch.save({k: v for k, v in tensors.items() if k[:6] != "layer4"}, tmp_path / "w.pth")
-        with pytest.raises(ValueError, match="missing: layer4.0.conv1.weight"):
-            self.loaded(tmp_path / "w.pth", final_layer="layer4")
+    def test_everything_that_does_not_fit_is_named(self):
+        wanted = {f"a{i}": torch.ones(2) for i in range(9)}
+        wanted |= {"b": torch.ones(2, 3), "c": torch.ones(1)}
+        found = {"b": torch.ones(3), "d": torch.ones(1)}
+        message = r"x.pth .*resnet18; missing: a0, a1, a2 and 6 more; left over: d; misshapen: b of"
+        with pytest.raises(ValueError, match=message):
+            check_fit(found, wanted, "x.pth", "resnet18", may_lack="c")
+        check_fit(
+            wanted | {"d": torch.ones(1)}, wanted, "x.pth", "resnet18", may_lack=(), may_add="d"
+        )
 
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none\.pth"):
-            self.loaded(tmp_path / "none.pth")
+
+class TestFetch:
+    """Published files, here of a site that is a folder."""
+
+    content = b"weights"
+    name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+
+    @pytest.fixture
+    def places(self, tmp_path, monkeypatch):
+        """A data folder and PyTorch's cache, both empty, and a site with the file."""
+        monkeypatch.setenv("QACONV_DATA", str(tmp_path / "data"))
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        monkeypatch.setattr(torch.hub, "_hub_dir", None)
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / self.name).write_bytes(self.content)
+        cache = tmp_path / "torch" / "hub" / "checkpoints"
+        return tmp_path / "data" / "weights", cache, tmp_path / "site"
+
+    def test_a_fetched_file_is_kept(self, places):
+        _, cache, site = places
+        assert fetch_weights((site / self.name).as_uri(), "net") == cache / self.name
+        (site / self.name).unlink()
+        assert fetch_weights((site / self.name).as_uri(), "net").read_bytes() == self.content
+
+    def test_a_file_in_the_data_folder_comes_first(self, places):
+        for place in places[:2]:
+            place.mkdir(parents=True)
+            (place / self.name).write_bytes(self.content)
+        assert fetch_weights("https://example.org/" + self.name, "net") == places[0] / self.name
+
+    @pytest.mark.parametrize("name", ["net-00000000.pth", "absent-0123abcd.pth"])
+    def test_other_digits_or_no_file(self, places, name):
+        *folders, site = places
+        (site / "net-00000000.pth").write_bytes(self.content)
+        with pytest.raises(ConnectionError) as caught:
+            fetch_weights((site / name).as_uri(), "net")
+        assert not list(folders[1].iterdir())
+        needed = ("weights of net", (site / name).as_uri(), *map(str, folders), "--weights")
+        assert all(words in str(caught.value) for words in needed)
+
+    @pytest.mark.parametrize("name", ["resnet18", "resnet50_ibn_b", "efficientnet_lite0"])
+    def test_pretrained_weights_that_are_not_there(self, places, monkeypatch, name):
+        def refuse(url, *_, **__):
+            raise OSError(f"no route to {url}")
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+        monkeypatch.setattr(backbones, "data_folders", lambda: [places[0].parent])
+        with pytest.raises(OSError, match=rf"{name}.*{places[0]}"):
+            make_backbone(name, pretrained=True)

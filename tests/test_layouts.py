@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from test_datasets import touch
 
 from qaconv_lib.datasets import all_images, load_dataset, load_test
 from qaconv_lib.layouts import COLUMNS
@@ -24,13 +25,6 @@ CUHK03 = {
     "2_001_2_07.png": ("gallery", 2),
     "5_002_1_05.png": (None, 3),  # listed, and in no split
 }
-
-
-def touch(folder: Path, *names: str) -> None:
-    """Empty files; loaders read names, not pixels."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
 
 
 def write_protocol(root: Path, boxes: str = "detected", **changes) -> Path:
@@ -65,16 +59,11 @@ class TestCuhk03Protocol:
         assert data.gallery["frame"].tolist() == [2, 7]
         assert [Path(p).name for p in data.query["path"]] == ["2_001_1_01.png", "2_001_2_06.png"]
 
-    def test_other_suffixes_and_shadows_of_a_mac(self, tmp_path):
+    def test_other_suffixes_shadows_of_a_mac_and_folders_which_come_first(self, tmp_path):
         root = write_protocol(tmp_path)
-        shadows = [f"._{name}" for name in CUHK03]
-        touch(
-            root / "images_detected", *(name.replace(".png", ".JPG") for name in CUHK03), *shadows
-        )
+        names = [name.replace(".png", ".JPG") for name in CUHK03]
+        touch(root / "images_detected", *names, *(f"._{name}" for name in CUHK03))
         assert load_dataset("cuhk03-np-detected", root).train["path"].str.endswith("01.JPG").any()
-
-    def test_folders_come_before_the_protocol(self, tmp_path):
-        write_protocol(tmp_path)
         for folder in ("bounding_box_train", "query", "bounding_box_test"):
             touch(tmp_path / "detected" / folder, "0001_c1_1.png", "0001_c2_1.png")
         path = load_dataset("cuhk03-np-detected", tmp_path).query["path"][0]
@@ -85,10 +74,8 @@ class TestCuhk03Protocol:
         touch(root / "images_detected", *list(CUHK03)[2:])
         with pytest.raises(FileNotFoundError, match="1_001_1_01.png, .*; 2 of its 6 images are"):
             load_dataset("cuhk03-np-detected", root)
-
-    def test_no_images_at_all(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="neither the folder images_detected"):
-            load_dataset("cuhk03-np-detected", write_protocol(tmp_path))
+            load_dataset("cuhk03-np-detected", write_protocol(tmp_path / "empty"))
 
     @pytest.mark.parametrize(
         ("changes", "message"),

@@ -1,7 +1,8 @@
-"""One's own images from a CSV file or a table, and what is wrong with them by row and column."""
+"""Your own images from a CSV file or a table, and what is wrong with them by row and column."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +53,14 @@ class TestCsv:
             assert data.query["seconds"].tolist() == [2.5] and data.train["seconds"].isna().all()
         assert data.summary().loc["gallery", "distractor images"] == 1
 
-    @pytest.mark.parametrize(
-        ("header", "row"),
-        [
-            ("path , identity,camera ", "hall\\f.png, 1 , 0"),
-            ("path;identity;camera", "hall/f.png;1;0"),
-        ],
-    )
-    def test_tables_of_other_programs(self, folder, header, row):
+    def test_tables_of_other_programs(self, folder):
         (folder / "hall").mkdir()
         (folder / "hall" / "f.png").write_bytes(b"")
-        write(folder, row, header=header, encoding="utf-8-sig")
-        (image,) = load_dataset("people.csv", folder).train.itertuples()
-        assert (image.path, image.identity) == (str(folder / "hall" / "f.png"), 1)
+        windows = {"path , identity,camera ": "hall\\f.png, 1 , 0"}
+        for header, row in (windows | {"path;identity;camera": "hall/f.png;1;0"}).items():
+            write(folder, row, header=header, encoding="utf-8-sig")
+            (image,) = load_dataset("people.csv", folder).train.itertuples()
+            assert (image.path, image.identity) == (str(folder / "hall" / "f.png"), 1)
 
     def test_names_instead_of_numbers(self, folder):
         write(folder, "b.jpg,zoe,yard", "a.jpg,ann,hall", "c.jpg,ann,yard", header=HEADER[:20])
@@ -110,15 +106,13 @@ class TestCsv:
 
     def test_missing_images_are_named_and_counted(self, folder):
         write(folder, ROWS[0], "x.jpg,3,1,,train", "y.jpg,3,1,,train")
-        with pytest.raises(
-            FileNotFoundError, match=r"row 3, column path: .*x\.jpg.*\(and 1 more rows"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"row 3, column path: .*x\.jpg.* 1 more row"):
             load_dataset("people.csv", folder)
 
     @pytest.mark.parametrize(
         ("header", "message"),
         [
-            ("path|identity|camera", "no column path and no column identity and no column camera"),
+            ("path|identity|camera", "no column path .*identity .*camera"),
             ("path,identity,cam", "no column camera; .* its columns are: path, identity, cam"),
         ],
     )
@@ -126,8 +120,6 @@ class TestCsv:
         write(folder, header.replace("path", "a.jpg"), header=header)
         with pytest.raises(ValueError, match=message):
             load_dataset("people.csv", folder)
-
-    def test_an_empty_file(self, folder):
         (folder / "people.csv").write_bytes(b"")
         with pytest.raises(ValueError, match="people.csv is empty"):
             load_dataset("people.csv", folder)
@@ -161,23 +153,20 @@ def checked(folder: Path, *rows: str) -> list[str]:
 
 
 class TestCheck:
-    def test_nothing_amiss(self, folder):
+    @pytest.mark.parametrize(
+        ("rows", "remark"),
+        [
+            ([*ROWS[:3], "d.jpg,8,0,4,gallery", "e.jpg,9,1,5,gallery"], "query: 1 of 1 images"),
+            ([row.replace(",8,", ",3,") for row in ROWS], "1 identities .* trained on and tested"),
+            (ROWS[:1], "train: all 1 identities were seen by one camera only"),
+        ],
+    )
+    def test_remarks(self, folder, rows, remark):
+        (found,) = checked(folder, *rows)
+        assert re.match(remark, found)
+
+    def test_nothing_amiss(self, folder, capsys):
         assert checked(folder, *ROWS) == []
-
-    def test_a_query_without_a_match(self, folder):
-        (remark,) = checked(folder, *ROWS[:3], "d.jpg,8,0,4,gallery", "e.jpg,9,1,5,gallery")
-        assert remark.startswith("query: 1 of 1 images have no gallery image of the same identity")
-
-    def test_an_identity_trained_and_tested_on(self, folder):
-        rows = [row.replace(",8,", ",3,") for row in ROWS]
-        assert checked(folder, *rows) == ["1 identities are both trained on and tested on"]
-
-    def test_identities_under_one_camera(self, folder):
-        (remark,) = checked(folder, ROWS[0])
-        assert remark.startswith("train: all 1 identities were seen by one camera only")
-
-    def test_command(self, folder, capsys):
-        write(folder, *ROWS)
         assert main(["check-data", "people.csv", "--root", str(folder)]) == 0
         assert "people.csv: nothing amiss was found" in capsys.readouterr().out
 

@@ -165,15 +165,6 @@ def test_pivots_in_a_camera_without_images():
             tlift_pivots(*random_scene(0), query, 0)
 
 
-GOOD = dict(
-    similarity=[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]],
-    query_cameras=[0, 0],
-    query_seconds=[0.0, 1.0],
-    gallery_cameras=[1, 1, 1],
-    gallery_seconds=[0, 1, 2],
-)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -191,7 +182,7 @@ GOOD = dict(
 )
 def test_tlift_refuses_parameters_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
-        tlift(**GOOD, **options)
+        tlift(*random_scene(0), **options)
 
 
 def test_without_alpha_far_images_keep_their_order():

@@ -269,7 +269,7 @@ class TestModelFiles:
             (lambda t: t.update(extra=torch.zeros(1)), "left over.*extra"),
             (
                 lambda t: t.update({"criterion.matcher.fc.weight": torch.zeros(1, 3)}),
-                r"fc.weight of shape \(1, 3\), the model wants \(1, 16\)",
+                r"fc.weight of shape \(1, 3\), the model has \(1, 16\)",
             ),
         ],
     )

@@ -73,11 +73,6 @@ def test_half_of_the_images_are_mirrored():
     assert 150 < mirrored < 250
 
 
-def test_unknown_occlusion_is_named():
-    with pytest.raises(ValueError, match="'blur'"):
-        make_augmentation("blur")
-
-
 @pytest.mark.parametrize("keep", [False, True])
 def test_images_and_labels_of_a_table(tmp_path, keep):
     images = ReidImages(table_of(tmp_path), 10, 5, keep_in_memory=keep)
@@ -96,3 +91,5 @@ def test_the_share_of_the_occlusion_can_be_set():
     for wrong in (0, 1.2):
         with pytest.raises(ValueError, match="max_share"):
             make_augmentation("occlusion", occlusion_share=wrong)
+    with pytest.raises(ValueError, match="'blur'"):
+        make_augmentation("blur")

@@ -8,12 +8,14 @@ code. They want batches with several images of each identity; `graph_sampling` d
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaconv_lib._processes import gather, gather_with_gradient, share
+from qaconv_lib._processes import gather, process_count, share
 from qaconv_lib.losses import MatchingLoss
 
 
@@ -120,7 +122,8 @@ class PairwiseLoss(MatchingLoss):
 
         An answer is right if the best-scored other image shows the same identity.
         """
-        everyone, (all_labels,) = gather_with_gradient(maps), gather(labels)
+        everyone = maps if process_count() == 1 else _GatherAll.apply(maps)
+        (all_labels,) = gather(labels)
         first = share(len(everyone)).start
         logits = self.matcher(maps, everyone)
         if self.triplet_margin is None:
@@ -130,3 +133,18 @@ class PairwiseLoss(MatchingLoss):
         _, itself = _relations(logits, all_labels, first)
         best = logits.detach().masked_fill(itself, -torch.inf).argmax(dim=1)
         return loss, all_labels[best] == labels
+
+
+class _GatherAll(torch.autograd.Function):
+    """A tensor with those of all processes, each of equal length; gradients pass to all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor, same_length=True)[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)  # each process has differentiated its own part of the loss
+        return total[share(len(total))]
