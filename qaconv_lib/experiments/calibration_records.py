@@ -89,10 +89,15 @@ def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
     return first, second
 
 
+def book_models() -> dict[Path, Run]:
+    """The QAConv models that come with the book, and the training runs that made them."""
+    runs = [Run("qaconv", source) for source in ("mini-market", "mini-duke")]
+    return {run.checkpoint().resolve(): run for run in runs}
+
+
 def calibration_record(
     checkpoint: str | Path,
     targets: Sequence[str],
-    run: Run | None = None,
     *,
     device: str | None = None,
     progress: bool = False,
@@ -102,7 +107,6 @@ def calibration_record(
     Args:
         checkpoint: a model that `save_model` wrote.
         targets: names of datasets; ValueError if one has too few pairs for `FALSE_POSITIVE_RATES`.
-        run: the training run that made it, for the record; None where it is not known.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
         progress: show progress bars.
 
@@ -112,6 +116,7 @@ def calibration_record(
         became of the first one's fit on the second half of the second.
     """
     model = load_model(checkpoint, device or default_device())
+    run = book_models().get(Path(checkpoint).resolve())
     config, start = model.config, time.perf_counter()
     unknown = {"loss": config.loss, "source": "unknown", "profile": "own", "seed": config.seed}
     fitted, tried, second_halves = {}, {}, {}

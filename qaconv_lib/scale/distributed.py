@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from qaconv_lib._processes import gather, process_count
+from qaconv_lib.models import choose_device
 
 
 def connect(device: str | torch.device | None = None) -> torch.device | None:
@@ -33,8 +34,11 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
     Returns:
         The device of this process; None where none was named and there is nobody to join.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None if device is None else torch.device(device)
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not (size.isascii() and size.isdecimal()):
+        raise ValueError(f"WORLD_SIZE must be a whole number, as torchrun sets it, got {size!r}")
+    if int(size) <= 1:
+        return None if device is None else choose_device(device)
     if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     on_gpu = torch.cuda.is_available() if device is None else str(device).startswith("cuda")
