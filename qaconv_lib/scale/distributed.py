@@ -80,22 +80,14 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
-def synchronise_batch_norm(model: nn.Module) -> None:
+def _synchronise_batch_norm(model: nn.Module) -> None:
     """Let every BN layer in training mode take its statistics over all processes.
 
     Gradients pass through the statistics. `torch.nn.SyncBatchNorm` does the same on GPUs only, and
     does not know BN layers that hold an activation, as timm's do.
     """
-    if process_count() == 1:
-        return
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            needed = module.weight, module.running_mean, module.momentum
-            if any(value is None for value in needed):
-                raise ValueError(
-                    "a BN layer without weights, running statistics or a momentum cannot be "
-                    f"synchronised: {module}"
-                )
             # Of this layer alone, whatever its class.
             module.forward = functools.partial(  # type: ignore[method-assign]
                 _synchronised_forward, module
@@ -127,9 +119,8 @@ class _NormaliseTogether(torch.autograd.Function):
         count = values.numel() // values.shape[1]
         variance, mean = torch.var_mean(values, dim=axes, correction=0)
         mine = torch.stack([mean, variance, torch.full_like(mean, count)]).double()
-        means, variances, counts = gather(mine[None], same_length=True)[0].unbind(
-            1
-        )  # (processes, channels) each
+        everyone = gather(mine[None], same_length=True)[0]  # (processes, 3, channels)
+        means, variances, counts = everyone.unbind(1)
         total = counts.sum(dim=0)
         mean = (counts * means).sum(dim=0) / total
         variance = (counts * (variances + (means - mean).square())).sum(dim=0) / total
@@ -159,7 +150,7 @@ def data_parallel(module: nn.Module) -> nn.Module:
     """
     if process_count() == 1:
         return module
-    synchronise_batch_norm(module)
+    _synchronise_batch_norm(module)
     # While the memory is empty the loss does not depend on the matcher: its parameters are unused.
     known = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
