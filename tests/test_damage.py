@@ -241,7 +241,7 @@ class TestCheckpoints:
 
 
 @pytest.fixture(scope="module")
-def trained(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
     """Four images, and the folder of a run after its first epoch."""
     folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
     paths = [folder / f"{number}.png" for number in range(4)]

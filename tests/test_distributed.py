@@ -217,7 +217,6 @@ class TestOneProcess:
         assert "forward" not in vars(layer)
 
 
-
 def test_torchrun_trains_and_evaluates_with_the_command_line(few_people, tmp_path):
     """What the launch lines of appendix A start."""
     (tmp_path / "results").mkdir()
