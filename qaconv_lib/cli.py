@@ -222,7 +222,7 @@ def _profile(options: Options) -> str:
 def run(options: Options) -> None:
     """Run an experiment of the paper by name: train, test and record what is missing. What has a
     record is not run again; an interrupted run goes on after its last epoch."""
-    from qaconv_lib.experiments.suite import run_by_name
+    from qaconv_lib.experiments.by_name import run_by_name
 
     how = _given(options, "seeds", "device", "jobs", "skip_unreadable", "predict_memory")
     for line in run_by_name(options.name, _profile(options), report=_say, **how):

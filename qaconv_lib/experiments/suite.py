@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from qaconv_lib._checks import ShortOfMemoryError
 from qaconv_lib.datasets import UnreadableImageError, load_dataset, load_test
 from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.experiments.profiles import Profile, get_profile
@@ -273,44 +271,3 @@ def _train(run: Run, device: str | None, skip_unreadable: bool) -> None:
         _train(teacher, device, skip_unreadable)
     train_run(run, device=device, run_folder=run.folder(), skip_unreadable=skip_unreadable)
     (run.folder() / "last.safetensors").unlink(missing_ok=True)
-
-
-def run_by_name(
-    name: str | None,
-    profile: str,
-    *,
-    device: str | None = None,
-    predict_memory: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-    **how: Any,
-) -> Iterator[str]:
-    """Do what the command `run` is asked for, and say it line by line; see `run_experiment`."""
-    from qaconv_lib.experiments.correspondence_records import run_correspondence
-    from qaconv_lib.experiments.cost import cost_record
-    from qaconv_lib.experiments.step_memory import memory_table
-
-    if name is None:
-        for key, experiment in EXPERIMENTS.items():
-            yield f"{key:16}{experiment.title} ({experiment.seeds} seeds)"
-        yield f"{'correspondence':16}Matches held against part maps (1 seed)"
-        yield f"{'cost':16}Time and memory of each step"
-    elif name == "correspondence":
-        found = run_correspondence(profile, device, report=report)
-        yield f"{name}: {len(found)} records; chapter 11 shows them"
-    elif name == "cost":
-        for row in cost_record(profile, device)["steps"]:
-            yield f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}"
-    elif predict_memory:
-        check_variants(name, get_profile(profile))
-        trials = list_trials(name, profile, seeds=1)
-        for run in {trial.run.name: trial.run for trial in trials}.values():
-            yield memory_table(run, device)
-    else:
-        try:
-            records = run_experiment(name, profile=profile, device=device, report=report, **how)
-        except ShortOfMemoryError as error:
-            raise ShortOfMemoryError(
-                f"{error}; of these settings `run` takes --accumulate, --precision and --workers, "
-                "and --jobs says how many runs share the memory"
-            ) from error
-        yield f"{name}: {len(records)} records; `python -m qaconv_lib tables` prints them"
