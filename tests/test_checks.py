@@ -120,3 +120,43 @@ def test_bad_input_is_named(function, changes, error, message):
     function(**GOOD)
     with pytest.raises(error, match=message):
         function(**{**GOOD, **changes})
+
+
+SMALL = [[[0.1, 0.9]], [0], [3.0], [1, 1], [1.0, 2.0]]
+SQUARE = [[[0.1, 0.9]], [[0.0]], [[0.0, 0.5], [0.5, 0.0]]]
+CALLS = [
+    (evaluate_ranking, [[[0.1, 0.9]], [1], [1, 2], [0], [1, 1]]),
+    (tlift, SMALL),
+    (tfusion, SMALL),
+    (k_reciprocal_rerank, SQUARE),
+]
+TOTALLY_WRONG = [
+    None, "text", b"bytes", 3, {}, {1, 2}, object(), [[]], [None], ["1", "2"], [[1, 2], [3]],
+    [torch.ones(2), torch.ones(3)], np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]]),
+    np.array([[1 + 2j, 0]]), np.array([["2020-01-01"] * 2], dtype="M8[s]"), [[True, "x"]],
+    pd.Series([1, None], dtype="Float64"), float("nan"), torch.ones(1, 2, 1), lambda: 0,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function, good", CALLS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("wrong", TOTALLY_WRONG, ids=lambda value: type(value).__name__)
+def test_arguments_of_the_wrong_kind_are_named(function, good, wrong) -> None:
+    names = function.__code__.co_varnames
+    function(*good)
+    for place in range(len(good)):
+        arguments = [*good[:place], wrong, *good[place + 1 :]]
+        with pytest.raises((TypeError, ValueError), match=names[place]):
+            function(*arguments)
+
+
+@pytest.mark.parametrize("wrong", ["10", None, [1], np.ones(2), True, 1 + 2j, float("nan")])
+def test_parameters_of_the_wrong_kind_are_named(wrong) -> None:
+    for name in ("tau", "sigma", "alpha", "k"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            tlift(*SMALL, **{name: wrong})
+    for name in ("k1", "k2", "lambda_value"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            k_reciprocal_rerank(*SQUARE, **{name: wrong})
+    for name in ("window", "floor", "num_matches", "num_random", "error_positive"):
+        with pytest.raises(ValueError, match=name):
+            tfusion(*SMALL, **{name: wrong})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 
 import numpy as np
 import pandas as pd
@@ -101,31 +99,21 @@ class TestWhatIsWritten:
         torch.testing.assert_close(MapStore(store.folder).maps([0]), maps[:1].half())
 
 
-def _append_and_die(folder, step):
-    """Append in a process that is killed just before its `step`-th file is in place."""
-    left = [step]
-    replace = os.replace
+@pytest.mark.parametrize("step", range(1, 5))
+def test_an_append_that_is_interrupted_changes_nothing(filled, monkeypatch, step):
+    """Stopped just before its `step`-th file is in place, the last of which names the others."""
+    store, maps = filled
+    left, replace = [step], os.replace
 
-    def dying(source, target):
+    def stop(source, target):
         left[0] -= 1
         if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            raise KeyboardInterrupt
         replace(source, target)
 
-    os.replace = dying
-    MapStore(folder).append(unit_maps(4, seed=1), rows(4, first=8))
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_process_killed_while_appending_changes_nothing(filled, step):
-    store, maps = filled
-    process = multiprocessing.get_context("spawn").Process(
-        target=_append_and_die, args=(store.folder, step)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stop)
+        store.append(unit_maps(4, seed=1), rows(4, first=8))
     again = MapStore(store.folder)
     assert len(again) == 8
     again.append(unit_maps(4, seed=1), rows(4, first=8))
@@ -163,6 +151,27 @@ class TestDamage:
         with pytest.raises(ValueError, match="store.json is damaged"):
             MapStore(filled[0].folder)
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"parts": None},
+            {"parts": [1]},
+            {"shape": []},
+            {"shape": [6, 4, 0]},
+            {"name": "../other/part-000000"},
+            {"images": None},
+            {"images": 0},
+            {"bytes": {}},
+        ],
+    )
+    def test_json_that_is_not_a_manifest_is_named(self, filled, change):
+        path = filled[0].folder / "store.json"
+        manifest = json.loads(path.read_text())
+        (manifest if change.keys() <= {"parts", "shape"} else manifest["parts"][0]).update(change)
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            MapStore(filled[0].folder)
+
     def test_another_version_is_refused(self, filled):
         path = filled[0].folder / "store.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
@@ -190,53 +199,62 @@ class TestBadInput:
         with pytest.raises(ValueError, match="three whole numbers"):
             MapStore.create(tmp_path / "new", MODEL, shape)
 
-    @pytest.mark.parametrize(
-        ("maps", "table", "message"),
-        [
-            (unit_maps(2)[:, :5], rows(2), r"maps must have shape \(n, 6, 4, 2\)"),
-            (unit_maps(2)[:0], rows(0), "maps must have shape"),
-            (unit_maps(2), rows(3), "2 maps need 2 rows, got 3"),
-            (unit_maps(2) * 1e6, rows(2), "row 0 must have channels of unit length"),
-            (unit_maps(2), rows(2)[["path"]], "the store has columns path, camera"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, filled, maps, table, message):
-        store, _ = filled
-        with pytest.raises(ValueError, match=message):
-            store.append(maps, table)
-        assert len(MapStore(store.folder)) == 8
-
-    def test_rows_are_checked(self, filled):
-        for wrong in ([8], [-1], [[0, 8]]):
-            with pytest.raises(IndexError, match="rows must lie in 0..7"):
-                filled[0].maps(wrong)
-        with pytest.raises(ValueError, match="size must be a whole number from 1"):
-            next(filled[0].blocks(0))
-
-    @pytest.mark.parametrize("wrong", [[0.5], [True, False], torch.tensor([1.0])])
-    def test_rows_must_be_whole_numbers(self, filled, wrong):
-        with pytest.raises(TypeError, match="rows must be whole numbers"):
-            filled[0].maps(wrong)
+    @pytest.mark.parametrize("model", [None, 7, "abc", "0" * 17, "G" * 16])
+    def test_model_must_be_a_fingerprint(self, tmp_path, model):
+        with pytest.raises(ValueError, match="sixteen hexadecimal digits"):
+            MapStore.create(tmp_path / "new", model, SHAPE)
 
     @pytest.mark.parametrize(
-        ("maps", "table", "message"),
+        ("maps", "table", "error", "message"),
         [
-            (np.zeros((2, *SHAPE)), rows(2), "maps must be a torch.Tensor"),
-            (unit_maps(2), pd.DataFrame([[1, 2], [3, 4]]), "columns must have names"),
-            (unit_maps(2), pd.DataFrame(index=range(2)), "columns must have names"),
+            (unit_maps(2)[:, :5], rows(2), ValueError, r"maps must have shape \(n, 6, 4, 2\)"),
+            (unit_maps(2)[:0], rows(0), ValueError, "maps must have shape"),
+            (unit_maps(2), rows(3), ValueError, "2 maps need 2 rows, got 3"),
+            (unit_maps(2) * 1.5, rows(2), ValueError, "row 0 must have channels of unit length"),
+            (unit_maps(2) * torch.nan, rows(2), ValueError, "row 0 must have channels"),
+            (unit_maps(2).bool(), rows(2), ValueError, "maps must hold floating-point numbers"),
+            (np.zeros((2, *SHAPE)), rows(2), TypeError, "maps must be a torch.Tensor"),
+            (unit_maps(2), rows(2)[["path"]], ValueError, "the store has columns path, camera"),
+            (unit_maps(2), rows(2).assign(camera=["a", "b"]), ValueError, "'camera' holds int64"),
+            (unit_maps(2), rows(2).assign(camera=[0.5, 1]), ValueError, "'camera' holds int64"),
+            (unit_maps(2), rows(2).assign(camera=["a", None]), TypeError, "'camera' holds"),
             (
                 unit_maps(2),
-                pd.DataFrame({"t": pd.to_datetime([1, 2])}),
-                "column 't' holds datetime",
+                rows(2).assign(camera=pd.to_datetime([1, 2])),
+                TypeError,
+                "'camera' holds datetime",
             ),
-            (unit_maps(2), pd.DataFrame({"t": ["a", None]}), "column 't' holds"),
+            (unit_maps(2), pd.DataFrame([[1, 2], [3, 4]]), TypeError, "columns must have names"),
         ],
     )
-    def test_other_kinds_are_refused(self, tmp_path, maps, table, message):
-        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
-        with pytest.raises(TypeError, match=message):
-            store.append(maps, table)
-        assert len(MapStore(store.folder)) == 0
+    def test_what_does_not_fit_is_refused(self, filled, maps, table, error, message):
+        with pytest.raises(error, match=message):
+            filled[0].append(maps, table)
+        assert len(MapStore(filled[0].folder)) == 8
+
+    def test_locations_where_nothing_was_found_are_kept(self, filled):
+        maps = unit_maps(2)
+        maps[0, :, 0, 0] = 0
+        filled[0].append(maps, rows(2))
+        torch.testing.assert_close(MapStore(filled[0].folder).maps([8, 9]), maps.half())
+
+    @pytest.mark.parametrize(
+        ("wrong", "error"),
+        [
+            ([8], IndexError),
+            ([-1], IndexError),
+            ([[0, 8]], IndexError),
+            ([[0, 1]], ValueError),
+            ([0.5], TypeError),
+            ([True, False], TypeError),
+            (torch.tensor([1.0]), TypeError),
+        ],
+    )
+    def test_rows_are_checked(self, filled, wrong, error):
+        with pytest.raises(error, match="rows must"):
+            filled[0].maps(wrong)
+        with pytest.raises(ValueError, match="size must be a whole number from 1"):
+            next(filled[0].blocks(0))
 
 
 def test_a_model_and_its_file_have_one_fingerprint(tmp_path):
@@ -249,41 +267,6 @@ def test_a_model_and_its_file_have_one_fingerprint(tmp_path):
     assert np.char.isalnum(model_fingerprint(again)) and len(model_fingerprint(again)) == 16
 
 
-class TestManifest:
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"parts": None},
-            {"parts": {}},
-            {"parts": [1]},
-            {"shape": []},
-            {"shape": [6, 4, 0]},
-        ],
-    )
-    def test_valid_json_that_is_no_manifest_is_named(self, filled, change):
-        path = filled[0].folder / "store.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | change))
-        with pytest.raises(ValueError, match="store.json is damaged"):
-            MapStore(filled[0].folder)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"name": "../other/part-000000"},
-            {"images": None},
-            {"images": 0},
-            {"bytes": {}},
-        ],
-    )
-    def test_a_wrong_part_is_named(self, filled, change):
-        path = filled[0].folder / "store.json"
-        manifest = json.loads(path.read_text())
-        manifest["parts"][0] |= change
-        path.write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match="store.json is damaged"):
-            MapStore(filled[0].folder)
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
 def test_no_part_keeps_a_file_open(filled):
     store, maps = filled
@@ -293,38 +276,3 @@ def test_no_part_keeps_a_file_open(filled):
     again = MapStore(store.folder)
     again.maps([0, 12])
     assert len(again) == 13 and len(os.listdir("/proc/self/fd")) == before
-
-
-class TestMoreBadInput:
-    @pytest.mark.parametrize("camera", [["a", "b"], [0.5, 1.5], [True, False]])
-    def test_a_column_keeps_its_kind(self, filled, camera):
-        table = rows(2).assign(camera=camera)
-        with pytest.raises(ValueError, match="column 'camera' holds int64 in the store"):
-            filled[0].append(unit_maps(2), table)
-        assert len(MapStore(filled[0].folder)) == 8
-
-    def test_a_missing_number_is_named(self, filled):
-        table = rows(2).assign(camera=pd.array([1, None], dtype="Int64"))
-        with pytest.raises(TypeError, match="column 'camera' holds Int64"):
-            filled[0].append(unit_maps(2), table)
-
-    @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.complex64])
-    def test_maps_must_be_floating(self, filled, dtype):
-        maps = unit_maps(2).to(dtype)
-        with pytest.raises(ValueError, match="maps must hold floating-point numbers"):
-            filled[0].append(maps, rows(2))
-        with pytest.raises(ValueError, match="maps must hold floating-point numbers"):
-            pool_maps(maps)
-
-    def test_maps_must_be_of_unit_length(self, filled):
-        maps = unit_maps(2)
-        maps[0, :, 0, 0] = 0  # as where a backbone found nothing
-        filled[0].append(maps, rows(2))
-        maps[1] *= 1.5
-        with pytest.raises(ValueError, match="row 1 must have channels of unit length"):
-            filled[0].append(maps, rows(2))
-
-    @pytest.mark.parametrize("model", [None, 7, "abc", "0" * 17, "G" * 16])
-    def test_model_must_be_a_fingerprint(self, tmp_path, model):
-        with pytest.raises(ValueError, match="sixteen hexadecimal digits"):
-            MapStore.create(tmp_path / "new", model, SHAPE)

@@ -7,17 +7,14 @@ Neural Network" (2015).
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qaconv_lib._checks import check_above_zero
 from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.matching import QAConv
 from qaconv_lib.models import ReidModel
-
-_SMALLEST_SPREAD = 1e-6
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -42,8 +39,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0
             "student and teacher must have one shape (b, b) with b > 1, got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}"
         )
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    check_above_zero(temperature=temperature)
     target = torch.sigmoid(teacher.detach() / temperature)
     cost = F.binary_cross_entropy_with_logits(student / temperature, target, reduction="none")
     others = ~torch.eye(size, dtype=torch.bool, device=student.device)
@@ -77,24 +73,15 @@ class Distillation(nn.Module):
         """The weighted loss of images (b, 3, H, W) and the student's maps of them."""
         size = self.teacher.config.height, self.teacher.config.width
         if images.shape[2:] != size:
-            raise ValueError(
-                "the teacher takes images of {} x {}, the student of {} x {}".format(
-                    *size, *images.shape[2:]
-                )
-            )
+            sizes = "the teacher takes images of {} x {}, the student of {} x {}"
+            raise ValueError(sizes.format(*size, *images.shape[2:]))
         with torch.no_grad():
             their_maps = self.teacher.backbone(images)
             wanted = self.teacher_matcher(their_maps, their_maps)
-        found = on_the_scale_of(settled_logits(matcher, maps), wanted)
+        training = matcher.training
+        found = on_the_scale_of(matcher.eval()(maps, maps), wanted)
+        matcher.train(training)
         return self.weight * distillation_loss(found, wanted, self.temperature)
-
-
-def settled_logits(matcher: QAConv, maps: Tensor) -> Tensor:
-    """Logits (b, b) of a batch with itself, BN at its running statistics; gradients pass."""
-    was_training = matcher.training
-    logits = matcher.eval()(maps, maps)
-    matcher.train(was_training)
-    return logits
 
 
 def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
@@ -108,5 +95,5 @@ def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
     """
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
     own, wanted = student[others], teacher[others]
-    spread = own.std(correction=0).clamp(min=_SMALLEST_SPREAD)
+    spread = own.std(correction=0).clamp(min=1e-6)
     return (student - own.mean()) / spread * wanted.std(correction=0) + wanted.mean()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import io
 import json
 from pathlib import Path
 from types import ModuleType
@@ -40,14 +39,25 @@ def export_onnx(model: ReidModel, path: str | Path) -> float:
     Returns:
         The largest difference found, as a share of the largest value.
     """
-    onnx, _, onnxruntime = map(_package, _PACKAGES)
+    onnx, _, onnxruntime = _packages()
     features = _Features(model)
     config = model.config
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, config.height, config.width, generator=generator)
     with torch.no_grad():
-        graph = onnx.load_from_string(_trace(features, images))
+        program = torch.onnx.export(
+            features,
+            (images,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+            opset_version=18,
+            input_names=["images"],
+            output_names=["maps" if features.bn is None else "vectors"],
+        )
         expected = features(images).numpy()
+    assert program is not None  # as it was to write no file
+    graph = program.model_proto
     for node in graph.graph.node:
         node.ClearField("metadata_props")  # where in which file on this machine it comes from
         node.ClearField("doc_string")
@@ -81,7 +91,6 @@ class _Features(nn.Module):
         self.backbone = backbone.to("cpu").to(memory_format=torch.contiguous_format)
         loss = model.criterion
         self.bn = copy.deepcopy(loss.bn).cpu() if isinstance(loss, PooledLoss) else None
-        self.output = "maps" if self.bn is None else "vectors"
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -91,40 +100,13 @@ class _Features(nn.Module):
         return F.normalize(self.bn(maps.mean(dim=(2, 3))), dim=1)
 
 
-def _trace(features: _Features, images: Tensor) -> bytes:
-    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
-        batch = torch.export.Dim("batch")
-        program = torch.onnx.export(
-            features,
-            (images,),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            verbose=False,
-            opset_version=18,
-            input_names=["images"],
-            output_names=[features.output],
-        )
-        assert program is not None  # as it was to write no file
-        return program.model_proto.SerializeToString()
-    # Before 2.6 the exporter above was a preview, and this one was not yet deprecated.
-    stream = io.BytesIO()
-    axes = {"images": {0: "batch"}, features.output: {0: "batch"}}
-    torch.onnx.export(
-        features,
-        (images,),
-        stream,  # type: ignore[arg-type]  # which it took then
-        dynamic_axes=axes,
-        opset_version=17,
-        input_names=["images"],
-        output_names=[features.output],
-    )
-    return stream.getvalue()
-
-
-def _package(name: str) -> ModuleType:
+def _packages() -> list[ModuleType]:
     try:
-        return importlib.import_module(name)
+        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+            raise ImportError(f"PyTorch {torch.__version__} is too old")
+        return [importlib.import_module(name) for name in _PACKAGES]
     except ImportError as error:
+        wanted = ("torch>=2.6", *_PACKAGES)
         raise ImportError(
-            f"an export needs {', '.join(_PACKAGES)}: pip install {' '.join(_PACKAGES)}"
+            f"an export needs {', '.join(wanted)}: pip install -U {' '.join(wanted)} ({error})"
         ) from error

@@ -10,6 +10,7 @@ has one batch for each class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,11 @@ def nearest_classes(similarity: Tensor, count: int) -> Tensor:
     """The graph: for each class the classes most like it, the nearest first.
 
     Args:
-        similarity: shape (c, c); row i compares class i with all. What stands on the diagonal does
-            not count.
-        count: how many are wanted, below `c`.
+        similarity: shape (c, c); row i compares class i with all. The diagonal does not count.
+        count: how many, below `c`.
 
     Returns:
-        Classes, shape (c, count); of two that are equally alike the one with the lower number
-        comes first.
+        Classes, shape (c, count); of two that are equally alike the lower number comes first.
     """
     if similarity.dim() != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"similarity must have shape (c, c), got {tuple(similarity.shape)}")
@@ -136,13 +135,8 @@ class GraphBatches(IdentityBatches):
         neighbours: the graph that was used last, shape (c, p - 1).
 
     Args:
-        labels: class of each image, 0 to c - 1.
-        classes: `p`, classes in a batch.
-        images: `k`, images of each.
         similarities: gets the places of one image of each class, in the order of the classes, and
-            returns how alike they are, shape (c, c).
-        seed: what is drawn depends on it.
-        batches: of an epoch; None for as many as the images fill.
+            returns how alike they are, shape (c, c). For the others see `IdentityBatches`.
     """
 
     neighbours: Tensor | None = None
@@ -153,11 +147,9 @@ class GraphBatches(IdentityBatches):
         classes: int,
         images: int,
         similarities: Callable[[list[int]], Tensor],
-        *,
-        seed: int = 0,
-        batches: int | None = None,
+        **more: Any,
     ):
-        super().__init__(labels, classes, images, seed=seed, batches=batches)
+        super().__init__(labels, classes, images, **more)
         self.similarities = similarities
 
     def _class_batches(self) -> list[np.ndarray]:

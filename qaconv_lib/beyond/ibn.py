@@ -53,30 +53,24 @@ class NormalisedSum(nn.Module):
         block: a basic or bottleneck block of torchvision, whose submodules are taken over.
     """
 
-    conv1: nn.Module
-    bn1: nn.Module
-    conv2: nn.Module
-    bn2: nn.Module
-    conv3: nn.Module
-    bn3: nn.Module
     relu: nn.Module
-    downsample: nn.Module | None
+    downsample: nn.Module
 
     def __init__(self, block: BasicBlock | Bottleneck):
         super().__init__()
-        self.downsample = None
         for name, module in block.named_children():
             setattr(self, name, module)
-        self.bottleneck = hasattr(block, "conv3")
-        last = block.bn3 if self.bottleneck else block.bn2
-        self.IN = nn.InstanceNorm2d(last.num_features, affine=True)
+        self.steps = ["conv1", "bn1", "relu", "conv2", "bn2"]
+        if isinstance(block, Bottleneck):
+            self.steps += ["relu", "conv3", "bn3"]
+        self.IN = nn.InstanceNorm2d(getattr(self, self.steps[-1]).num_features, affine=True)
 
     def forward(self, maps: Tensor) -> Tensor:
         """From maps (b, c, h, w) to maps of the block's channels and stride."""
-        result = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
-        if self.bottleneck:
-            result = self.bn3(self.conv3(self.relu(result)))
-        shortcut = maps if self.downsample is None else self.downsample(maps)
+        result = maps
+        for step in self.steps:
+            result = getattr(self, step)(result)
+        shortcut = self.downsample(maps) if hasattr(self, "downsample") else maps
         return self.relu(self.IN(result + shortcut))
 
 

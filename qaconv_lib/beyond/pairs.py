@@ -7,7 +7,6 @@ code. They want batches with several images of each identity; `graph_sampling` d
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from qaconv_lib._checks import check_above_zero
 from qaconv_lib._processes import gather, process_count, share
 from qaconv_lib.losses import MatchingLoss
 
@@ -58,17 +58,11 @@ def hard_triplet_loss(
     Returns:
         A scalar.
     """
-    check_margin(margin)
+    check_above_zero(margin=margin)
     same, itself = _relations(logits, labels, first)
     worst = logits.masked_fill(~same | itself, torch.inf).amin(dim=1)
     stranger = logits.masked_fill(same, -torch.inf).amax(dim=1)
     return (margin - worst + stranger).clamp(min=0).mean()
-
-
-def check_margin(margin: float) -> None:
-    """Raise ValueError unless a margin is positive and finite."""
-    if not 0 < margin < math.inf:
-        raise ValueError(f"the margin must be positive and finite, got {margin}")
 
 
 def _relations(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
@@ -92,10 +86,7 @@ class PairwiseLoss(MatchingLoss):
     gradients reach the images of all.
 
     Args:
-        height: rows `h` of the maps.
-        width: columns `w` of the maps.
-        kernel_size: side of the query-adaptive kernels.
-        tied: one FC layer for both directions.
+        height, width, kernel_size, tied: of the matcher, see `QAConv`.
         triplet_margin: None for `pairwise_loss`; a number for `hard_triplet_loss` with this margin.
             Triplets compare logits of one row, so the probabilities of such a model mean nothing.
     """
@@ -111,7 +102,7 @@ class PairwiseLoss(MatchingLoss):
     ):
         super().__init__(height, width, kernel_size=kernel_size, tied=tied)
         if triplet_margin is not None:
-            check_margin(triplet_margin)
+            check_above_zero(triplet_margin=triplet_margin)
         self.triplet_margin = triplet_margin
 
     def extra_repr(self) -> str:

@@ -8,13 +8,13 @@ the class memory. From v1.1 on the matcher is a submodule of the loss.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from qaconv_lib.backbones import RESNETS, STRIDES, read_saved, state_dict_of
+from qaconv_lib.backbones import RESNETS, STRIDES, map_size, read_saved, state_dict_of
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.models import ReidModel, load_weights
 
@@ -47,8 +47,7 @@ def load_released(
 
     Args:
         path: the `checkpoint.pth.tar`.
-        height: pixels of the images the model was trained with.
-        width: pixels of the images the model was trained with.
+        height, width: pixels of the images that the model was trained with.
         final_layer: where the network was cut; None takes what the neck fits, or layer3 where
             there is no neck.
         device: where the model goes.
@@ -67,7 +66,7 @@ def load_released(
         for key, value in criterion.items()
         if key not in _NOT_MATCHED
     }
-    name = _network_name(network, str(path))
+    name = _network_name(list(network), str(path))
     neck = network.get("neck_conv.weight")  # (d, trunk channels, size, size)
     if neck is not None and neck.dim() != 4:
         raise ValueError(f"{path} has a neck_conv.weight of shape {tuple(neck.shape)}, not of four")
@@ -95,9 +94,8 @@ def load_released(
     return model.to(device).eval()
 
 
-def _network_name(keys: Iterable[str], source: str) -> str:
+def _network_name(keys: list[str], source: str) -> str:
     """Which network `base` is: its depth by counting blocks, its variant by where IN stands."""
-    keys = list(keys)
     found = [re.match(r"base\.layer([123])\.(\d+)\.", key) for key in keys]
     blocks = {match.groups() for match in found if match}
     counts = tuple(sum(layer == number for layer, _ in blocks) for number in "123")
@@ -127,8 +125,7 @@ def _is_tied(
     """Whether the head has one weight a location, and not one a match."""
     if "fc.weight" not in matcher:
         raise ValueError(f"{source} holds no QAConv: its criterion lacks fc.weight")
-    stride, weights = STRIDES[final_layer], matcher["fc.weight"].numel()
-    rows, columns = -(-height // stride), -(-width // stride)
+    weights, (rows, columns) = matcher["fc.weight"].numel(), map_size(height, width, final_layer)
     if weights not in (rows * columns, 2 * rows * columns):
         raise ValueError(
             f"{source} has a head of {weights} weights, but images of {height} x {width} give "
@@ -140,10 +137,9 @@ def _is_tied(
 
 def _rename(key: str, final_layer: str) -> str | None:
     """The name an entry of the released network has here; None for what lies beyond the cut."""
-    for theirs, ours in (("neck_conv.", "backbone.neck.0."), ("neck_bn.", "backbone.neck.1.")):
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
-    part = key.removeprefix("base.").partition(".")[0]
+    stem = key.removeprefix("base.")
+    part = stem.partition(".")[0]
     if part == "fc" or (part.startswith("layer") and part > final_layer):
         return None
-    return f"backbone.trunk.{key.removeprefix('base.')}"
+    ours = {"neck_conv": "backbone.neck.0", "neck_bn": "backbone.neck.1"}
+    return ours.get(part, f"backbone.trunk.{part}") + stem.removeprefix(part)

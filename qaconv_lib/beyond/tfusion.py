@@ -6,7 +6,6 @@ is usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +33,7 @@ class TransitionTimes:
     def __init__(
         self, from_cameras: np.ndarray, to_cameras: np.ndarray, seconds: np.ndarray, window: float
     ):
+        check_above_zero(window=window)
         self.window = window
         self._totals: dict[int, int] = {}
         self._sorted: dict[tuple[int, int], np.ndarray] = {}
@@ -94,14 +94,11 @@ def tfusion(
 
     Args:
         similarity: array or tensor of shape (num_query, num_gallery), from 0 to 1.
-        query_cameras: as for `tlift`, and so are the next three.
-        query_seconds: num_query times, seconds.
-        gallery_cameras: num_gallery integers.
-        gallery_seconds: num_gallery times. In a session a clock may be off by a constant.
-        query_sessions: num_query integers. Without sessions, all images are of one.
-        gallery_sessions: num_gallery integers, given together with ``query_sessions``.
-        error_positive: :math:`E_p`, from 0.
-        error_negative: :math:`E_n`, from 0; the two sum to less than 1.
+        query_cameras, query_seconds, gallery_cameras, gallery_seconds: as for `tlift`. In a session
+            a clock may be off by a constant.
+        query_sessions, gallery_sessions: integers, both or neither; without them, all images are of
+            one session.
+        error_positive, error_negative: :math:`E_p` and :math:`E_n`, from 0, in sum below 1.
         num_matches: top gallery images of each query that are taken for matches, from 1.
         num_random: random gallery images of each query, from 1.
         window: half width of the window around a time difference, seconds.
@@ -113,7 +110,6 @@ def tfusion(
         Fused scores from -1 and without an upper limit: good for ranking, but not probabilities. An
         array or tensor like ``similarity``.
     """
-    check_above_zero(window=window, floor=floor)
     check_whole_numbers(num_matches=num_matches, num_random=num_random)
     errors = error_positive, error_negative
     if not all(map(is_number, errors)) or not (min(errors) >= 0 and sum(errors) < 1):
@@ -126,33 +122,23 @@ def tfusion(
     sessions = _check_sessions(scene, query_sessions, gallery_sessions)
     if not scene.scores.size:
         return restore_kind(scene.scores, similarity)
-
-    top = _best_columns(scene.scores, num_matches)
-    drawn = np.random.default_rng(seed).integers(
-        scene.scores.shape[1], size=(len(scene.scores), num_random)
-    )
+    count, size = scene.scores.shape
+    top = np.array([np.argsort(-own, kind="stable")[:num_matches] for own in scene.scores])
+    drawn = np.random.default_rng(seed).integers(size, size=(count, num_random))
     is_top = (drawn[:, :, None] == top[:, None, :]).any(axis=2)
 
-    def times_of(images: np.ndarray, wanted: np.ndarray) -> TransitionTimes:
+    queries = np.arange(count)[:, None]
+
+    def times_of(images: np.ndarray, wanted: np.ndarray | bool = True) -> TransitionTimes:
         """Transition times of each query's pairs with its wanted ``images`` (num_query, n)."""
-        queries = np.broadcast_to(np.arange(len(images))[:, None], images.shape)
-        wanted = wanted & (sessions[0][queries] == sessions[1][images])
-        queries, images = queries[wanted], images[wanted]
-        seconds = scene.gallery_seconds[images] - scene.query_seconds[queries]
-        cameras = scene.query_cameras[queries], scene.gallery_cameras[images]
+        row, place = np.nonzero(wanted & (sessions[0][queries] == sessions[1][images]))
+        image = images[row, place]
+        seconds = scene.gallery_seconds[image] - scene.query_seconds[row]
+        cameras = scene.query_cameras[row], scene.gallery_cameras[image]
         return TransitionTimes(*cameras, seconds, window)
 
-    matched = times_of(top, np.ones(top.shape, dtype=bool))
-    random = times_of(drawn, np.ones(drawn.shape, dtype=bool))
-    different = times_of(drawn, ~is_top)
-
-    def support(own: int, camera: int, seconds: np.ndarray) -> np.ndarray:
-        found = (1 - error_positive) * matched.probability(own, camera, seconds)
-        found -= error_negative * different.probability(own, camera, seconds)
-        return found / np.maximum(random.probability(own, camera, seconds), floor)
-
-    offset = error_positive / (1 - error_positive - error_negative)
-    fused = _weighted(scene, sessions, support, offset, same_camera)
+    times = times_of(top), times_of(drawn), times_of(drawn, ~is_top)
+    fused = _fuse(scene, sessions, times, errors, floor, same_camera)
     return restore_kind(fused, similarity)
 
 
@@ -182,7 +168,6 @@ def labelled_transitions(
     labelled images, which have ``identities``, ``cameras``, ``seconds`` and, if query and gallery
     have them, ``sessions``. For the other arguments see `tfusion`.
     """
-    check_above_zero(window=window, floor=floor)
     scene = check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds, highest=1
     )
@@ -201,26 +186,25 @@ def labelled_transitions(
     if not same.any():
         raise ValueError("no person has two labelled images in one session")
     random = TransitionTimes(*examples, window)
-    from_cameras, to_cameras, gaps = (part[same] for part in examples)
-    matched = TransitionTimes(from_cameras, to_cameras, gaps, window)
-
-    def support(own: int, camera: int, seconds: np.ndarray) -> np.ndarray:
-        found = matched.probability(own, camera, seconds)
-        return found / np.maximum(random.probability(own, camera, seconds), floor)
-
-    fused = _weighted(scene, known_sessions, support, 0.0, same_camera)
+    starts, ends, gaps = (part[same] for part in examples)
+    matched = TransitionTimes(starts, ends, gaps, window)
+    fused = _fuse(scene, known_sessions, (matched, random, random), (0, 0), floor, same_camera)
     return restore_kind(fused, similarity)
 
 
-def _weighted(
+def _fuse(
     scene: TimedScores,
     sessions: list[np.ndarray],
-    support: Callable[[int, int, np.ndarray], np.ndarray],
-    offset: float,
+    times: tuple[TransitionTimes, TransitionTimes, TransitionTimes],
+    errors: tuple[float, float],
+    floor: float,
     same_camera: str,
 ) -> np.ndarray:
-    """support * (similarity + offset) where that is above 0, else similarity - 1."""
+    """The score of `tfusion` from the times of matched, random and different pairs."""
+    check_above_zero(floor=floor)
     check_choice("same_camera", same_camera, "keep", "suppress")
+    (matched, random, different), (positive, negative) = times, errors
+    offset = positive / (1 - positive - negative)
     fused = scene.scores - 1
     for camera in np.unique(scene.gallery_cameras):
         columns = np.flatnonzero(scene.gallery_cameras == camera)
@@ -228,23 +212,15 @@ def _weighted(
         for query, own in enumerate(scene.query_cameras):
             if own == camera and same_camera == "suppress":
                 continue
-            seconds = scene.gallery_seconds[columns] - scene.query_seconds[query]
-            weight = support(own, camera, seconds)
+            pair = own, camera, scene.gallery_seconds[columns] - scene.query_seconds[query]
+            weight = (1 - positive) * matched.probability(*pair)
+            weight -= negative * different.probability(*pair)
+            weight /= np.maximum(random.probability(*pair), floor)
             weight[sessions[1][columns] != sessions[0][query]] = 0
             score = weight * (scene.scores[query, columns] + offset)
             possible = score > 0
             fused[query, columns[possible]] = score[possible]
     return fused
-
-
-def _best_columns(scores: np.ndarray, count: int) -> np.ndarray:
-    """The ``count`` highest columns of each row, equal values in order: (rows, <= count)."""
-    count = min(int(count), scores.shape[1])
-    best = np.empty((len(scores), count), dtype=np.int64)
-    for row, own in enumerate(scores):
-        candidates = np.flatnonzero(own >= np.partition(own, -count)[-count])
-        best[row] = candidates[np.argsort(-own[candidates], kind="stable")[:count]]
-    return best
 
 
 def _check_sessions(scene: TimedScores, *given: Any) -> list[np.ndarray]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from qaconv_lib._checks import check_above_zero
 from qaconv_lib.backbones import BACKBONES, map_size
 from qaconv_lib.beyond.distillation import Distillation
 from qaconv_lib.beyond.graph_sampling import check_sampling, sampler_by_name
-from qaconv_lib.beyond.pairs import PairwiseLoss, check_margin
+from qaconv_lib.beyond.pairs import PairwiseLoss
 from qaconv_lib.config import TrainingConfig, later
 from qaconv_lib.losses import LOSSES, compares_maps
 from qaconv_lib.models import ReidModel
@@ -42,7 +43,7 @@ class RunConfig(TrainingConfig):
         check_step(self, self.precision, self.accumulate, self.clip_norm)
         check_sampling(self.sampler, self.batch_size, self.images_per_identity)
         if self.triplet_margin is not None:
-            check_margin(self.triplet_margin)
+            check_above_zero(triplet_margin=self.triplet_margin)
         if self.teacher is not None:
             if self.teacher not in BACKBONES:
                 raise ValueError(

@@ -13,8 +13,9 @@ import multiprocessing
 import os
 import platform
 import signal
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -164,6 +165,31 @@ def encode_image(name: str, path: str) -> Files:
     labels.putpalette([value for colour in _PALETTE for value in colour])
     labels.save(parts, "PNG", optimize=True)
     return picture.getvalue(), parts.getvalue()
+
+
+def write_archives(
+    names: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    progress: bool = False,
+) -> Iterator[Path]:
+    """Write an archive per miniature, all if none is named; see `write_archive`.
+
+    An unknown name, or a folder that cannot be written to, is refused before the first is drawn.
+    """
+    for name in names:
+        if name not in MINIATURES:
+            raise ValueError(f"unknown miniature {name!r}; known are {', '.join(MINIATURES)}")
+    try:
+        make_folder(Path(out))
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OSError(
+            f"cannot write archives to {out} ({error.strerror}); name another folder with --out"
+        ) from error
+    for name in names or MINIATURES:
+        yield write_archive(name, out, jobs=jobs, progress=progress)
 
 
 def write_archive(

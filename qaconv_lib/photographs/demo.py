@@ -21,7 +21,6 @@ from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
 from qaconv_lib.photographs.matching import (
     Knowledge,
     describe_match,
-    describe_prior,
     match_photographs,
     percent,
     remarks,
@@ -95,8 +94,6 @@ class Answers(NamedTuple):
             store=self.store if keeps else None,
             length=_ROWS,
         ).drop(columns=["query", "rank_score"])
-        if found.empty:
-            raise ValueError("the gallery holds nothing but the query")
         figure = draw_list(query[0], found.head(_SHOWN))
         found["image"] = found["image"].map(os.path.basename)
         csv = found.to_csv(index=False, float_format="%.6g").encode("utf-8", "backslashreplace")
@@ -104,8 +101,7 @@ class Answers(NamedTuple):
         link = f'<a download="ranks.csv" href="{link}">Save {len(found):,} rows as CSV</a>'
         written = {"similarity": "{:.2f}".format, "probability": percent}
         table = found.head(_SHOWN).to_html(index=False, border=0, formatters=written)
-        said = [describe_prior(self.known, prior)] if self.known.calibration else []
-        return _image(figure) + table + link + _text(said + remarks(self.known, [*query, *images]))
+        return _image(figure) + table + link + _text(remarks(self.known, [*query, *images], prior))
 
 
 def example_images() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,11 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Endings of the files that `list_photographs` leaves out, one per file, without CSV files."""
-    endings = (path.suffix.lower() for path in _visible_files(folder))
-    return sorted(ending for ending in endings if ending not in (*ENDINGS, ".csv"))
+    """A sentence on the files that `list_photographs` leaves out, but for CSV files, if any."""
+    endings = [path.suffix.lower() for path in _visible_files(folder)]
+    others = [ending for ending in endings if ending not in (*ENDINGS, ".csv")]
+    kinds = ", ".join(sorted(set(others)))
+    return [f"files of other kinds: {len(others):,} ({kinds})."] if others else []
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
@@ -72,6 +74,16 @@ def find_bad_photographs(
         except (FileNotFoundError, ValueError) as error:
             bad[str(path)] = str(error)
     return bad
+
+
+def usable_photographs(paths: Sequence[Path], report: Callable[[str], None]) -> list[Path]:
+    """The files that can be used; `report` is told why each of the others cannot."""
+    bad = find_bad_photographs(paths, whole=True)
+    for reason in bad.values():
+        report(f"left out: {reason}")
+    if len(bad) == len(paths):
+        raise ValueError(f"none of the {len(paths):,} files can be used")
+    return [path for path in paths if str(path) not in bad]
 
 
 def check_photographs(paths: Iterable[str | os.PathLike[str]]) -> None:

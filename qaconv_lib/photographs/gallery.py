@@ -27,7 +27,7 @@ from qaconv_lib.temporal import tlift
 
 _BLOCK = 256  # images
 _KEY = ["path", "bytes", "changed"]  # tell whether a file is still the one whose map was kept
-DEPTH = 500  # images of each query that re-ranking looks at
+_DEPTH = 500
 
 
 def search_gallery(
@@ -38,7 +38,7 @@ def search_gallery(
     calibration: Calibration | None = None,
     prior: float | None = None,
     rerank: bool = False,
-    depth: int = DEPTH,
+    depth: int | None = None,
     times: pd.DataFrame | None = None,
     store: str | os.PathLike[str] | None = None,
     length: int | None = None,
@@ -54,7 +54,8 @@ def search_gallery(
         calibration: adds the column `probability`.
         prior: see `Calibration.probability`; None means `gallery_prior`.
         rerank: re-rank by k-reciprocal encoding (chapter 9).
-        depth: re-ranking compares the best `depth` images of each query, and drops the others.
+        depth: re-ranking compares the best `depth` images of each query, and drops the others;
+            None means 500.
         times: from `read_times`; applies TLift (chapter 10).
         store: folder of a `MapStore` for the gallery's maps, made if it does not exist; its scores
             differ in the third or fourth digit.
@@ -71,6 +72,8 @@ def search_gallery(
     for name, value in (("depth", depth), ("length", length)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if depth is not None and not rerank:
+        raise ValueError("depth is how many images re-ranking compares, and nothing is re-ranked")
     query, images = photograph_table(queries), photograph_table(gallery)
     if times is not None:  # all files at once, so that two with one name are noticed
         both = pd.concat([query, images]).drop_duplicates("path", ignore_index=True)
@@ -84,6 +87,8 @@ def search_gallery(
         scores = _store_scores(model, maps, images, Path(store), progress)
     real = [np.array([os.path.realpath(path) for path in t["path"]]) for t in (query, images)]
     own = real[0][:, None] == real[1]
+    if own.all():
+        raise ValueError("the gallery holds nothing but the query")
     values = {"similarity": to_similarity(model, scores)}
     if calibration is not None:
         prior = gallery_prior(len(images)) if prior is None else prior
@@ -98,7 +103,7 @@ def search_gallery(
         ranked = calibration.probability(scores, gallery_prior(len(images)))
     if rerank:
         best = np.argsort(-np.where(own, -np.inf, scores), axis=1, kind="stable")
-        columns = np.unique(best[:, :depth])
+        columns = np.unique(best[:, : depth or _DEPTH])
         ranked = _rerank(model, maps, images.iloc[columns], progress)
     if times is not None:
         ranked = _lift(np.where(own[:, columns], 0, ranked), query, images.iloc[columns])

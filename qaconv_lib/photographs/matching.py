@@ -193,17 +193,16 @@ def describe_match(
     return lines
 
 
-def describe_prior(known: Knowledge, prior: float) -> str:
-    """What the probabilities of a search start from."""
-    return (
-        f"probabilities are calibrated on {known.domain}, for images each of which had a "
-        f"probability of {percent(prior)} to show the person before they were compared."
-    )
-
-
-def remarks(known: Knowledge, images: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Sentences that the reader of the numbers must know."""
+def remarks(
+    known: Knowledge, images: Iterable[str | os.PathLike[str]], prior: float | None = None
+) -> list[str]:
+    """Sentences that the reader of the numbers must know; of a search, also the prior."""
     found = []
+    if prior is not None and known.calibration is not None:
+        found.append(
+            f"probabilities are calibrated on {known.domain}, for images each of which had a "
+            f"probability of {percent(prior)} to show the person before they were compared."
+        )
     if known.calibration is None:
         found.append(
             "there is no calibration of this model, so no probability; make one with "

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from qaconv_lib._processes import gather, process_count
+from qaconv_lib.models import choose_device
 
 
 def connect(device: str | torch.device | None = None) -> torch.device | None:
@@ -33,8 +34,11 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
     Returns:
         The device of this process; None where none was named and there is nobody to join.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None if device is None else torch.device(device)
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not (size.isascii() and size.isdecimal()):
+        raise ValueError(f"WORLD_SIZE must be a whole number, as torchrun sets it, got {size!r}")
+    if int(size) <= 1:
+        return None if device is None else choose_device(device)
     if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     on_gpu = torch.cuda.is_available() if device is None else str(device).startswith("cuda")
@@ -76,22 +80,14 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
-def synchronise_batch_norm(model: nn.Module) -> None:
+def _synchronise_batch_norm(model: nn.Module) -> None:
     """Let every BN layer in training mode take its statistics over all processes.
 
     Gradients pass through the statistics. `torch.nn.SyncBatchNorm` does the same on GPUs only, and
     does not know BN layers that hold an activation, as timm's do.
     """
-    if process_count() == 1:
-        return
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            needed = module.weight, module.running_mean, module.momentum
-            if any(value is None for value in needed):
-                raise ValueError(
-                    "a BN layer without weights, running statistics or a momentum cannot be "
-                    f"synchronised: {module}"
-                )
             # Of this layer alone, whatever its class.
             module.forward = functools.partial(  # type: ignore[method-assign]
                 _synchronised_forward, module
@@ -123,9 +119,8 @@ class _NormaliseTogether(torch.autograd.Function):
         count = values.numel() // values.shape[1]
         variance, mean = torch.var_mean(values, dim=axes, correction=0)
         mine = torch.stack([mean, variance, torch.full_like(mean, count)]).double()
-        means, variances, counts = gather(mine[None], same_length=True)[0].unbind(
-            1
-        )  # (processes, channels) each
+        everyone = gather(mine[None], same_length=True)[0]  # (processes, 3, channels)
+        means, variances, counts = everyone.unbind(1)
         total = counts.sum(dim=0)
         mean = (counts * means).sum(dim=0) / total
         variance = (counts * (variances + (means - mean).square())).sum(dim=0) / total
@@ -155,7 +150,7 @@ def data_parallel(module: nn.Module) -> nn.Module:
     """
     if process_count() == 1:
         return module
-    synchronise_batch_norm(module)
+    _synchronise_batch_norm(module)
     # While the memory is empty the loss does not depend on the matcher: its parameters are unused.
     known = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

@@ -48,15 +48,14 @@ def match_store(
     """
     if not isinstance(store, MapStore):
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
-    # Refuses what does not fit, also where the store is empty.
-    none = torch.empty(0, *store.shape)
-    similarity = match_gallery(matcher, query_maps, none, dtype=dtype)
-    similarity = similarity.new_empty(len(query_maps), len(store))
+    scores = _no_scores(matcher, query_maps, store.shape, dtype).new_empty(
+        len(query_maps), len(store)
+    )
     with tqdm(total=len(store), unit="image", disable=not progress) as bar:
         for place, maps in store.blocks():
-            similarity[:, place] = match_gallery(matcher, query_maps, maps, dtype=dtype)
+            scores[:, place] = match_gallery(matcher, query_maps, maps, dtype=dtype)
             bar.update(len(maps))
-    return similarity
+    return scores
 
 
 def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
@@ -71,8 +70,29 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
     Returns:
         Rows of the gallery, int64 (q, length), nearest first.
     """
-    is_index = check_vectors(query_vectors, gallery)
-    length = check_length(length, gallery.ntotal if is_index else len(gallery))
+    is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
+    if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
+        raise TypeError(
+            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
+            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
+        )
+    check_tensor("query_vectors", query_vectors, "q, d")
+    if is_index:
+        if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
+            raise ValueError(
+                "the index must be over the inner product, as `build_index` makes it; its "
+                f"metric_type is {gallery.metric_type}"
+            )
+    else:
+        check_tensor("gallery", gallery, "g, d")
+        check_finite("gallery", gallery)
+    size, width = (gallery.ntotal, gallery.d) if is_index else gallery.shape
+    if query_vectors.shape[1] != width:
+        raise ValueError(
+            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
+        )
+    check_finite("query_vectors", query_vectors)
+    length = _check_length("length", length, size)
     if not is_index:
         gallery = gallery.to(query_vectors)
         return torch.cat(
@@ -111,36 +131,36 @@ def match_shortlist(
     Returns:
         Logits of shape (q, n), in the order of `rows`.
     """
-    from_disk = isinstance(gallery, MapStore)
-    if not from_disk and not isinstance(gallery, Tensor):
+    if isinstance(gallery, Tensor):
+        check_tensor("gallery", gallery, "g, d, h, w")
+        shape: tuple[int, ...] = gallery.shape[1:]
+    elif isinstance(gallery, MapStore):
+        shape = gallery.shape
+    else:
         raise TypeError(
             f"gallery must be a torch.Tensor or a MapStore, got {type(gallery).__name__}"
         )
-    if not from_disk:
-        check_tensor("gallery", gallery, "g, d, h, w")
-    # Refuses what does not fit, also where there are no queries or rows.
-    none = torch.empty(0, *(gallery.shape if from_disk else gallery.shape[1:]))
-    match_gallery(matcher, query_maps, none, dtype=dtype)
+    scores = _no_scores(matcher, query_maps, shape, dtype)
     rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
         raise ValueError(
-            f"rows must have shape ({len(query_maps)}, n), one line a query, got "
+            f"rows must have shape ({len(query_maps)}, n), one line per query, got "
             f"{tuple(rows.shape)}"
         )
-    device = next(matcher.parameters()).device
-    similarity = torch.empty(rows.shape, device=device)
-    size = max(1, _GATHERED_ELEMENTS // query_maps[0].numel()) if len(query_maps) else 1
+    scores = scores.new_empty(rows.shape)
+    size = max(1, _GATHERED_ELEMENTS // math.prod(shape))
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
-        for start in range(0, len(own), size):
-            part = own[start : start + size]
-            if isinstance(gallery, MapStore):
-                maps = gallery.maps(part)
-            else:
-                maps = gallery[part.to(gallery.device)]
-            similarity[query, start : start + size] = match_gallery(
-                matcher, query_maps[query : query + 1], maps, dtype=dtype
-            )[0]
-    return similarity
+        for part, into in zip(own.split(size), scores[query].split(size), strict=True):
+            maps = gallery.maps(part) if isinstance(gallery, MapStore) else gallery[part]
+            into[:] = match_gallery(matcher, query_maps[query : query + 1], maps, dtype=dtype)[0]
+    return scores
+
+
+def _no_scores(
+    matcher: QAConv, query_maps: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
+    """Scores with no maps of a gallery: refuses what does not fit, also where there are none."""
+    return match_gallery(matcher, query_maps, torch.empty(0, *shape), dtype=dtype)
 
 
 def build_index(vectors: Tensor, cells: int | None = None) -> Any:
@@ -160,7 +180,7 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
     points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
     index: Any = faiss.IndexFlatIP(points.shape[1])
     if cells is not None:
-        cells = check_length(cells, len(points), "cells")
+        cells = _check_length("cells", cells, len(points))
         index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         index.train(points)
         index.nprobe = max(1, math.isqrt(cells))
@@ -183,21 +203,13 @@ def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool =
         raise ValueError("the table has no images to extract features from")
     own = share(len(table))
     if own.start == own.stop:  # fewer images than processes
-        return gather(_no_maps(model))[0]
+        size = model.backbone.map_size(model.config.height, model.config.width)
+        return gather(torch.empty(0, model.backbone.channels, *size))[0]
     return gather(model.extract(table.iloc[own], progress=progress and not process_rank()))[0]
 
 
-def _no_maps(model: ReidModel) -> Tensor:
-    size = model.backbone.map_size(model.config.height, model.config.width)
-    return torch.empty(0, model.backbone.channels, *size)
-
-
 def similarity_in_shares(
-    model: ReidModel,
-    query_maps: Tensor,
-    gallery_maps: Tensor,
-    *,
-    progress: bool = False,
+    model: ReidModel, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
 ) -> Tensor:
     """`model.similarity`, every process taking its share of the gallery.
 
@@ -205,9 +217,7 @@ def similarity_in_shares(
     itself one process computes half of the pairs; several compute all of them, each its own share.
 
     Args:
-        model: the same on every process.
-        query_maps: shape (q, d, h, w), the same on every process.
-        gallery_maps: shape (g, d, h, w), the same on every process.
+        model, query_maps, gallery_maps: as for that method, the same on every process.
         progress: the first process shows a progress bar.
 
     Returns:
@@ -220,7 +230,7 @@ def similarity_in_shares(
     return gather(scores.T.contiguous())[0].T
 
 
-def check_length(length: int, size: int, name: str = "length") -> int:
+def _check_length(name: str, length: int, size: int) -> int:
     """A number from 1 to the gallery's size as an int; ValueError names it."""
     whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
     if not size:
@@ -228,31 +238,3 @@ def check_length(length: int, size: int, name: str = "length") -> int:
     if not whole or not 1 <= length <= size:
         raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
     return int(length)
-
-
-def check_vectors(query_vectors: Any, gallery: Any) -> bool:
-    """Check both arguments of `shortlist`; whether the gallery is a faiss index."""
-    is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
-    if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
-        raise TypeError(
-            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
-            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
-        )
-    check_tensor("query_vectors", query_vectors, "q, d")
-    if is_index:
-        if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
-            raise ValueError(
-                "the index must be over the inner product, as `build_index` makes it; its "
-                f"metric_type is {gallery.metric_type}"
-            )
-        width = gallery.d
-    else:
-        check_tensor("gallery", gallery, "g, d")
-        check_finite("gallery", gallery)
-        width = gallery.shape[1]
-    if query_vectors.shape[1] != width:
-        raise ValueError(
-            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
-        )
-    check_finite("query_vectors", query_vectors)
-    return is_index

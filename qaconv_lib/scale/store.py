@@ -94,16 +94,14 @@ class MapStore:
                 "models cannot be compared; make a new store"
             )
         vectors, tables = [], []
+        width = self.shape[0] * min(_STRIPES, self.shape[1])
         for part in self._parts:
             self._open_maps(part)  # for its checks
-            shape = (part["images"], self.shape[0] * min(_STRIPES, self.shape[1]))
-            vectors.append(
-                torch.from_numpy(np.array(self._open(part, "vectors.npy", np.float32, shape)))
-            )
+            pooled = self._open(part, "vectors.npy", np.float32, (part["images"], width))
+            vectors.append(torch.from_numpy(np.array(pooled)))
             tables.append(_read_table(self._path(part, "table.json"), part["images"]))
         self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-        empty = torch.empty(0, self.shape[0] * min(_STRIPES, self.shape[1]))
-        self.vectors = torch.cat([empty, *vectors])
+        self.vectors = torch.cat([torch.empty(0, width), *vectors])
 
     @classmethod
     def create(cls, folder: str | Path, model: str, shape: tuple[int, int, int]) -> MapStore:
@@ -116,8 +114,7 @@ class MapStore:
         """
         folder = Path(folder)
         try:
-            channels, height, width = shape
-            check_whole_numbers(channels=channels, height=height, width=width)
+            check_whole_numbers(**dict(zip(("channels", "height", "width"), shape, strict=True)))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
@@ -129,8 +126,8 @@ class MapStore:
         make_folder(folder)
         if any(not path.name.startswith(f".{MANIFEST}-") for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; a store needs a folder of its own")
-        sizes = [int(channels), int(height), int(width)]
-        write_json(folder / MANIFEST, _HEAD | {"model": model, "shape": sizes, "parts": []})
+        about = {"model": model, "shape": list(map(int, shape)), "parts": []}
+        write_json(folder / MANIFEST, _HEAD | about)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -152,11 +149,11 @@ class MapStore:
         if len(table) != len(maps):
             raise ValueError(f"{len(maps)} maps need {len(maps)} rows, got {len(table)}")
         half = maps.detach().cpu().half()
-        check_unit_channels(half)
+        _check_unit_channels(half)
         table, vectors = _plain_table(table, self.table), pool_maps(half)
         contents = {
-            "maps.npy": _array_bytes(half.numpy()),
-            "vectors.npy": _array_bytes(vectors.numpy()),
+            "maps.npy": _array_bytes(half),
+            "vectors.npy": _array_bytes(vectors),
             "table.json": json.dumps(table.to_dict("list")).encode(),
         }
         if _read_manifest(self.folder) != (self.model, self.shape, self._parts):
@@ -172,9 +169,8 @@ class MapStore:
         about = {"model": self.model, "shape": list(self.shape), "parts": parts}
         write_json(self.folder / MANIFEST, _HEAD | about)  # now the images belong to the store
         self._parts, self.vectors = parts, torch.cat([self.vectors, vectors])
-        self.table = pd.concat(
-            [self.table, table] if len(parts) > 1 else [table], ignore_index=True
-        )
+        tables = [self.table, table] if len(parts) > 1 else [table]
+        self.table = pd.concat(tables, ignore_index=True)
 
     def blocks(self, size: int = 256) -> Iterator[tuple[slice, Tensor]]:
         """Go through the store: the place of up to `size` images, and their maps (n, d, h, w).
@@ -239,14 +235,12 @@ def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[s
         found = json.loads(path.read_text(encoding="utf-8"))
         head = {key: found[key] for key in _HEAD}
         channels, height, width = map(int, found["shape"])
-        for number, part in enumerate(found["parts"]):
+        model, parts = str(found["model"]), list(found["parts"])
+        for number, part in enumerate(parts):
             if part["name"] != f"part-{number:06d}" or set(part["bytes"]) != set(_KINDS):
                 raise ValueError(f"part {number} is not one")
-            if part["images"] < 1:
-                raise ValueError(f"part {number} is empty")
-        model, parts = str(found["model"]), found["parts"]
-        if not isinstance(parts, list) or min(channels, height, width) < 1:
-            raise ValueError("its shape or parts are not those of a store")
+        if min(channels, height, width, *(part["images"] for part in parts)) < 1:
+            raise ValueError("its shape or a part is empty")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or not of a store ({error!r})") from error
     if head != _HEAD:
@@ -267,9 +261,9 @@ def _read_table(path: Path, rows: int) -> pd.DataFrame:
     return table
 
 
-def _array_bytes(array: np.ndarray) -> bytes:
+def _array_bytes(values: Tensor) -> bytes:
     stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
+    np.save(stream, values.numpy(), allow_pickle=False)
     return stream.getvalue()
 
 
@@ -279,13 +273,12 @@ def _plain_table(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
         raise TypeError(f"columns must have names, all different, that are strings; got {names!r}")
     for name, column in table.items():
-        strings = column.map(lambda value: isinstance(value, str)).all()
-        if not isinstance(column.dtype, np.dtype) or (column.dtype.kind not in "iufb"):
-            if not strings:
-                raise TypeError(
-                    f"column {name!r} holds {column.dtype}; whole numbers, floats, booleans or "
-                    "strings without missing values can be kept"
-                )
+        plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb"
+        if not plain and not column.map(lambda value: isinstance(value, str)).all():
+            raise TypeError(
+                f"column {name!r} holds {column.dtype}; whole numbers, floats, booleans or "
+                "strings without missing values can be kept"
+            )
     table = pd.DataFrame(json.loads(json.dumps(table.to_dict("list"))))
     if len(known.columns) and names != list(known.columns):
         raise ValueError(
@@ -300,10 +293,10 @@ def _plain_table(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def check_unit_channels(maps: Tensor, tolerance: float = 1e-2) -> None:
+def _check_unit_channels(maps: Tensor) -> None:
     """Raise ValueError unless channels have length 1 everywhere, or 0 where there is nothing."""
     lengths = torch.linalg.vector_norm(maps, dim=1, dtype=torch.float32).flatten(1)
-    wrong = ~((lengths - 1).abs() <= tolerance) & (lengths != 0)  # also NaN
+    wrong = ~((lengths - 1).abs() <= 1e-2) & (lengths != 0)  # also NaN
     if wrong.any():
         row, location = wrong.nonzero()[0].tolist()
         raise ValueError(

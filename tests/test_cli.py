@@ -1,0 +1,118 @@
+"""The command line: whatever is typed, one sentence names what is wrong."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from qaconv_lib.cli import COMMANDS, main
+
+
+@pytest.fixture
+def here(no_records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with an image and no data; nothing else may be in it afterwards."""
+    folder = no_records / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("QACONV_CACHE", str(no_records / "cache"))
+    Image.new("RGB", (12, 24)).save("good.jpg")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "culprit"),
+    [
+        ("synthesize drawings", "unknown miniature 'drawings'"),
+        ("synthesize mini-duke --jobs 0", "jobs must be at least 1, got 0"),
+        ("synthesize mini-duke --out good.jpg/x", "good.jpg/x should be a folder"),
+        ("check-data people", "'people'"),
+        ("check-data people.csv", "people.csv not found"),
+        ("check-data market1501 --root none", "none"),
+        ("train triplet mini-market", "loss must be one of"),
+        ("train qaconv people", "people"),
+        ("train qaconv mini-market --profile big", "unknown profile 'big'"),
+        ("train qaconv mini-market --batch-size 1", "batch_size must be"),
+        ("train qaconv mini-market --height 0", "height must be"),
+        ("train qaconv mini-market --epochs -1", "epochs must be"),
+        ("train qaconv mini-market --clip-norm nan", "clip_norm must be"),
+        ("train qaconv mini-market --precision float8", "'float8'"),
+        ("train qaconv mini-market --accumulate 0", "accumulate must be"),
+        ("train qaconv mini-market --backbone resnet9", "'resnet9'"),
+        ("train qaconv mini-market --device tpu", "device must be cpu"),
+        ("train qaconv mini-market --device meta", "device must be cpu or cuda"),
+        ("evaluate qaconv mini-market people", "people"),
+        ("evaluate qaconv market1501 mini-duke --device cpu", "no checkpoint at"),
+        ("tune softmax people", "people"),
+        ("export good.jpg m.onnx", "good.jpg is damaged"),
+        ("run table9", "unknown experiment 'table9'"),
+        ("run table9 --predict-memory", "unknown experiment 'table9'"),
+        ("run table1 --seeds 0", "seeds must be at least 1"),
+        ("run table1 --jobs 0", "jobs must be at least 1"),
+        ("run cost --profile big", "unknown profile 'big'"),
+        ("tables table9", "unknown table 'table9'"),
+        ("claims --profile big", "unknown profile 'big'"),
+        ("bench speed", "unknown case 'speed'"),
+        ("search good.jpg --gallery 'a\nb\x1b[31m.png'", r"a\nb\x1b[31m.png"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture, command: str, culprit: str
+) -> None:
+    assert main(shlex.split(command)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qaconv_lib: ") and error.count("\n") == 1 and culprit in error
+    assert [path.name for path in here.iterdir()] == ["good.jpg"]
+
+
+@pytest.mark.parametrize("words", ["", "paint", "train qaconv", "train qaconv x --epochs two"])
+def test_commands_that_are_not_complete_show_their_usage(
+    capsys: pytest.CaptureFixture, words: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    assert capsys.readouterr().err.startswith("usage: python -m qaconv_lib")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture, command: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_folder_that_no_archive_can_be_written_to_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    assert main(["synthesize", "mini-duke", "--out", "there"]) == 2
+    assert "cannot write archives to there (Permission denied)" in capsys.readouterr().err
+
+
+def test_calibrate_says_first_what_it_does(here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["calibrate", "good.jpg"]) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("calibrating good.jpg") and "mini-market, mini-duke" in first
+    assert last.startswith("qaconv_lib: good.jpg is damaged")
+    assert main(["calibrate", "good.jpg", "--quiet"]) == 2
+    assert capsys.readouterr().err == last + "\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes break in another way on Windows")
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    """As in `python -m qaconv_lib run | head -1`, the reader gone before the first line."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "qaconv_lib", "run"], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""
