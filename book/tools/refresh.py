@@ -41,6 +41,7 @@ FOLDED = {
         "code_prompt_show": "The check: its code names the usual slips",
     },
 }
+KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
 EXPLORED = ("mini-market", "mini-duke")  # the explorer: source of its model, and its dataset
@@ -62,8 +63,8 @@ JOBS = 2  # notebooks that run at the same time
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """The notebook in the form in which it is committed; twice is the same as once.
 
-    Dropped: stderr, widgets, timings, metadata other than tags and MyST-NB's, and the frames of a
-    stored traceback, which hold machine paths. Set: cell ids that follow from the sources, one
+    Dropped: stderr, widgets, timings, metadata other than `KEPT`, and the frames of a stored
+    traceback, which hold machine paths. Set: cell ids that follow from the sources, one
     kernelspec, one output per run of prints, folded checks, captions repeated in the code.
     """
     notebook = deepcopy(notebook)
@@ -75,7 +76,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.source = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
         cell.source = _with_caption(cell)
         cell.id = _cell_id(cell, taken)
-        metadata = {key: cell.metadata[key] for key in ("mystnb", "tags") if cell.metadata.get(key)}
+        metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if "exercise-check" in metadata.get("tags", []):
             metadata |= deepcopy(FOLDED) | {"tags": [*metadata["tags"], "hide-input"]}
         if "tags" in metadata:
