@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 from nbclient import NotebookClient
@@ -224,11 +227,15 @@ def copy_book(output: Path) -> Path:
 
 def printed(command: Sequence[str]) -> str:
     """What a command of FILLED prints."""
-    script = command[0].endswith(".py")
-    program = [str(TOOLS / command[0])] if script else ["-m", "qaconv_lib", command[0]]
-    whole = [sys.executable, *program, *command[1:]]
-    run = subprocess.run(whole, check=True, capture_output=True, text=True, cwd=ROOT)
-    return run.stdout.strip()
+    with redirect_stdout(StringIO()) as output:
+        if command[0].endswith(".py"):
+            with patch("sys.argv", command):
+                runpy.run_path(str(TOOLS / command[0]), run_name="__main__")
+        else:
+            from qaconv_lib.cli import main
+
+            main(command)
+    return output.getvalue().strip()
 
 
 def parts_around(path: Path, mark: str) -> tuple[str, str, str]:
