@@ -72,14 +72,15 @@ def differences(
 
 def text_differences(stored: str, new: str, tolerance: Tolerance = ROUNDING) -> list[str]:
     """Numbers that differ too much, up to the first word that differs."""
-    found = []
+    found: dict[tuple[str, str], list[str]] = {}  # changes of a line, by the old and the new one
     for before, after in zip_longest(_tokens(stored), _tokens(new), fillvalue=("", "the end")):
         if agree(before[0], after[0], tolerance):
             continue
-        found.append(f"{before[0]!r} became {after[0]!r}\n  - {before[1]}\n  + {after[1]}")
+        change = f"{before[0]!r} became {after[0]!r}"
+        found.setdefault((before[1], after[1]), []).append(change)
         if not NUMBER.fullmatch(before[0]) or not NUMBER.fullmatch(after[0]):
             break  # what follows is shifted
-    return found
+    return [f"{', '.join(changes)}\n- {old}\n+ {new}" for (old, new), changes in found.items()]
 
 
 def agree(stored: str, new: str, tolerance: Tolerance = ROUNDING) -> bool:
