@@ -124,7 +124,8 @@ def test_few_cells_are_exempt_from_comparison_or_state_a_tolerance(path: Path) -
         or EXEMPT_COMMENT.search(cell.source)
         or tolerance_of(cell.metadata).reason
     ]
-    assert len(lenient) <= LARGEST_LENIENT_SHARE * len(cells), f"{len(lenient)} of {len(cells)}"
+    most = max(1, LARGEST_LENIENT_SHARE * len(cells))
+    assert len(lenient) <= most, f"{len(lenient)} of {len(cells)}"
 
 
 # ----------------------------------------------------------------------- content of a notebook
@@ -319,6 +320,7 @@ def test_the_published_column_is_that_of_the_tables() -> None:
     )
     names = {"Market-1501": "market", "DukeMTMC-reID": "duke", "CUHK03-NP": "cuhk03"}
     for source, target, published in rows:
-        route = names.get(source, "msmt17"), names.get(target, "msmt17")
-        assert published == "{} / {}".format(*TABLES34["small", "alone", *route]), route
+        source, target = names.get(source, "msmt17"), names.get(target, "msmt17")
+        rank1, mean_ap = TABLES34["small", "alone", source, target]
+        assert published == f"{rank1} / {mean_ap}", (source, target)
     assert rows
