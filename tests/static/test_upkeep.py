@@ -88,18 +88,6 @@ def test_hook_installs_what_its_program_imports() -> None:
     assert {packages.get(name, name) for name in wanted} == named
 
 
-def test_issue_templates_are_complete_forms() -> None:
-    folder = GITHUB / "ISSUE_TEMPLATE"
-    for path in sorted(set(folder.glob("*.yml")) - {folder / "config.yml"}):
-        form = load(path)
-        assert form["name"] and form["description"]
-        fields = [field for field in form["body"] if field["type"] != "markdown"]
-        assert len({field["id"] for field in fields}) == len(fields) > 0
-        assert all(field["attributes"]["label"] for field in fields)
-    for link in load(folder / "config.yml")["contact_links"]:
-        assert (ROOT / link["url"].removeprefix(f"{REPOSITORY}/blob/main/")).is_file()
-
-
 def test_pull_requests_and_contributing_have_one_checklist() -> None:
     def items(path: Path) -> list[str]:
         text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", path.read_text(encoding="utf-8"))
@@ -111,3 +99,9 @@ def test_pull_requests_and_contributing_have_one_checklist() -> None:
     assert items(template) == wanted != []
     for page in re.findall(rf"{REPOSITORY}/blob/main/([\w/.]+)", template.read_text("utf-8")):
         assert (ROOT / page).is_file(), page
+
+
+def test_the_settings_of_mutmut_name_files_that_exist() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.mutmut]")[1]
+    for file in re.findall(r'"((?:tests|qaconv_lib)/[\w/]+\.py)"', text):
+        assert (ROOT / file).is_file(), file
