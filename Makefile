@@ -13,12 +13,13 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all coverage mutants site check-site refresh bench lab lint hooks clean
+.PHONY: help book test test-all processors coverage mutants site check-site refresh bench lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
 	@echo "make test     library tests, and every notebook with its outputs compared"
 	@echo "make test-all the same with the slow tests, and those that need Chromium"
+	@echo "make processors  the notebooks on every set of instructions, with one and two threads"
 	@echo "make coverage say which lines of the library the tests leave out"
 	@echo "make mutants  change the library in one place at a time and see whether a test notices"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
@@ -56,6 +57,12 @@ test: $(INSTALLED)
 test-all: export OMP_NUM_THREADS = 1
 test-all: $(INSTALLED)
 	$(PY) $(PYTEST) --nbval
+
+processors: $(INSTALLED)
+	set -e; for instructions in default avx2 avx512; do for threads in 1 2; do \
+		echo "$$instructions, threads: $$threads"; export OMP_NUM_THREADS=$$threads; \
+		.ci/with_instructions $$instructions $(PY) $(PYTEST) --nbval book tests/test_reproducible.py; \
+	done; done
 
 coverage: export OMP_NUM_THREADS = 1
 coverage: $(INSTALLED)
