@@ -13,11 +13,13 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test coverage mutants site check-site refresh bench lab lint hooks clean
+.PHONY: help book test test-all processors coverage mutants site check-site refresh bench lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
 	@echo "make test     library tests, and every notebook with its outputs compared"
+	@echo "make test-all the same with the slow tests, and those that need Chromium"
+	@echo "make processors  the notebooks on every set of instructions, with one and two threads"
 	@echo "make coverage say which lines of the library the tests leave out"
 	@echo "make mutants  change the library in one place at a time and see whether a test notices"
 	@echo "make site     build the site in _build/html from the notebooks as committed"
@@ -25,7 +27,7 @@ help:
 	@echo "make refresh  run the notebooks in place and normalise them"
 	@echo "make bench    measure speed and memory beside the plain forms, draw appendix A"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
-	@echo "make lint     check style, format, types and the notebooks' normal form"
+	@echo "make lint     check style, format, types, and the form of notebooks and pages"
 	@echo "make hooks    have git check style and notebooks before every commit"
 	@echo "make clean    remove what was built (the environment in .venv stays)"
 
@@ -45,14 +47,27 @@ book: $(INSTALLED)
 	@echo
 	@echo "The book is built: open $(CURDIR)/_build/html/index.html"
 
+PYTEST := -m pytest -n $(WORKERS) --dist loadscope
+
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
-	$(PY) -m pytest --nbval -n $(WORKERS) --dist loadscope
+	$(PY) $(PYTEST) --nbval --ignore=tests/static -m "not slow and not browser"
+	@echo "Left out: slow tests, pages in Chromium (make test-all), form of the text (make lint)."
+
+test-all: export OMP_NUM_THREADS = 1
+test-all: $(INSTALLED)
+	$(PY) $(PYTEST) --nbval
+
+processors: $(INSTALLED)
+	set -e; for instructions in default avx2 avx512; do for threads in 1 2; do \
+		echo "$$instructions, threads: $$threads"; export OMP_NUM_THREADS=$$threads; \
+		.ci/with_instructions $$instructions $(PY) $(PYTEST) --nbval book tests/test_reproducible.py; \
+	done; done
 
 coverage: export OMP_NUM_THREADS = 1
 coverage: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check pytest-cov
-	$(PY) -m pytest tests -n $(WORKERS) --dist loadscope \
+	$(PY) $(PYTEST) tests \
 		--cov=qaconv_lib --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 # Begins anew: mutmut keeps the outcomes of functions that did not change, also when the tests did.
@@ -88,6 +103,7 @@ lint: $(INSTALLED)
 	$(PY) -m ruff format --check qaconv_lib tests
 	$(PY) -m mypy
 	$(PY) book/tools/refresh.py --check
+	$(PY) -m pytest -q tests/static
 
 hooks: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check pre-commit

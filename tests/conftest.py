@@ -8,19 +8,14 @@ mutants` draws fewer, and looks for no simpler one where one fails.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments.profiles import get_profile
-from qaconv_lib.models import ReidModel
-
-torch.set_num_threads(1)  # as the processes that tests start and kill: the same sums
-
+CHROMIUM = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.register_profile(
@@ -31,6 +26,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.differing_executors],  # the tests run more than once
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "book"))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("browser") and not CHROMIUM:
+        pytest.skip("no Chromium on this machine; install it and run `make test-all`")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """As in the processes that tests start and kill: the same sums."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +51,11 @@ def _close():
 @pytest.fixture(scope="module")
 def model():
     """A small QAConv with random weights."""
+    import torch
+
+    from qaconv_lib.experiments.profiles import get_profile
+    from qaconv_lib.models import ReidModel
+
     torch.manual_seed(0)
     return ReidModel(get_profile("smoke").config("qaconv", pretrained=False), 2).eval()
 
@@ -51,6 +63,8 @@ def model():
 @pytest.fixture(scope="session")
 def few_people(tmp_path_factory):
     """A folder with mini-market and mini-duke, cut down to 20 people to train on and 10 to find."""
+    from qaconv_lib.datasets import load_dataset
+
     folder = tmp_path_factory.mktemp("few")
     for name in ("mini-market", "mini-duke"):
         data = load_dataset(name)

@@ -10,9 +10,7 @@ import pytest
 
 pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
 check_site = pytest.importorskip("check_site", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(
-    check_site.find_chromium() is None, reason="no Chromium on this machine"
-)
+pytestmark = pytest.mark.browser
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
 IMAGE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='40'%3E%3C/svg%3E"

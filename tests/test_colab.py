@@ -115,6 +115,7 @@ def outcome(run: subprocess.CompletedProcess) -> dict:
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(os.name == "nt", reason="Colab is Linux; links want rights on Windows"),
     pytest.mark.skipif(shutil.which("git") is None, reason="the cell calls git"),
 ]

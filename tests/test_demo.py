@@ -193,8 +193,6 @@ def test_other_files_are_not_served(served, people):
 def page(served):
     """The page in a browser; a request to elsewhere fails the test."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=WAIT)
         page, asked = browser.new_page(), []
@@ -213,6 +211,7 @@ def choose(page, place, *paths):
         page.locator(f"#{place} input[type=file]").set_input_files([str(path) for path in paths])
 
 
+@pytest.mark.browser
 def test_two_images_are_compared_on_the_page(page, model, people):
     choose(page, "pair-query", people[0])
     choose(page, "pair-gallery", people[1][0])
@@ -222,6 +221,7 @@ def test_two_images_are_compared_on_the_page(page, model, people):
     page.get_by_text(f"Similarity: {similarity:.2f}").wait_for()
 
 
+@pytest.mark.browser
 def test_a_gallery_is_ranked_on_the_page(page, served, answers, people):
     page.get_by_role("tab", name="A gallery").click()
     choose(page, "search-query", people[0])
@@ -236,6 +236,7 @@ def test_a_gallery_is_ranked_on_the_page(page, served, answers, people):
     assert (served[1] / "maps").exists() is False, "only an own folder is kept"
 
 
+@pytest.mark.browser
 def test_what_is_not_taken_is_said_on_the_page(page, people, tmp_path):
     text, large = tmp_path / "me & you.jpg", tmp_path / "large.png"
     text.write_text("text")

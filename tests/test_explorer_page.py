@@ -24,7 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 CELLS = '[data-side="{}"] [role="gridcell"]'
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.browser
 
 # Only files beside the page, no program in the page itself and no style attributes.
 POLICY = "default-src 'none'; script-src file:; style-src file:; img-src file:"

@@ -79,11 +79,10 @@ def page_of_code() -> str:
     return ARTICLE.format(style="\n".join(sheets), code=code)
 
 
+@pytest.mark.browser
 def test_a_page_is_printed_in_the_light_theme(tmp_path: Path) -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     check_site = pytest.importorskip("check_site")
-    if check_site.find_chromium() is None:
-        pytest.skip("no Chromium on this machine")
     (tmp_path / "page.html").write_text(page_of_code(), encoding="utf-8")
     with check_site.inspecting(tmp_path) as inspector:
         page = inspector.page

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import mutation
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_outcomes_are_counted_and_survivors_named_by_function() -> None:
@@ -33,7 +30,7 @@ def test_outcomes_are_counted_and_survivors_named_by_function() -> None:
 
 @pytest.mark.parametrize("code", [None, 2])
 def test_a_mutant_without_an_outcome_is_named(code: int | None) -> None:
-    with pytest.raises(ValueError, match="1 mutants have no outcome, among them a.x_f__mutmut_2"):
+    with pytest.raises(ValueError, match="a.x_f__mutmut_2"):
         mutation.summary({"a.x_f__mutmut_1": 1, "a.x_f__mutmut_2": code})
 
 
@@ -54,9 +51,3 @@ def test_records_are_written_and_a_low_share_is_an_error(
     assert (record["mutants"], record["killed"], record["survived"]) == (20, killed, 20 - killed)
     assert record["survivors"] == {"beyond.a.f": 20 - killed}
     assert f"| `a` | 20 | {5 * killed:.1f} % | {20 - killed} |" in mutation.table()
-
-
-def test_the_settings_name_files_that_exist() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.mutmut]")[1]
-    for file in re.findall(r'"((?:tests|qaconv_lib)/[\w/]+\.py)"', text):
-        assert (ROOT / file).is_file(), file

@@ -62,16 +62,10 @@ def test_the_code_of_a_check_is_folded() -> None:
     assert check.metadata == refresh.FOLDED | {"tags": ["exercise-check", "hide-input"]}
 
 
-def test_normal_form_is_a_fixed_point() -> None:
-    notebook = untidy_notebook()
-    notebook.cells[1].metadata["tags"] = ["exercise-check"]
-    once = refresh.normalise(notebook)
+def test_normal_form_is_a_fixed_point_with_ids_that_follow_from_sources() -> None:
+    once = refresh.normalise(untidy_notebook())
     assert refresh.normalise(once) == once
-
-
-def test_cell_ids_follow_from_sources() -> None:
-    ids = [cell.id for cell in refresh.normalise(untidy_notebook()).cells]
-    assert ids == [cell.id for cell in refresh.normalise(untidy_notebook()).cells]
+    ids = [cell.id for cell in once.cells]
     assert len(set(ids)) == len(ids)
     longer = untidy_notebook()
     longer.cells.insert(0, new_markdown_cell("new"))
@@ -97,9 +91,7 @@ def test_execution(tmp_path: Path) -> None:
     assert "a.ipynb" in refresh.check([source])[0]
 
 
-def test_a_failing_notebook_is_named_and_not_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_notebooks_are_named_and_not_written(tmp_path: Path, capsys) -> None:
     source = tmp_path / "bad.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell("raise KeyError('lost')")]), source)
     before = source.read_bytes()
@@ -108,9 +100,6 @@ def test_a_failing_notebook_is_named_and_not_written(
     assert [path.name for path in tmp_path.iterdir()] == ["bad.ipynb"]
     printed = capsys.readouterr().err
     assert "bad.ipynb" in printed and "lost" in printed
-
-
-def test_damaged_or_missing_notebooks_are_named(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.ipynb"
     damaged.write_text("{", encoding="utf-8")
     with pytest.raises(SystemExit, match="damaged.ipynb"):
@@ -119,45 +108,28 @@ def test_damaged_or_missing_notebooks_are_named(tmp_path: Path) -> None:
         refresh.read(tmp_path / "absent.ipynb")
 
 
-def test_output_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    book = tmp_path / "book"
-    book.mkdir()
-    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/a.md"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
-    nbformat.write(new_notebook(cells=[new_code_cell("6 * 7")]), book / "a.ipynb")
-    before = (book / "a.ipynb").read_bytes()
-    monkeypatch.setattr(refresh, "ROOT", tmp_path)
-    monkeypatch.setattr(refresh, "BOOK", book)
-    output = tmp_path / "built"
-    assert refresh.main(["--output", str(output)]) == 0
-    assert (book / "a.ipynb").read_bytes() == before
-    assert refresh.check([output / "book" / "a.ipynb"]) == []
-    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert files == {"_config.yml", "_toc.yml", "book/index.md", "book/a.md", "book/a.ipynb"}
-
-
-@pytest.mark.parametrize("place", [".", "book", "..", "mine"])
-def test_output_never_replaces_anything_else(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "root"
-    for folder in (root / "book", root / "mine"):
-        folder.mkdir(parents=True)
-        (folder / "letter.txt").write_text("dear", encoding="utf-8")
+def test_output_works_on_a_copy_and_replaces_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    root, output = tmp_path / "root", tmp_path / "built"
+    for name in ("_config.yml", "_toc.yml", "book/index.md", "mine/letter.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name, encoding="utf-8")
     monkeypatch.setattr(refresh, "ROOT", root)
     monkeypatch.setattr(refresh, "BOOK", root / "book")
-    with pytest.raises(SystemExit, match="--output"):
-        refresh.copy_book(root / place)
-    assert (root / "mine" / "letter.txt").exists() and (root / "book" / "letter.txt").exists()
+    for place in (".", "book", "..", "mine"):
+        with pytest.raises(SystemExit, match="--output"):
+            refresh.copy_book(root / place)
+    for _ in ("at first", "over an older copy"):
+        assert refresh.copy_book(output) == output / "book"
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert files == {"_config.yml", "_toc.yml", "book/index.md"}
+    assert (root / "mine" / "letter.txt").exists() and (root / "book" / "index.md").exists()
 
 
-def test_tables_go_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_go_between_the_marks(tmp_path: Path) -> None:
     page, start, end = tmp_path / "page.md", "<!-- table:start -->", "<!-- table:end -->"
     page.write_text(f"above\n{start}\nold\n{end}\nbelow\n", encoding="utf-8")
-    monkeypatch.setattr(refresh, "FILLED", [(page, "table", ["tables"])])
-    monkeypatch.setattr(refresh, "printed", lambda command: "| new |")
-    refresh.fill_pages()
-    assert page.read_text(encoding="utf-8") == f"above\n{start}\n| new |\n{end}\nbelow\n"
+    outside = f"above\n{start}\n", f"{end}\nbelow\n"
+    assert refresh.parts_around(page, "table") == (outside[0], "old\n", outside[1])
     page.write_text("no marks", encoding="utf-8")
     with pytest.raises(SystemExit, match="table"):
-        refresh.fill_pages()
+        refresh.parts_around(page, "table")

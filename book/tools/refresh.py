@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 from nbclient import NotebookClient
@@ -41,6 +44,7 @@ FOLDED = {
         "code_prompt_show": "The check: its code names the usual slips",
     },
 }
+KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
 EXPLORED = ("mini-market", "mini-duke")  # the explorer: source of its model, and its dataset
@@ -62,8 +66,8 @@ JOBS = 2  # notebooks that run at the same time
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """The notebook in the form in which it is committed; twice is the same as once.
 
-    Dropped: stderr, widgets, timings, metadata other than tags and MyST-NB's, and the frames of a
-    stored traceback, which hold machine paths. Set: cell ids that follow from the sources, one
+    Dropped: stderr, widgets, timings, metadata other than `KEPT`, and the frames of a stored
+    traceback, which hold machine paths. Set: cell ids that follow from the sources, one
     kernelspec, one output per run of prints, folded checks, captions repeated in the code.
     """
     notebook = deepcopy(notebook)
@@ -75,7 +79,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.source = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
         cell.source = _with_caption(cell)
         cell.id = _cell_id(cell, taken)
-        metadata = {key: cell.metadata[key] for key in ("mystnb", "tags") if cell.metadata.get(key)}
+        metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if "exercise-check" in metadata.get("tags", []):
             metadata |= deepcopy(FOLDED) | {"tags": [*metadata["tags"], "hide-input"]}
         if "tags" in metadata:
@@ -223,11 +227,15 @@ def copy_book(output: Path) -> Path:
 
 def printed(command: Sequence[str]) -> str:
     """What a command of FILLED prints."""
-    script = command[0].endswith(".py")
-    program = [str(TOOLS / command[0])] if script else ["-m", "qaconv_lib", command[0]]
-    whole = [sys.executable, *program, *command[1:]]
-    run = subprocess.run(whole, check=True, capture_output=True, text=True, cwd=ROOT)
-    return run.stdout.strip()
+    with redirect_stdout(StringIO()) as output:
+        if command[0].endswith(".py"):
+            with patch("sys.argv", command):
+                runpy.run_path(str(TOOLS / command[0]), run_name="__main__")
+        else:
+            from qaconv_lib.cli import main
+
+            main(command)
+    return output.getvalue().strip()
 
 
 def parts_around(path: Path, mark: str) -> tuple[str, str, str]:

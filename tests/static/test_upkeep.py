@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import yaml
 
 import qaconv_lib
 from qaconv_lib.cli import make_parser
-from qaconv_lib.experiments.suite import EXPERIMENTS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 TOOLS = BOOK / "tools"
 GITHUB = ROOT / ".github"
@@ -58,12 +56,6 @@ def test_commands_of_workflows_exist(path: Path) -> None:
         assert (ROOT / file).is_file(), file
 
 
-def test_paper_workflow_offers_experiments_that_exist() -> None:
-    triggers = load(GITHUB / "workflows" / "paper.yml")[True]  # how YAML 1.1 reads the key "on"
-    offered = triggers["workflow_dispatch"]["inputs"]["experiment"]["options"]
-    assert set(offered) <= {*EXPERIMENTS, "cost"}
-
-
 def test_version_is_one() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (version,) = re.findall(r'^version = "(.*)"$', pyproject, re.MULTILINE)
@@ -81,24 +73,6 @@ def hook(name: str) -> dict:
     return found
 
 
-def run_hook(name: str, file: Path) -> subprocess.CompletedProcess:
-    """Runs a hook's command on a file, with the interpreter of the tests."""
-    program, *arguments = shlex.split(hook(name)["entry"])
-    program = [sys.executable] if program == "python" else [sys.executable, "-m", program]
-    command = [*program, *arguments, str(file)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_hook_tells_a_notebook_in_normal_form_from_another(tmp_path: Path) -> None:
-    source = BOOK / "04_global_max_pooling.ipynb"
-    assert re.search(hook("notebooks")["files"], source.relative_to(ROOT).as_posix())
-    assert run_hook("notebooks", source).returncode == 0
-    path = tmp_path / "untidy.ipynb"
-    path.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    run = run_hook("notebooks", path)
-    assert run.returncode == 1 and "untidy.ipynb" in run.stderr
-
-
 def test_hook_installs_what_its_program_imports() -> None:
     """The hook has an environment of its own, without this library."""
     packages = {"PIL": "pillow"}
@@ -114,18 +88,6 @@ def test_hook_installs_what_its_program_imports() -> None:
     assert {packages.get(name, name) for name in wanted} == named
 
 
-def test_issue_templates_are_complete_forms() -> None:
-    folder = GITHUB / "ISSUE_TEMPLATE"
-    for path in sorted(set(folder.glob("*.yml")) - {folder / "config.yml"}):
-        form = load(path)
-        assert form["name"] and form["description"]
-        fields = [field for field in form["body"] if field["type"] != "markdown"]
-        assert len({field["id"] for field in fields}) == len(fields) > 0
-        assert all(field["attributes"]["label"] for field in fields)
-    for link in load(folder / "config.yml")["contact_links"]:
-        assert (ROOT / link["url"].removeprefix(f"{REPOSITORY}/blob/main/")).is_file()
-
-
 def test_pull_requests_and_contributing_have_one_checklist() -> None:
     def items(path: Path) -> list[str]:
         text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", path.read_text(encoding="utf-8"))
@@ -137,3 +99,9 @@ def test_pull_requests_and_contributing_have_one_checklist() -> None:
     assert items(template) == wanted != []
     for page in re.findall(rf"{REPOSITORY}/blob/main/([\w/.]+)", template.read_text("utf-8")):
         assert (ROOT / page).is_file(), page
+
+
+def test_the_settings_of_mutmut_name_files_that_exist() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.mutmut]")[1]
+    for file in re.findall(r'"((?:tests|qaconv_lib)/[\w/]+\.py)"', text):
+        assert (ROOT / file).is_file(), file
