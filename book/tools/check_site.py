@@ -6,10 +6,10 @@ python book/tools/check_site.py FOLDER PAGE   some pages of a site in another fo
 Each page is shown at three widths, in the light and the dark theme, and loaded twice: at first, and
 on a phone in the dark theme. A fault is a message in the console, a failed request or one that
 leaves this machine, a page that scrolls sideways, a broken image, a formula that is not typeset, or
-whatever axe-core finds against levels A and AA of WCAG 2 and the order of headings. Every link of a page
-that stays on the site must lead to a page and a place that exist. Every button around the text is
-clicked at each width and must change something; where pages have the same buttons, this is done
-once. The search must name the expected pages, chapters first. Ends with status 1 if there is a fault.
+whatever axe-core finds against levels A and AA of WCAG 2 and the order of headings. Links within
+the site must lead to a page and a place that exist. Every button around the text is clicked at each
+width and must change something; where pages have the same buttons, this is done once. A search must
+name the expected chapter before any page of the library. Ends with status 1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ READ = r"""async () => {
 LINKS = "() => [...new Set([...document.links].map(link => link.href))]"
 
 # The buttons around the text that can be seen, by their number among all buttons.
-BUTTONS = """() => [...document.querySelectorAll("button, [role=button]")].flatMap((button, number) =>
-  button.checkVisibility({visibilityProperty: true, opacityProperty: true}) &&
-  button.getClientRects().length && !button.closest("article, .bd-search-container") ? [number] : []
+BUTTONS = """() => [...document.querySelectorAll("button, [role=button]")].flatMap((node, number) =>
+  node.checkVisibility({visibilityProperty: true, opacityProperty: true}) &&
+  node.getClientRects().length && !node.closest("article, .bd-search-container") ? [number] : []
 )"""
 
 # What a click can change: what is shown and where, the theme, the whole screen, a printed page.
@@ -353,7 +353,7 @@ class Inspector:
             self.page.wait_for_function(CHANGED, arg=before, timeout=CHANGED_MS)
 
     def search(self, word: str, expected: str) -> list[str]:
-        """Whether a search for a word names a page before those of the library, without formulas."""
+        """Whether a search names a page before those of the library, and shows no formulas."""
         self.load(f"search.html?q={word}")
         done = "() => document.querySelector('.search-summary')?.innerText.startsWith('Search fin')"
         try:

@@ -4,7 +4,7 @@
 - Sphinx writes the parameters of a long signature as descriptions without a term, which no screen
   reader can announce: they become lines. Works of a bibliography lose a deprecated role.
 - Each page gets a description: its first full paragraph of words.
-- The site's address and the version of the book follow from `_config.yml` and the installed package.
+- The site's address follows from `_config.yml`, the book's version from the installed package.
 - Only the page "The explorer" loads the explorer's style sheet, data and program.
 """
 
