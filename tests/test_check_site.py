@@ -109,19 +109,48 @@ def test_one_pale_piece_among_many_is_found_in_every_view(faults, style: str) ->
     assert sum("axe color-contrast" in fault for fault in found) == 6, found
 
 
-SEARCH = """<h1>Search</h1><ul id="search-results"></ul><script>
+SEARCH = """<h1>Search</h1><div id="search-results"><p class="search-summary"></p></div><script>
 const word = new URLSearchParams(location.search).get("q");
-const results = document.querySelector("#search-results");
-if (word === "reciprocal") results.innerHTML = '<li><a href="book/09_reranking.html">9</a></li>';
+const list = document.createElement("ol");
+const pages = word === "first" ? ["05_class", "api_x"] : ["api_x", "05_class"];
+for (const page of pages) list.innerHTML += `<li><a href="${page}.html">${word}</a></li>`;
+document.querySelector("#search-results").append(list);
+document.querySelector(".search-summary").innerText = word === "never" ? "" : "Search finished";
 </script>"""
 
 
-def test_a_search_names_the_page(inspector, folder: Path, monkeypatch) -> None:
+def test_a_search_names_the_page_first_and_without_formulas(
+    inspector, folder: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(check_site, "SEARCH_TIMEOUT_MS", 500)
     (folder / "search.html").write_text(FRAME.format(head="", body=SEARCH), encoding="utf-8")
-    assert inspector.search("reciprocal", "book/09_reranking") == []
-    (fault,) = inspector.search("memory", "book/05_class_memory")
-    assert "memory" in fault
+    assert inspector.search("first", "05_class") == []
+    for word, fault in (("last", "first"), ("never", "does not end")):
+        assert any(fault in one for one in inspector.search(word, "05_class"))
+    assert "formula" in inspector.search("%5C(a%5C)", "api_x")[0]
+
+
+BUTTONS = """<h1>A page</h1></article><nav>
+<button title="theme" onclick="document.documentElement.dataset.theme = 'dark'">1</button>
+<button title="menu" onclick="more.hidden = !more.hidden">2</button>
+<div id="more" hidden><button title="within">3</button></div>
+<button title="dead" onmouseover="tip.hidden = false">4</button>
+<p id="tip" class="tooltip" style="position: absolute" hidden>a tip</p></nav><article>"""
+
+
+def test_buttons_that_change_nothing_are_found(inspector, folder: Path) -> None:
+    (folder / "page.html").write_text(FRAME.format(head="", body=BUTTONS), encoding="utf-8")
+    found = inspector.buttons("page.html")
+    assert sum("dead" in one for one in found) == sum("within" in one for one in found) == 3
+    assert not any("theme" in one or "menu" in one for one in found)
+    assert inspector.buttons("page.html") == [], "the same buttons are tried once"
+
+
+def test_a_link_must_lead_to_a_page_and_a_place(faults) -> None:
+    links = ("page.html#here", "none.html", "page.html#there", "https://example.org/")
+    body = '<h1 id="here">A page</h1>' + "".join(f'<a href="{link}">go</a> ' for link in links)
+    found = [one for one in faults(body) if "nowhere" in one]
+    assert [one.split()[-1] for one in found] == ["none.html", "page.html#there"]
 
 
 def test_the_command(folder: Path, capsys) -> None:
@@ -135,7 +164,12 @@ def test_the_command(folder: Path, capsys) -> None:
 def test_the_pages_of_a_site(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no site in"):
         check_site.main([str(tmp_path)])
-    for name in ("search.html", "index.html", "book/b.html", "book/a.html", "book/a.css"):
+    for name in ("search.html", "404.html", "book/b.html", "book/a.html", "book/a.css"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert check_site.pages_of(tmp_path) == ["search.html", "book/a.html", "book/b.html"]
+    assert check_site.pages_of(tmp_path) == [
+        "search.html",
+        "404.html",
+        "book/a.html",
+        "book/b.html",
+    ]

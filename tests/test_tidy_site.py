@@ -28,6 +28,20 @@ def test_parameters_of_a_signature_become_lines_and_lists_stay() -> None:
     assert rest == PAGE.split("</dt>", 1)[1]
 
 
+def test_a_page_is_described_by_its_first_paragraph_of_words() -> None:
+    nodes = pytest.importorskip("docutils.nodes")
+    document = nodes.Element()
+    for text in ("Open in Colab", "A sentence of the page. " * 20):
+        document += nodes.paragraph("", text)
+    context = {"docstitle": "The book"}
+    app = SimpleNamespace(config=SimpleNamespace(html_baseurl="https://example.org/"))
+    tidy_site.describe(app, "page", "page.html", context, document)
+    assert context["description"].startswith("A sentence of the page. A")
+    assert context["description"].endswith(" …") and len(context["description"]) <= 202
+    tidy_site.describe(app, "page", "page.html", context, None)
+    assert context["description"] == "The book"
+
+
 def test_scripts_of_thebe_are_dropped() -> None:
     scripts = [
         SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={}),

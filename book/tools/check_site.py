@@ -6,14 +6,17 @@ python book/tools/check_site.py FOLDER PAGE   some pages of a site in another fo
 Each page is shown at three widths, in the light and the dark theme, and loaded twice: at first, and
 on a phone in the dark theme. A fault is a message in the console, a failed request or one that
 leaves this machine, a page that scrolls sideways, a broken image, a formula that is not typeset, or
-whatever axe-core finds against levels A and AA of WCAG 2 and the order of headings. The search is
-tried, too. Ends with status 1 if there is a fault.
+whatever axe-core finds against levels A and AA of WCAG 2 and the order of headings. Links within
+the site must lead to a page and a place that exist. Every button around the text is clicked at each
+width and must change something; where pages have the same buttons, this is done once. A search must
+name the expected chapter before any page of the library. Ends with status 1 if there is a fault.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import re
 import shutil
 import sys
 import threading
@@ -21,11 +24,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urldefrag
 
 from playwright.sync_api import Error, Page, sync_playwright
 
@@ -46,8 +51,9 @@ OTHER_RULES = {
     "rules": {rule: {"enabled": False} for rule in COLOURS}
     | {rule: {"enabled": True} for rule in ("heading-order", "page-has-heading-one")},
 }
-# A word, and the page that the search must name.
-SEARCHES = {"reciprocal": "book/09_reranking", "memory": "book/05_class_memory"}
+# A word, and the page that the search must name before any page of the library.
+SEARCHES = {"reciprocal": "09_reranking", "QAConv": "03_query_adaptive", "ClassMemory": "05_class"}
+CHANGED_MS = 2_000  # the longest wait for what a click changes
 
 # Faults that do not depend on width and theme. Waits for images and formulas.
 READ = r"""async () => {
@@ -76,6 +82,29 @@ READ = r"""async () => {
   }
   return faults;
 }"""
+
+LINKS = "() => [...new Set([...document.links].map(link => link.href))]"
+
+# The buttons around the text that can be seen, by their number among all buttons.
+BUTTONS = """() => [...document.querySelectorAll("button, [role=button]")].flatMap((node, number) =>
+  node.checkVisibility({visibilityProperty: true, opacityProperty: true}) &&
+  node.getClientRects().length && !node.closest("article, .bd-search-container") ? [number] : []
+)"""
+
+# What a click can change: what is shown and where, the theme, the whole screen, a printed page.
+STATE = """() => {
+  const shown = [...document.querySelectorAll("body *")].filter(
+    node => node.checkVisibility({visibilityProperty: true}) && !node.closest(".tooltip"));
+  const places = shown.map(node => {
+    const {x, y, width, height} = node.getBoundingClientRect();
+    return node.tagName + [x, y, width, height].map(Math.round);
+  });
+  const {mode, theme} = document.documentElement.dataset;
+  const typing = document.activeElement?.matches("input");
+  return [mode, theme, typing, !document.fullscreenElement, window.printed, ...places].join();
+}"""
+CHANGED = f"before => ({STATE})() !== before"
+PRINT = "window.print = () => { window.printed = true; };"  # the dialog would wait for a person
 
 # The page hears of a new width or theme when it is next drawn.
 SETTLE = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -151,6 +180,15 @@ AXE = r"""async ([options, nodes]) => {
 }"""
 
 
+TEX = re.compile(r"\\[(\[a-z].{0,40}")
+
+
+@functools.cache
+def _anchors(path: Path) -> set[str]:
+    text = path.read_text(encoding="utf-8") if path.suffix == ".html" else ""
+    return {unescape(name) for name in re.findall(r"""\b(?:id|name)=["']([^"']+)""", text)}
+
+
 def find_chromium() -> str | None:
     """Path of a Chromium or Chrome on this machine."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -160,7 +198,11 @@ def pages_of(site: Path) -> list[str]:
     """The pages of a site, without indices and forwarding pages."""
     if not (site / "search.html").is_file():
         raise SystemExit(f"check_site: no site in {site}: run `make site` first")
-    return ["search.html", *sorted(f"book/{path.name}" for path in site.glob("book/*.html"))]
+    return [
+        "search.html",
+        "404.html",
+        *sorted(f"book/{path.name}" for path in site.glob("book/*.html")),
+    ]
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -179,11 +221,14 @@ class Inspector:
     Args:
         page: of Playwright.
         address: of the site, with a slash at its end; a request to another host is a fault.
+        site: the folder that is served there.
     """
 
-    def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
+    def __init__(self, page: Page, address: str, site: Path) -> None:
+        self.page, self.address, self.site = page, address, site
         self.heard: list[str] = []
+        self.tried: set[tuple] = set()
+        page.add_init_script(PRINT)
         self.awaited: set[Any] = set()
         page.set_default_timeout(TIMEOUT_MS)
         page.on("console", self._console)
@@ -231,6 +276,7 @@ class Inspector:
         if loaded:
             self.load(name)
             read = self.page.evaluate(READ)
+            read += filter(None, map(self._dead_link, self.page.evaluate(LINKS)))
             self.page.evaluate(_axe_source() + "; undefined")
             self.page.evaluate(THIN)
         seen = self.page.evaluate(LOOK, theme)
@@ -249,15 +295,81 @@ class Inspector:
             found += [place + fault for fault in [*(set(said) - set(known)), *seen]]
         return found
 
+    def _dead_link(self, address: str) -> str | None:
+        if not address.startswith(self.address):
+            return None
+        place, anchor = urldefrag(address.removeprefix(self.address))
+        path = self.site / (unquote(place.partition("?")[0]) or "index.html")
+        if path.is_file() and (not anchor or unquote(anchor) in _anchors(path)):
+            return None
+        return f"link to nowhere: {address.removeprefix(self.address)}"
+
+    def buttons(self, name: str) -> list[str]:
+        """Buttons around the text of a page that cannot be clicked, or change nothing.
+
+        Buttons that only another button shows are tried, too. What was tried on a page with the
+        same buttons is not tried again.
+        """
+        found = []
+        for width in sorted({width for width, _ in VIEWS}):
+            self.page.set_viewport_size({"width": width, "height": HEIGHT})
+            self._open(name)
+            first = self.page.evaluate(BUTTONS)
+            names = [self._name(number) for number in first]
+            if (width, *names) in self.tried:
+                continue
+            self.tried.add((width, *names))
+            seen, ways = set(first), [[number] for number in first]
+            while ways:
+                way = ways.pop()
+                self._open(name)
+                try:
+                    self._click(way)
+                except Error:
+                    what = self._name(way[-1])
+                    found.append(f"{name}, {width} px: a click on {what!r} changes nothing")
+                more = set(self.page.evaluate(BUTTONS)) - seen
+                seen |= more
+                ways += [[*way, number] for number in sorted(more)]
+        return [*self.told(), *found]
+
+    def _open(self, name: str) -> None:
+        """Load a page and scroll down and a little up, which shows the button back to the top."""
+        self.load(name)
+        for place in (HEIGHT, HEIGHT // 2):
+            self.page.evaluate(f"window.scrollTo({{top: {place}, behavior: 'instant'}})")
+            self.page.wait_for_timeout(50)
+        self.page.evaluate("document.activeElement?.blur()")
+
+    def _name(self, number: int) -> str:
+        button = self.page.locator("button, [role=button]").nth(number)
+        return button.evaluate("({title, ariaLabel, innerText}) => title || ariaLabel || innerText")
+
+    def _click(self, way: list[int]) -> None:
+        for number in way:
+            before = self.page.evaluate(STATE)
+            button = self.page.locator("button, [role=button]").nth(number)
+            button.click(timeout=CHANGED_MS)
+            self.page.wait_for_function(CHANGED, arg=before, timeout=CHANGED_MS)
+
     def search(self, word: str, expected: str) -> list[str]:
-        """Whether a search for a word names a page."""
+        """Whether a search names a page before those of the library, and shows no formulas."""
         self.load(f"search.html?q={word}")
+        done = "() => document.querySelector('.search-summary')?.innerText.startsWith('Search fin')"
         try:
-            link = f"#search-results a[href*='{expected}']"
-            self.page.wait_for_selector(link, timeout=SEARCH_TIMEOUT_MS)
+            self.page.wait_for_function(done, timeout=SEARCH_TIMEOUT_MS)
         except Error:
-            return [*self.told(), f"a search for {word!r} does not name {expected}"]
-        return self.told()
+            return [*self.told(), f"a search for {word!r} does not end"]
+        links = self.page.locator("#search-results li a").evaluate_all(
+            "all => all.map(a => a.href)"
+        )
+        found, text = self.told(), self.page.inner_text("#search-results")
+        first = next((link for link in links if expected in link or "/api" in link), "")
+        if expected not in first:
+            found.append(f"a search for {word!r} does not name {expected} first")
+        return found + [
+            f"a search for {word!r} shows a formula: {f}" for f in TEX.findall(text)[:1]
+        ]
 
 
 @functools.cache
@@ -277,7 +389,7 @@ def inspecting(site: Path) -> Iterator[Inspector]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS, timeout=TIMEOUT_MS)
         try:
-            yield Inspector(browser.new_page(), f"http://127.0.0.1:{server.server_port}/")
+            yield Inspector(browser.new_page(), f"http://127.0.0.1:{server.server_port}/", site)
         finally:
             browser.close()
             server.shutdown()
@@ -288,7 +400,8 @@ def check(site: Path, pages: Sequence[str], searches: dict[str, str]) -> int:
     total = 0
     with inspecting(site) as inspector:
         tried = (inspector.search(word, expected) for word, expected in searches.items())
-        for faults in chain(map(inspector.faults, pages), tried):
+        buttons = map(inspector.buttons, pages)
+        for faults in chain(map(inspector.faults, pages), buttons, tried):
             total += len(faults)
             for fault in faults:
                 print(fault, flush=True)

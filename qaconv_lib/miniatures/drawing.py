@@ -109,16 +109,16 @@ class _World:
                 chosen.append(other)
         return tuple(self.person(population, other) for other in chosen)
 
-    def draw(self, index: int, change: Change | None = None) -> Drawing:
-        row = self.rows[index]
+    def draw(self, index: int, change: Change | None = None, scale: int = 1) -> Drawing:
+        row, size = self.rows[index], (scale * _SIZE[0], scale * _SIZE[1])
         camera = self.camera_of(row)
         numbers = (POPULATIONS[row["population"]], row["drawing"])
         bystanders = self.bystanders(row, seeded(self.spec, "draw", *numbers, 1))
         rng = seeded(self.spec, "draw", *numbers, 0)
         if row["population"] == "nobody":
-            return render_background(camera, self.domain, rng, size=_SIZE, bystanders=bystanders)
+            return render_background(camera, self.domain, rng, size=size, bystanders=bystanders)
         person = self.person(row["population"], row["person"])
-        options = {"heading": row["heading"], "labelled_box": row["labelled"], "size": _SIZE}
+        options = {"heading": row["heading"], "labelled_box": row["labelled"], "size": size}
         person = change(person) if change else person
         return render_person(person, camera, self.domain, rng, bystanders=bystanders, **options)
 
@@ -130,7 +130,9 @@ def _world(name: str) -> _World:
     return _World(MINIATURES[name])
 
 
-def draw_image(name: str, image: int | str, change: Change | None = None) -> Drawing:
+def draw_image(
+    name: str, image: int | str, change: Change | None = None, *, scale: int = 1
+) -> Drawing:
     """Draw one image of a miniature again.
 
     Args:
@@ -138,16 +140,18 @@ def draw_image(name: str, image: int | str, change: Change | None = None) -> Dra
         image: row of its plan, or its path in the archive.
         change: makes another person of the one shown, see `people.CHANGES`; everything else stays
             as it was, to the noise.
+        scale: times as many rows and columns; above 1, the same scene through a finer sensor.
 
     Returns:
-        The image before JPEG, (128, 64, 3) uint8, and its part map, (128, 64) uint8.
+        The image before JPEG, (128 * scale, 64 * scale, 3) uint8, and its part map without the
+        last axis.
     """
     world = _world(name)
     index = world.position.get(image, -1) if isinstance(image, str) else image
     if not 0 <= index < len(world.rows):
         paths = f"0 to {len(world.rows) - 1}, or the paths in its archive"
         raise ValueError(f"{name} has the images {paths}, not {image!r}")
-    return world.draw(index, change)
+    return world.draw(index, change, scale)
 
 
 def encode_image(name: str, path: str) -> Files:
