@@ -24,7 +24,7 @@ def found(*intervals):
     return [("here", None if i is None else Difference(sum(i) / 2, *i)) for i in intervals]
 
 
-BETTER, EQUAL = {}, {"margin": 2.0}
+BETTER, FAR, EQUAL = {}, {"far": 5.0}, {"margin": 2.0}
 NO_WORSE = EQUAL | {"one_sided": True}
 
 
@@ -35,6 +35,10 @@ NO_WORSE = EQUAL | {"one_sided": True}
         (BETTER, [(1, 2), (-0.1, 3)], PARTLY),
         (BETTER, [(-1, 2), (1, 3), (-3, -1)], PARTLY),
         (BETTER, [(-1, 2), (-3, -1)], NOT_SHOWN),
+        (FAR, [(4, 6), (5, 9)], HOLDS),
+        (FAR, [(4, 6), (1, 3)], PARTLY),
+        (FAR, [(-1, 9), (5, 9)], PARTLY),
+        (FAR, [(-9, -6)], FAILS),
         (BETTER, [(0, 2)], NOT_SHOWN),  # zero is not above zero
         (BETTER, [(-2, 0)], NOT_SHOWN),  # nor below
         (BETTER, [(-2, -1), (-3, -0.1)], FAILS),
@@ -43,11 +47,12 @@ NO_WORSE = EQUAL | {"one_sided": True}
         (EQUAL, [(-1, 1), (0, 2)], HOLDS),
         (EQUAL, [(-1, 1), (1, 3)], OPEN),
         (EQUAL, [(-4, -3), (2.5, 3)], FAILS),
-        (EQUAL, [(2.5, 3), (-1, 1)], OPEN),
+        (EQUAL, [(2.5, 3), (-1, 1)], PARTLY),
+        (EQUAL, [(2.5, 3), (1, 3)], OPEN),
         (NO_WORSE, [(-1, 1), (3, 5)], HOLDS),  # better is no worse
         (NO_WORSE, [(-2, 1)], HOLDS),
         (NO_WORSE, [(-2.1, 1)], OPEN),
-        (NO_WORSE, [(-5, -3), (0, 1)], OPEN),
+        (NO_WORSE, [(-5, -3), (0, 1)], PARTLY),
         (NO_WORSE, [(-5, -3)], FAILS),
     ],
 )

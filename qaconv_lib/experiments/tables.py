@@ -16,7 +16,7 @@ from qaconv_lib.experiments.comparisons import (
     tlift_records,
 )
 from qaconv_lib.experiments.profiles import get_profile
-from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
+from qaconv_lib.experiments.published import ADAPTING, DIRECT, TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import STAGES, Run
 from qaconv_lib.experiments.suite import EXPERIMENTS, find_record, list_trials
@@ -35,10 +35,10 @@ _LOSSES: _Methods = {LABELS[loss]: {"loss": loss} for loss in TABLE1_LOSSES}
 
 
 def headline_table(profile: str = "laptop") -> pd.DataFrame:
-    """Softmax and QAConv across domains, after every stage: Tables 1 and 2 in short."""
+    """Softmax, Arc loss and QAConv across domains, after every stage: Tables 1 and 2 in short."""
     methods = {
         _row(LABELS[loss], stage): {"loss": loss, "stage": stage}
-        for loss in ("softmax", "qaconv")
+        for loss in ("softmax", "arc", "qaconv")
         for stage in STAGES
     }
     return _methods_table(profile, methods)
@@ -76,6 +76,29 @@ def table3(profile: str = "laptop") -> pd.DataFrame:
 def table4(profile: str = "laptop") -> pd.DataFrame:
     """Two backbones and three sources, tested on CUHK03 and MSMT17, which have no times."""
     return _backbones(profile, ("cuhk03", "msmt17"), ("alone", "+RR"))
+
+
+def other_methods(*targets: str) -> pd.DataFrame:
+    """Tables 3 and 4 as published: methods that adapt to the target, and those that do not.
+
+    Args:
+        targets: of "duke", "market", "cuhk03" and "msmt17".
+    """
+    ours: dict[str, dict] = {"alone": {}, "+RR+TLift": {}}
+    for (size, stage, source, target), numbers in TABLES34.items():
+        ours[stage][f"QAConv, ResNet-{_DEPTHS[size]}", source, target] = numbers
+    rows: dict[tuple, dict] = {}
+    for kind, published in (
+        ("adapts", ADAPTING),
+        ("direct", DIRECT | ours["alone"]),
+        ("direct, RR + TLift", ours["+RR+TLift"]),
+    ):
+        for (method, source, target), numbers in published.items():
+            if target in targets:
+                row = rows.setdefault((kind, method), {})
+                row[f"{source} → {target}"] = _published(numbers)
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis(["kind", "method"])
+    return table[sorted(table, key=lambda direction: targets.index(direction.split(" → ")[1]))]
 
 
 def ablation_table(name: str, profile: str = "laptop") -> pd.DataFrame:
@@ -200,6 +223,8 @@ def cost_table(profile: str = "laptop") -> pd.DataFrame:
     table = pd.DataFrame(rows).T
     return table.rename_axis(["device", "step", "loss"]) if rows else table
 
+
+_DEPTHS = {"small": 50, "large": 152}  # of the paper's ResNets
 
 #: Tables of no experiment in `EXPERIMENTS`: two from the runs of Table 1, one of measurements.
 _TITLES = {"headline": "", "within": "Within a domain", "cost": "Time and memory of each step"}
