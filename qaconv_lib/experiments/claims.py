@@ -89,8 +89,8 @@ CLAIMS: list[Claim] = [
           "The class memory with pooled vectors does about as well as the other losses: the lead "
           "comes from the matching.",
           margin=4.0,
-          remark="equal means within 4 points, about a third of QAConv's published lead; worse than "
-          "softmax in both directions, and within the margin in one"),
+          remark="equal means within 4 points, about a third of QAConv's published lead; worse "
+          "than softmax in both directions, and within the margin in one"),
     Claim("5.3", "table1", pooled_spread,
           "Among pooled features the choice of the loss matters little.",
           margin=4.0,
