@@ -16,6 +16,7 @@ import torch
 
 # Memory that runs out, in the words of a RuntimeError of PyTorch and of a DataLoader's worker.
 _SHORTAGE = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+MOST_SECONDS = 1e11  # later than any Unix time in seconds; in milliseconds, 1973
 _WORKER_SHORTAGE = ("signal: Killed", "signal: Bus error", "shared memory")
 
 
@@ -77,9 +78,17 @@ def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
         for value in seconds:
             if not is_number(value):
                 raise TypeError(f"{name} must be numbers of seconds, got {value!r}")
+    step = np.spacing(np.abs(seconds).max(initial=0)) if seconds.dtype.kind == "f" else 0
     seconds = seconds.astype(np.float64)
     for entry in np.flatnonzero(~np.isfinite(seconds)):
         raise ValueError(f"{name} has {seconds[entry]} at entry {entry}; every image needs a time")
+    if step > 1:
+        raise ValueError(
+            f"{name} are rounded to {step:g} seconds by their dtype; give float64, or times that "
+            "start near 0"
+        )
+    if np.abs(seconds).max(initial=0) > MOST_SECONDS:
+        raise ValueError(f"{name} must be in seconds, got {seconds.max():g}; divide milliseconds")
     return seconds
 
 

@@ -53,6 +53,15 @@ def make_folder(folder: Path) -> None:
         raise ValueError(f"{folder} should be a folder, but a file is in the way") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Create a folder and raise OSError unless files can be written to it, before any work."""
+    make_folder(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write to it ({error.strerror})", str(folder)) from error
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that it is either the old one or the new one, never half of it."""
     path = Path(path)
@@ -98,14 +107,15 @@ def check_file(path: str | Path, what: str) -> None:
 
 def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     check_file(path, what)
-    open(path, "rb").close()  # safetensors takes a file that may not be read for a missing one
+    content = Path(path).read_bytes()  # not mapped: Windows refuses to replace a mapped file
     try:
-        with safe_open(path, framework="pt") as stream:
-            tensors = {key: stream.get_tensor(key) for key in stream.keys()}
-            return tensors, stream.metadata() or {}
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__", {})
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
 

@@ -6,15 +6,18 @@ a width, followed by a small convolution, the neck, that reduces the channels.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -133,7 +136,7 @@ def make_backbone(
         pretrained: start from ImageNet weights. Those of the EfficientNets are in the `data`
             folder, those of the ResNets are published files; see `fetch_weights`.
         weights: a file to start from instead: the state dict of the whole network or of the part
-            that is kept; see `read_weights`.
+            that is kept; see `read_weights`; or a model of `save_model`, whose trunk is taken.
         final_layer: layer2, layer3 or layer4: a stride of 8, 16 or 32 pixels.
         neck_channels: channels `d` of the maps; None leaves the neck out.
         neck_size: side of the neck's convolution; 1 in the paper, 3 in the released code.
@@ -244,6 +247,9 @@ def _imagenet_weights(name: str) -> Path:
 def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) -> None:
     """Copy the weights of a network, whole or cut already, into its trunk."""
     tensors, wanted = read_weights(path), trunk.state_dict()
+    prefix = "backbone.trunk."  # in a model of `save_model`
+    if any(key.startswith(prefix) for key in tensors):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     new = {key for key in wanted if key.endswith("num_batches_tracked")}  # old files lack these
     check_fit(tensors, wanted, str(path), name, may_lack=new, may_add=whole)
     trunk.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
@@ -267,7 +273,8 @@ def read_saved(path: str | Path) -> object:
     """Read a file of `torch.save` that consists of tensors, plain values and containers."""
     check_file(path, "file of weights")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _harmless():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
@@ -275,6 +282,18 @@ def read_saved(path: str | Path) -> object:
             f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
             "they are read; save model.state_dict() with torch.save or safetensors"
         ) from error
+
+
+def _harmless() -> AbstractContextManager[None]:
+    """Reads what training scripts keep beside the weights: NumPy's values, and options."""
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        return nullcontext()  # before PyTorch 2.6
+    number, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+    kinds: list[Any] = [np.dtype, np.ndarray, argparse.Namespace]
+    kinds += {type(np.dtype(code)) for code in np.typecodes["All"]}
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
+        kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
+    return torch.serialization.safe_globals(kinds)
 
 
 def state_dict_of(content: object, source: str) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ that needs it, so that help comes at once.
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import sys
 import warnings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 Options = argparse.Namespace
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[Options], int | None]
+_PLAIN = {"→": "->", "−": "-", "×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-"}
 _CHECKOUT = Path(__file__).resolve().parent.parent
 #: By name: what runs a command, whose docstring describes it, and its arguments.
 COMMANDS: dict[str, tuple[Command, tuple[Argument, ...]]] = {}
@@ -61,7 +64,7 @@ _SETTINGS: dict[str, Argument] = {
     name: _arg("--" + name.replace("_", "-"), type=kind, help=about)
     for name, kind, about in (
         ("backbone", str, "network, e.g. resnet152"),
-        ("weights", str, "file with the weights to start from"),
+        ("weights", str, "file to start from: weights, or a model of `train`"),
         ("height", int, "of an image, in pixels"),
         ("width", int, "of an image, in pixels"),
         ("batch_size", int, "images per step"),
@@ -70,6 +73,8 @@ _SETTINGS: dict[str, Argument] = {
         ("clip_norm", float, "longest gradient, all parameters together"),
         ("epochs", int, "how many"),
         ("decay_epochs", int, "epochs after which the rates fall to a tenth"),
+        ("learning_rate", float, "of new layers"),
+        ("backbone_learning_rate", float, "of the backbone"),
         ("workers", int, "processes that load images"),
     )
 }
@@ -126,7 +131,7 @@ def check_data(options: Options) -> int:
 def train(options: Options) -> None:
     """Train a model on a dataset."""
     from qaconv_lib._processes import process_rank
-    from qaconv_lib.experiments.runs import checkpoint_path, train_run
+    from qaconv_lib.experiments.runs import train_run
     from qaconv_lib.experiments.step_memory import memory_table
 
     run, keys = (
@@ -135,7 +140,7 @@ def train(options: Options) -> None:
     )
     how = _given(options, *keys)
     if not run.settings:  # or it would take the place of the profile's model
-        how["checkpoint"] = checkpoint_path(run.loss, run.source, run.profile, run.seed)
+        how["checkpoint"] = run.shipped()
     done = memory_table(run, options.device) if options.predict_memory else train_run(run, **how)
     if process_rank() == 0:
         print(done)
@@ -432,9 +437,21 @@ def _format_warning(
     return f"{filename}: {category.__name__}: {message}\n"
 
 
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a code page lacks, such as that of a pipe on Windows, in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    return _PLAIN.get(character, ascii(character)[1:-1]), error.start + 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     options = make_parser().parse_args(arguments)
+    codecs.register_error("plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
     warnings.formatwarning = _format_warning
     try:
         if joins := hasattr(options, "device"):

@@ -19,6 +19,16 @@ ARGUMENTS_OF_TRAINER = (
 )
 
 
+def plain(name: str, value: Any) -> Any:
+    """A setting as JSON can hold it: a number of NumPy or PyTorch becomes Python's, a path text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if not isinstance(value, (str, int, float, type(None))):
+        raise TypeError(f"{name} must be a number or text, got {value!r}")
+    return value
+
+
 def later(default: Any) -> Any:
     """A setting newer than the first records, which do not name it.
 
@@ -64,13 +74,13 @@ class TrainingConfig:
     center_weight: float = 0.0005  #: center loss only
     workers: int = 0  #: processes that load images; augmentation depends on their number
     seed: int = 0
-    weights: str | None = later(None)  #: a file to start from instead; see `make_backbone`
+    weights: str | None = later(None)  #: a network or a model of `save_model` to start from instead
     neck_norm: bool = later(True)
     frozen_norm: bool = later(False)
 
     def __post_init__(self) -> None:
-        if self.weights is not None:
-            object.__setattr__(self, "weights", os.fspath(self.weights))
+        for field in dataclasses.fields(self):  # now, and not when the trained model is saved
+            object.__setattr__(self, field.name, plain(field.name, getattr(self, field.name)))
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}

@@ -7,6 +7,7 @@ Market-1501), `camera` (from 0), `session` (as in the file name, or the scene of
 
 from __future__ import annotations
 
+import hashlib
 import numbers
 import os
 import threading
@@ -64,6 +65,15 @@ class ReidDataset:
         return self.has_test and bool(seconds.notna().all())
 
     @property
+    def untimed(self) -> str:
+        """Where only some query and gallery images have a time: how many lack one, in words."""
+        seconds = pd.concat([self.query["seconds"], self.gallery["seconds"]])
+        lacking = int(seconds.isna().sum())
+        if not 0 < lacking < len(seconds):
+            return ""
+        return f"{lacking:,} of {len(seconds):,} query and gallery images have no time (seconds)"
+
+    @property
     def has_test(self) -> bool:
         """Whether there are query and gallery images; RandPerson, for one, has none."""
         return len(self.query) > 0 and len(self.gallery) > 0
@@ -112,7 +122,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     places = data_folders() if root is None else [Path(os.path.expanduser(root))]
     if name.lower().endswith(".csv"):
         path = find_csv(name, places)
-        return ReidDataset(name, path.parent, **read_csv(path), distractor_identity=0)
+        return ReidDataset(name, path.parent, **read_csv(path))
     if name not in DATASETS:
         raise ValueError(
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, and CSV files such as "
@@ -134,11 +144,9 @@ def dataset_from_table(
     Its columns are ``path`` (relative ones start at `root`), ``identity`` and ``camera``, and
     perhaps ``seconds`` (time on the camera's clock, may be empty) and ``split`` (train, query or
     gallery; default train). Identities and cameras are whole numbers, which stay as they are, or
-    names, which are numbered in sorted order, identities from 1 and cameras from 0. Identity 0
-    marks people who belong to no query.
+    names, which are numbered in sorted order, identities from 1 and cameras from 0.
     """
-    tables = read_table(table, Path(root), name)
-    return ReidDataset(name, Path(root), **tables, distractor_identity=0)
+    return ReidDataset(name, Path(root), **read_table(table, Path(root), name))
 
 
 def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
@@ -162,6 +170,17 @@ def all_images(dataset: ReidDataset) -> pd.DataFrame:
     table = table[table["identity"] != dataset.distractor_identity].reset_index(drop=True)
     people = table.groupby(["tested", "identity"])
     return table.assign(identity=people.ngroup()).drop(columns="tested")
+
+
+def content_key(table: pd.DataFrame, labels: Iterable[str] = ("identity",)) -> str:
+    """Sixteen digits that name the contents of a table's images and some of its columns.
+
+    Neither the images' folder nor their names count, so data that moved keep their key.
+    """
+    key = hashlib.sha256(table[list(labels)].to_csv(index=False, lineterminator="\n").encode())
+    for path in map(Path, table["path"]):
+        key.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+    return key.hexdigest()[:16]
 
 
 def choose_queries(table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 Built in chapter 8. A score needs only the *ranks of the matches*, and the rank of a match is one
 plus the number of gallery images before it. Sorting the scores, not the images, and looking the
-matches up in the sorted list gives that number.
+matches up in the sorted list gives that number. Images with equal scores have no order, so the
+scores of a ranking do not depend on the order of the gallery.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from qaconv_lib._checks import check_whole_numbers, to_labels, to_scores
 if TYPE_CHECKING:
     import pandas as pd
 
-DISTRACTOR = 0  # identity of gallery images of other people: never a match, but ranked
 BAD_DETECTION = -1  # identity of gallery images to ignore: taken out of every ranking
 
 
@@ -29,8 +29,9 @@ class RankingScores:
     `cmc[k - 1]` is the rank-k accuracy, for k up to the size of the gallery. `mean_ap` sums steps
     and `mean_ap_trapezoid` trapezoids; `mean_inp` is the mean inverse negative penalty. `per_query`
     has one row per query with the columns `query` (row of the similarity), `identity`, `camera`,
-    `average_precision`, `average_precision_trapezoid`, `inp`, `first_match_rank` (from 1; NaN
-    without a match, like the three scores), `num_matches`, `num_ignored` and `valid`.
+    `average_precision`, `average_precision_trapezoid`, `inp`, `first_match_rank` (from 1, expected
+    value if scores tie; NaN without a match, like the three scores), `num_matches`, `num_ignored`
+    and `valid`.
     """
 
     cmc: np.ndarray
@@ -71,10 +72,10 @@ def evaluate_ranking(
     r"""Rank the gallery for every query and score the rankings (single-query protocol).
 
     For each query, *junk* (same identity and same camera) and *bad detections* (identity -1) are
-    taken out of the gallery. The rest is ranked from the highest similarity down; equal
-    similarities keep the order of the gallery. Images of the query's identity are its *matches*;
-    *distractors* (identity 0) never match. With :math:`r_1 < \dots < r_n` the ranks (from 1) of the
-    n matches of a query:
+    taken out of the gallery. The rest is ranked from the highest similarity down. Images of the
+    query's identity are its *matches*; an identity that no query has (as 0, Market-1501's
+    *distractors*) never matches. With :math:`r_1 < \dots < r_n` the ranks (from 1) of the n matches
+    of a query:
 
     * rank-k accuracy (CMC): 1 if :math:`r_1 \le k`, else 0;
     * average precision, step sum: :math:`\frac1n \sum_i \frac{i}{r_i}`, as in scikit-learn;
@@ -83,9 +84,12 @@ def evaluate_ranking(
       precision just before and at each match. Market-1501's code and the paper's tables use it;
     * inverse negative penalty (INP): :math:`n / r_n`, how early the last match comes.
 
+    Equal similarities are one threshold of the precision-recall curve, as in scikit-learn and in
+    release v1.0: both kinds of average precision take the precision before and after all of them.
+    Rank-k accuracy is the expected value over their orders; INP takes the expected :math:`r_n`.
+
     A query without a match is left out of the averages and has NaN in `per_query`, as has a query
-    of identity 0 or -1, of which a warning tells. Memory beyond the input grows with the gallery
-    only.
+    of identity -1, of which a warning tells. Memory beyond the input grows with the gallery only.
 
     Args:
         similarity: array or tensor of shape (num_query, num_gallery), higher is more alike. Give
@@ -107,24 +111,27 @@ def evaluate_ranking(
     query_cameras = to_labels(query_cameras, "query_cameras", num_query, fits)
     gallery_cameras = to_labels(gallery_cameras, "gallery_cameras", num_gallery, fits)
 
-    is_person = ~np.isin(query_identities, (DISTRACTOR, BAD_DETECTION))
-    if not is_person.all():
+    is_bad = gallery_identities == BAD_DETECTION
+    if bad_queries := np.count_nonzero(query_identities == BAD_DETECTION):
         warnings.warn(
-            f"{np.count_nonzero(~is_person)} queries have identity {DISTRACTOR} (distractor) or "
-            f"{BAD_DETECTION} (bad detection) and cannot have a match; number identities from 1",
+            f"{bad_queries} queries have identity {BAD_DETECTION}, which stands for a bad "
+            "detection, and cannot have a match",
             stacklevel=2,
         )
-    is_bad = gallery_identities == BAD_DETECTION
     rows = []
+    first_match = np.zeros(num_gallery)  # how many queries have their first match at a rank
     for query, (identity, camera) in enumerate(zip(query_identities, query_cameras, strict=True)):
-        same_person = (gallery_identities == identity) & is_person[query]
+        same_person = (gallery_identities == identity) & ~is_bad
         kept = np.flatnonzero(~(is_bad | (same_person & (gallery_cameras == camera))))
-        ranks = _ranks(scores[query, kept], np.flatnonzero(same_person[kept]))
+        groups = _Groups.of(scores[query, kept], same_person[kept])
         rows.append(
             {"query": query, "identity": identity, "camera": camera}
-            | _query_scores(ranks)
-            | {"num_matches": len(ranks), "num_ignored": num_gallery - len(kept)}
+            | _query_scores(groups)
+            | {"num_matches": groups.matches.sum(), "num_ignored": num_gallery - len(kept)}
         )
+        if len(groups.matches):
+            start, shares = groups.above[0], _first_match(groups.images[0], groups.matches[0])
+            first_match[start : start + len(shares)] += shares
     per_query = pd.DataFrame(rows)
     per_query["valid"] = per_query["num_matches"] > 0
     if not per_query["valid"].any():
@@ -132,9 +139,8 @@ def evaluate_ranking(
             f"none of the {num_query} queries has a match: a gallery image of its identity under "
             "another camera"
         )
-    first = per_query.loc[per_query["valid"], "first_match_rank"].to_numpy(dtype=np.int64)
     return RankingScores(
-        cmc=np.cumsum(np.bincount(first - 1, minlength=num_gallery)) / len(first),
+        cmc=np.minimum(np.cumsum(first_match) / per_query["valid"].sum(), 1.0),
         mean_ap=float(per_query["average_precision"].mean()),  # means skip NaN
         mean_ap_trapezoid=float(per_query["average_precision_trapezoid"].mean()),
         mean_inp=float(per_query["inp"].mean()),
@@ -142,31 +148,45 @@ def evaluate_ranking(
     )
 
 
-def _ranks(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Ranks (from 1, ascending) that the images at ``positions`` take among all ``scores`` (n,)."""
-    if len(positions) == 0:
-        return np.zeros(0, dtype=np.int64)
-    ascending = np.sort(scores)
-    wanted = scores[positions]
-    not_above = np.searchsorted(ascending, wanted, side="right")
-    below = np.searchsorted(ascending, wanted, side="left")
-    ranks = len(scores) - not_above + 1
-    for tied in np.flatnonzero(not_above - below > 1):  # equal scores keep the gallery's order
-        ranks[tied] += np.count_nonzero(scores[: positions[tied]] == wanted[tied])
-    return np.sort(ranks)
+class _Groups(NamedTuple):
+    """The distinct scores of the matches of a query, from the highest down, each shape (n,)."""
+
+    matches: np.ndarray  # matches with this score
+    images: np.ndarray  # images with this score
+    above: np.ndarray  # images with a higher score
+
+    @classmethod
+    def of(cls, scores: np.ndarray, is_match: np.ndarray) -> _Groups:
+        ascending = np.sort(scores)
+        wanted, matches = np.unique(scores[is_match], return_counts=True)
+        below = np.searchsorted(ascending, wanted, side="left")
+        not_above = np.searchsorted(ascending, wanted, side="right")
+        return cls(matches[::-1], (not_above - below)[::-1], (len(scores) - not_above)[::-1])
 
 
-def _query_scores(ranks: np.ndarray) -> dict[str, float]:
-    """Scores of one query from the ranks of its matches (ascending, from 1)."""
-    if len(ranks) == 0:
+def _first_match(images: int, matches: int) -> np.ndarray:
+    """Probability of each place for the first match among tied images in random order."""
+    places = np.arange(images - matches + 1)
+    later = np.cumprod((images - matches - places) / (images - places))  # not up to this place
+    return -np.diff(later, prepend=1.0)
+
+
+def _query_scores(groups: _Groups) -> dict[str, float]:
+    """Scores of one query from the groups of its matches."""
+    matches, images, above = groups
+    if len(matches) == 0:
         names = ("average_precision", "average_precision_trapezoid", "inp", "first_match_rank")
         return dict.fromkeys(names, np.nan)
-    hits = np.arange(1, len(ranks) + 1)
-    precision = hits / ranks
-    before = np.where(ranks == 1, 1.0, (hits - 1) / np.maximum(ranks - 1, 1))
+    hits, num_matches = np.cumsum(matches), matches.sum()
+    precision = hits / (above + images)
+    before = np.where(above == 0, 1.0, (hits - matches) / np.maximum(above, 1))
+    first, last = (
+        above[i] + place * (images[i] + 1) / (matches[i] + 1)  # expected rank of the place-th match
+        for i, place in ((0, 1), (-1, matches[-1]))
+    )
     return {
-        "average_precision": precision.mean(),
-        "average_precision_trapezoid": ((before + precision) / 2).mean(),
-        "inp": len(ranks) / ranks[-1],
-        "first_match_rank": float(ranks[0]),
+        "average_precision": (matches * precision).sum() / num_matches,
+        "average_precision_trapezoid": (matches * (before + precision) / 2).sum() / num_matches,
+        "inp": num_matches / last,
+        "first_match_rank": float(first),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from qaconv_lib._checks import naming_shortage
 from qaconv_lib._files import read_checkpoint, write_checkpoint
-from qaconv_lib.backbones import Backbone, check_fit, make_backbone
+from qaconv_lib.backbones import Backbone, check_fit, make_backbone, read_weights
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.losses import MatchingLoss, PooledLoss, compares_maps, loss_class
 from qaconv_lib.transforms import ReidImages
@@ -45,6 +46,23 @@ class ReidModel(nn.Module):
             **{name: getattr(config, name) for name in _BACKBONE_SETTINGS},
         ).to(memory_format=torch.channels_last)  # which runs up to twice as fast on a CPU
         self.criterion = criterion or make_criterion(config, num_classes, self.backbone)
+        if config.weights is not None:
+            self._take_over(config.weights)
+
+    def _take_over(self, path: str) -> None:
+        """Start from the neck and the matcher of a model of `save_model`, where they fit."""
+        tensors, mine = read_weights(path), self.state_dict()
+        for part in ("backbone.neck.", "criterion.matcher."):
+            found = {key: value for key, value in tensors.items() if key.startswith(part)}
+            wanted = {key: value for key, value in mine.items() if key.startswith(part)}
+            if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in wanted.items()}:
+                self.load_state_dict(found, strict=False)
+            elif found and wanted:
+                warnings.warn(
+                    f"{part.strip('.')} of {path} does not fit the settings of this training "
+                    "(another image size, number of channels or kind of head) and starts anew",
+                    stacklevel=3,
+                )
 
     @torch.no_grad()
     def extract(
@@ -127,16 +145,18 @@ def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:
     Class memory, classifier and centres serve training only and are left out. `details` are kept
     beside the configuration. The file is replaced whole or not at all.
     """
-    tensors = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in model.state_dict().items()
-        if not training_only(key)
-    }
+    tensors = {k: _rounded(v) for k, v in model.state_dict().items() if not training_only(k)}
     about = {"config": dataclasses.asdict(model.config), "num_classes": model.num_classes}
     for key, value in tensors.items():
         if not value.isfinite().all():
-            raise ValueError(f"{key} cannot be saved: it is not finite in half precision")
+            raise ValueError(f"{key} cannot be saved: it is not finite")
     write_checkpoint(path, tensors, details | about)
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    """In half precision, if the range of that suffices."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.isfinite().all() else tensor
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +27,7 @@ from qaconv_lib._processes import (
     share,
 )
 from qaconv_lib.config import TrainingConfig, differing_settings
+from qaconv_lib.datasets import content_key
 from qaconv_lib.losses import MatchingLoss, PooledLoss
 from qaconv_lib.models import ReidModel, choose_device, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
@@ -90,7 +90,6 @@ class Trainer:
             raise ValueError("several processes train only with a `parallel` that joins gradients")
         self.config, self.table = config, table
         self.device = choose_device(device)
-        self.images_hash = _fingerprint(table)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
             table,
@@ -116,6 +115,7 @@ class Trainer:
         self._set_rates()
         self.checkpoint = None if run_folder is None else Path(run_folder) / STATE
         if self.checkpoint is not None:
+            self.images_hash = content_key(table)
             make_folder(self.checkpoint.parent)  # now, and not after the first epoch
             if self.checkpoint.exists():
                 self._read_state(self.checkpoint)
@@ -430,13 +430,6 @@ def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device.type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)  # before PyTorch 2.3
-
-
-def _fingerprint(table: pd.DataFrame) -> str:
-    """Names and identities of the images, not their folder: data that moved may be resumed."""
-    rows = zip(table["path"], table["identity"], strict=True)
-    lines = "\n".join(f"{identity} {Path(path).name}" for path, identity in rows)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

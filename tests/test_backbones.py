@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -132,6 +134,11 @@ class TestRead:
     def test_state_dict_alone_wrapped_or_of_data_parallel(self, tmp_path, entry, prefix):
         content = {prefix + key: value for key, value in TENSORS.items()}
         torch.save({entry: content, "epoch": 3} if entry else content, tmp_path / "w.pth")
+        assert equal(read_weights(tmp_path / "w.pth"))
+
+    def test_what_training_scripts_keep_beside_the_weights(self, tmp_path):
+        beside = {"rank1": np.float64(0.8), "best": np.arange(3.0), "args": Namespace(lr=0.1)}
+        torch.save({"state_dict": TENSORS, "epoch": np.int64(60)} | beside, tmp_path / "w.pth")
         assert equal(read_weights(tmp_path / "w.pth"))
 
     def test_a_prefix_of_only_some_names_stays(self, tmp_path):

@@ -160,3 +160,17 @@ def test_parameters_of_the_wrong_kind_are_named(wrong) -> None:
     for name in ("window", "floor", "num_matches", "num_random", "error_positive"):
         with pytest.raises(ValueError, match=name):
             tfusion(*SMALL, **{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        (np.array([1.7e9, 1.7e9 + 40], np.float32), "rounded to 128 seconds"),
+        (torch.tensor([1.7e9, 1.7e9 + 40]), "rounded to 128 seconds"),
+        ([1.7e12, 1.7e12 + 1], "must be in seconds"),
+    ],
+)
+def test_times_that_cannot_be_seconds_are_refused(seconds, message):
+    with pytest.raises(ValueError, match=message):
+        tlift(np.ones((1, 2)), [0], [0.0], [0, 0], seconds)
+    tlift(np.ones((1, 2)), [0], [1.7e9], [0, 0], [1.7e9, 1.7e9 + 40])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import subprocess
@@ -116,3 +117,28 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     )
     os.close(writing)
     assert done.returncode == 141 and done.stderr == b""
+
+
+@pytest.mark.parametrize("words", [["tables", "headline"], ["claims"]])
+def test_a_code_page_without_arrows_gets_ascii(words):
+    found = subprocess.run(
+        [sys.executable, "-m", "qaconv_lib", *words],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert found.returncode == 0 and b"->" in found.stdout
+
+
+def test_a_folder_that_cannot_be_written_to_stops_the_work_before_it_begins(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "results" / "train").mkdir(parents=True)
+    monkeypatch.setenv("QACONV_DATA", f"{tmp_path}{os.pathsep}{Path(__file__).parents[1] / 'data'}")
+
+    def fail(**how):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    monkeypatch.setattr("qaconv_lib.training.Trainer.train", None)  # would fail
+    assert main(["train", "softmax", "mini-duke", "--profile", "smoke", "--quiet"]) == 2
+    assert "Read-only file system" in capsys.readouterr().err

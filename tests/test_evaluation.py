@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,50 +10,53 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from qaconv_lib.evaluation import evaluate_ranking
 
 
 def scores_by_definition(similarity, query_ids, gallery_ids, query_cams, gallery_cams):
-    """Walk down every list one image at a time; one dict a query, None without a match."""
+    """Walk down every list one score at a time; one dict per query, None without a match."""
     results = []
     for q, row in enumerate(similarity):
-        kept = []
-        for g in range(len(row)):
-            junk = gallery_ids[g] == query_ids[q] and gallery_cams[g] == query_cams[q]
-            if gallery_ids[g] != -1 and not (junk and query_ids[q] != 0):
-                kept.append(g)
-        kept.sort(key=lambda g: -row[g])  # Python's sort is stable
-        is_match = [gallery_ids[g] == query_ids[q] and query_ids[q] > 0 for g in kept]
-        num_matches = sum(is_match)
+        kept = [
+            g
+            for g in range(len(row))
+            if gallery_ids[g] != -1
+            and (gallery_ids[g], gallery_cams[g]) != (query_ids[q], query_cams[q])
+        ]
+        num_matches = sum(gallery_ids[g] == query_ids[q] for g in kept)
         if num_matches == 0:
             results.append(None)
             continue
-        found, step, area = 0, 0.0, 0.0
-        old_recall, old_precision = 0.0, 1.0
-        first = last = None
-        for place, hit in enumerate(is_match, start=1):
-            if hit:
-                found += 1
-                step += found / place / num_matches
-                first = first or place
-                last = place
-            recall, precision = found / num_matches, found / place
+        seen = found = 0
+        step = area = old_recall = 0.0
+        old_precision, first = 1.0, []
+        for value in sorted({row[g] for g in kept}, reverse=True):
+            tied = [gallery_ids[g] == query_ids[q] for g in kept if row[g] == value]
+            if sum(tied) and not found:  # ranks of the first match, over the places of the matches
+                places = itertools.combinations(range(1, len(tied) + 1), sum(tied))
+                first = [seen + taken[0] for taken in places]
+            if sum(tied):
+                places = itertools.combinations(range(1, len(tied) + 1), sum(tied))
+                last = np.mean([seen + taken[-1] for taken in places])
+            seen, found = seen + len(tied), found + sum(tied)
+            recall, precision = found / num_matches, found / seen
+            step += (recall - old_recall) * precision
             area += (recall - old_recall) * (old_precision + precision) / 2
             old_recall, old_precision = recall, precision
         results.append({"ap": step, "area": area, "inp": num_matches / last, "first": first})
     return results
 
 
-def random_ranking(seed, num_query=25, num_gallery=80, levels=None, lowest_identity=-1):
+def random_ranking(seed, num_query=25, num_gallery=40, levels=None, lowest_identity=-1):
     rng = np.random.default_rng(seed)
     similarity = rng.normal(size=(num_query, num_gallery)).astype(np.float32)
     if levels:
         similarity = rng.integers(0, levels, size=similarity.shape).astype(np.float32)
     return (
         similarity,
-        rng.integers(1, 9, num_query),
+        rng.integers(0, 9, num_query),
         rng.integers(lowest_identity, 9, num_gallery),
         rng.integers(0, 3, num_query),
         rng.integers(0, 3, num_gallery),
@@ -68,14 +72,16 @@ def assert_equals_definition(arguments):
     assert scores.mean_ap_trapezoid == pytest.approx(np.mean([e["area"] for e in valid]))
     assert scores.mean_inp == pytest.approx(np.mean([e["inp"] for e in valid]))
     for k in (1, 2, 5, 20):
-        assert scores.rank(k) == pytest.approx(np.mean([e["first"] <= k for e in valid]))
+        assert scores.rank(k) == pytest.approx(
+            np.mean([np.mean(np.array(e["first"]) <= k) for e in valid])
+        )
     for row, e in zip(scores.per_query.itertuples(), expected, strict=True):
         assert row.valid == (e is not None)
         if e:
             assert row.average_precision == pytest.approx(e["ap"])
             assert row.average_precision_trapezoid == pytest.approx(e["area"])
             assert row.inp == pytest.approx(e["inp"])
-            assert row.first_match_rank == e["first"]
+            assert row.first_match_rank == pytest.approx(np.mean(e["first"]))
         else:
             assert math.isnan(row.average_precision) and math.isnan(row.first_match_rank)
 
@@ -102,13 +108,19 @@ def test_equals_the_definition_on_small_galleries(seed, num_query, num_gallery, 
             evaluate_ranking(*arguments)
 
 
-def test_step_sum_equals_scikit_learn():
-    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(3, 20, 300)
+@pytest.mark.parametrize("levels", [None, 4])
+def test_both_kinds_of_average_precision_equal_scikit_learn(levels):
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(
+        3, 20, 300, levels
+    )
     scores = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
-    for q, value in enumerate(scores.per_query["average_precision"]):
+    for q, row in enumerate(scores.per_query.itertuples()):
         match = gallery_ids == query_ids[q]
         kept = ~(match & (gallery_cams == query_cams[q])) & (gallery_ids != -1)
-        assert value == pytest.approx(average_precision_score(match[kept], similarity[q, kept]))
+        ranking = match[kept], similarity[q, kept]
+        assert row.average_precision == pytest.approx(average_precision_score(*ranking))
+        precision, recall, _ = precision_recall_curve(*ranking)  # as in release v1.0
+        assert row.average_precision_trapezoid == pytest.approx(auc(recall, precision))
 
 
 def test_example_by_hand():
@@ -137,13 +149,43 @@ def test_query_without_match_is_left_out_and_counted():
     assert scores.mean_ap == scores.rank(1) == 1
 
 
-def test_distractor_never_matches_and_stays_in():
-    # Camera equal too: a distractor is not junk either.
-    with pytest.warns(UserWarning, match="^2 queries have identity 0 .* or -1 "):
-        scores = evaluate_ranking([[0.9, 0.8]] * 3, [0, -1, 1], [0, 1], [0, 0, 0], [0, 1])
-    assert scores.per_query["num_matches"].tolist() == [0, 0, 1]
-    assert scores.per_query["num_ignored"].tolist() == [0, 0, 0]
-    assert scores.per_query["first_match_rank"][2] == 2
+def test_equal_scores_are_one_threshold():
+    # 2 matches among 100 images: rank-1 of chance, precision 2 / 100 after the first point
+    scores = evaluate_ranking(np.zeros((1, 100)), [1], [1, 1] + [2] * 98, [0], [1] * 100)
+    assert scores.rank(1) == pytest.approx(2 / 100)
+    assert scores.rank(2) == pytest.approx(1 - 98 / 100 * 97 / 99)
+    assert scores.rank(99) == scores.rank(100) == 1
+    assert scores.mean_ap == pytest.approx(0.02)
+    assert scores.mean_ap_trapezoid == pytest.approx((1 + 0.02) / 2)
+    assert scores.mean_inp == pytest.approx(2 / (2 * 101 / 3))
+    assert scores.per_query["first_match_rank"][0] == pytest.approx(101 / 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20), levels=st.sampled_from([None, 1, 2, 5]))
+def test_the_order_of_the_gallery_does_not_matter(seed, levels):
+    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(
+        seed, 6, 16, levels
+    )
+    gallery_ids[0], gallery_cams[0] = query_ids[0], query_cams[0] + 1  # a match
+    once = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
+    order = np.random.default_rng(seed).permutation(16)
+    again = evaluate_ranking(
+        similarity[:, order], query_ids, gallery_ids[order], query_cams, gallery_cams[order]
+    )
+    pd.testing.assert_frame_equal(again.per_query, once.per_query, check_exact=True)
+    np.testing.assert_array_equal(again.cmc, once.cmc)
+
+
+def test_identity_0_is_a_person_and_a_bad_detection_is_not():
+    similarity = [[0.9, 0.8, 0.7]] * 2
+    scores = evaluate_ranking(similarity, [0, 1], [0, 0, 1], [0, 0], [0, 1, 1])
+    assert scores.per_query["num_matches"].tolist() == [1, 1]
+    assert scores.per_query["num_ignored"].tolist() == [1, 0]  # the query's own camera
+    assert scores.per_query["first_match_rank"].tolist() == [1, 3]
+    with pytest.warns(UserWarning, match="^1 queries have identity -1"):
+        scores = evaluate_ranking(similarity, [-1, 0], [-1, 0, 1], [0, 0], [1, 1, 1])
+    assert scores.per_query["valid"].tolist() == [False, True]
 
 
 def test_infinite_similarities_are_ranked():
@@ -247,12 +289,13 @@ def test_what_changes_no_score_and_what_does(seed, levels):
     gallery_ids[0], gallery_cams[0] = query_ids[0], query_cams[0] + 1  # a match
     once = evaluate_ranking(*ranking)
     own = once.per_query[once.per_query["valid"]]
-    assert (own["average_precision_trapezoid"] <= own["average_precision"]).all()
-    assert (np.diff(once.cmc) >= 0).all() and once.cmc[-1] == 1
+    if levels is None:  # the first point, precision 1, weighs more where scores tie
+        assert (own["average_precision_trapezoid"] <= own["average_precision"]).all()
+    assert (np.diff(once.cmc) >= 0).all() and once.cmc[-1] == pytest.approx(1)
 
     rng = np.random.default_rng(seed)  # only the order counts, and numbers are only names
     names, cameras = rng.permutation(np.arange(1, 50)) * 10**6, rng.permutation(9) * 1000 - 4000
-    names = np.concatenate([[0], names, [-1]])  # the last is -1
+    names = np.concatenate([names[:9], [-1]])  # the last is -1
     renamed = names[query_ids], names[gallery_ids], cameras[query_cams], cameras[gallery_cams]
     same = evaluate_ranking(np.exp(similarity.astype(float) / 9) - 3, *renamed)
     columns = list(own)[3:]
@@ -260,6 +303,10 @@ def test_what_changes_no_score_and_what_does(seed, levels):
 
     for at, step in ((-1e6, 0), (1e6, 3)):  # distractors: each above a match costs a rank
         wider = np.insert(similarity, 0, [[at]] * 3, axis=1), query_ids
-        wider += np.insert(gallery_ids, 0, [0] * 3), query_cams, np.insert(gallery_cams, 0, [0] * 3)
+        wider += (
+            np.insert(gallery_ids, 0, [99] * 3),
+            query_cams,
+            np.insert(gallery_cams, 0, [0] * 3),
+        )
         ranks = evaluate_ranking(*wider).per_query["first_match_rank"]
-        np.testing.assert_array_equal(ranks, once.per_query["first_match_rank"] + step)
+        np.testing.assert_allclose(ranks, once.per_query["first_match_rank"] + step)

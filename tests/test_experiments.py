@@ -173,6 +173,10 @@ def test_stages_are_the_functions_of_the_library(smoke, monkeypatch):
     kinds = ("query_gallery", "query_query", "gallery_gallery")
     reranked = 1 - k_reciprocal_rerank(*(1 / (1 + np.exp(pairs[kind] / 10)) for kind in kinds))
     np.testing.assert_allclose(stages["+RR"], reranked, atol=1e-6)
+    turned = {name: pairs[name].T if name != kinds[0] else pairs[name] for name in kinds}
+    released = similarity_stages(pairs, duke, "qaconv", transposed=True)["+RR"]
+    np.testing.assert_array_equal(released, runs.rerank(turned, "qaconv"))
+    assert not np.array_equal(released, stages["+RR"])
     np.testing.assert_allclose(stages["+RR+TLift"], tlift(stages["+RR"], *runs.times(duke)))
     monkeypatch.setattr(runs, "load_model", None)  # the second call finds the first's result
     again = pair_similarities(RUN, "mini-duke")

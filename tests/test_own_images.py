@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -51,13 +52,32 @@ class TestCsv:
             assert data.gallery["identity"].tolist() == [8, 0] and data.has_time
             assert data.gallery["path"].tolist() == [str(folder / "d.jpg"), str(folder / "e.jpg")]
             assert data.query["seconds"].tolist() == [2.5] and data.train["seconds"].isna().all()
-        assert data.summary().loc["gallery", "distractor images"] == 1
+        assert data.summary().loc["gallery", "distractor images"] == 0
+
+    def test_identity_0_is_a_person(self, folder):
+        write(
+            folder, "a.jpg,0,0,,train", "b.jpg,1,0,,train", "c.jpg,0,0,,query", "d.jpg,0,1,,gallery"
+        )
+        assert load_dataset("people.csv", folder).train["identity"].tolist() == [0, 1]
+        assert len(load_dataset("people.csv-all", folder).train) == 4
+
+    def test_accents_that_are_composed_in_another_way(self, folder):
+        (folder / "Jose\u0301.jpg").write_bytes(b"")
+        write(folder, "Jos\u00e9.jpg,Jos\u00e9,0,,train", "a.jpg,Jose\u0301,1,,train")
+        train = load_dataset("people.csv", folder).train
+        assert train["identity"].nunique() == 1 and Path(train["path"][0]).is_file()
+
+    def test_decimal_commas_of_a_spreadsheet(self, folder):
+        header = "path;identity;camera;seconds;split"
+        write(folder, "a.jpg;1;0;2,5;query", "b.jpg;1;1;4;gallery", header=header)
+        assert load_dataset("people.csv", folder).query["seconds"].tolist() == [2.5]
 
     def test_tables_of_other_programs(self, folder):
         (folder / "hall").mkdir()
         (folder / "hall" / "f.png").write_bytes(b"")
         windows = {"path , identity,camera ": "hall\\f.png, 1 , 0"}
-        for header, row in (windows | {"path;identity;camera": "hall/f.png;1;0"}).items():
+        tabs = {"Path\tIdentity\tCamera": "hall/f.png\t1\t0"}
+        for header, row in (windows | tabs | {"path;identity;camera": "hall/f.png;1;0"}).items():
             write(folder, row, header=header, encoding="utf-8-sig")
             (image,) = load_dataset("people.csv", folder).train.itertuples()
             assert (image.path, image.identity) == (str(folder / "hall" / "f.png"), 1)
@@ -90,8 +110,9 @@ class TestCsv:
             (["a.jpg,3,0,noon,train"], "row 2, column seconds: 'noon'"),
             (["a.jpg,3,0,inf,train"], "row 2, column seconds: 'inf'"),
             (["a.jpg,3,0,,test", "b.jpg,3,0,,val"], r"row 2, column split: 'test' .*\(and 1"),
-            (["a.jpg,0,0,,train"], "row 2, column identity: '0' stands for"),
+            (["a.jpg,3,0,1.7e12,train"], "row 2, column seconds: '1.7e12' is too large"),
             ([ROWS[0], "a.jpg,4,0,,train"], "row 3, column path: 'a.jpg' was named before"),
+            ([ROWS[2], "c.jpg,8,1,4,gallery"], "row 2, column path: .* is listed with several"),
             (ROWS[:3], "query images but no gallery images"),
             ([ROWS[0], ROWS[3]], "gallery images but no query images"),
             ([], "has no rows; the columns path, identity, camera"),
@@ -222,3 +243,56 @@ class TestUnreadableImages:
         out = capsys.readouterr().out
         assert "3 images cannot be read: " in out and "their rows were left out" in out
         assert out.splitlines()[2].split() == ["train", "34", "6", "2"]
+
+
+def test_flaws_of_times_and_of_images_listed_twice(folder):
+    write(folder, "a.jpg,3,0,,query", "b.jpg,3,1,7,gallery", "a.jpg,3,0,,gallery")
+    remarks = " ".join(check_dataset("people.csv", folder)[1])
+    assert "2 of 3 query and gallery images have no time" in remarks
+    assert "1 images are both query and gallery images" in remarks
+    rows = [
+        f"{name}.jpg,3,1,{time},gallery" for name, time in zip("bcd", (0, 60, 9e5), strict=True)
+    ]
+    write(folder, "a.jpg,3,0,1,query", *rows)
+    assert (
+        "camera 1: its times jump by 250.0 hours"
+        in check_dataset("people.csv", folder)[0].attrs["notes"][0]
+    )
+
+
+@pytest.mark.parametrize("change", ["another folder", "another image"])
+def test_models_and_records_are_of_the_images_they_were_made_from(
+    tmp_path, monkeypatch, capsys, change
+):
+    """Two folders have a `people.csv`, or images are replaced under the same names."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("QACONV_CACHE", str(tmp_path / "cache"))
+    run, models, rng = (
+        ["softmax", "people.csv", "--profile", "smoke", "--device=cpu", "--quiet"],
+        [],
+        np.random.default_rng(0),
+    )
+    evaluate = ["evaluate", *run[:2], "people.csv", *run[2:]]
+    for number in range(2):
+        folder = tmp_path / ("one" if change == "another image" else f"{number}")
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setenv("QACONV_DATA", f"{folder}{os.pathsep}{tmp_path}")
+        for name in (
+            names := [f"{person}_{camera}.png" for person in range(18) for camera in (0, 1)]
+        ):
+            Image.fromarray(rng.integers(0, 255, (64, 32, 3), dtype=np.uint8)).save(folder / name)
+        parts = [
+            "train" if int(n[:-6]) < 9 else "gallery" if n[-5] == "1" else "query" for n in names
+        ]
+        write(
+            folder, *(f"{n},{n[:-6]},{n[-5]},,{part}" for n, part in zip(names, parts, strict=True))
+        )
+        if number:
+            assert (
+                main(evaluate) == 2 and "softmax-people.csv" in capsys.readouterr().err
+            )
+        assert main(["train", *run]) == 0
+        models.append(Path(capsys.readouterr().out.strip()))
+        assert main(evaluate) == 0
+    assert models[0] != models[1] and all(path.is_file() for path in models)
+    assert len(read_records("train")) == len(read_records("evaluate")) == 2

@@ -1,7 +1,9 @@
 """Chapter 7: the trainer, its schedule, checkpoints and resume; models and records."""
 
 import dataclasses
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -153,6 +155,49 @@ def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
     others = table.assign(identity=table["identity"] + 1)
     with pytest.raises(ValueError, match="other images"):
         TINY.trainer(others, run_folder=tmp_path)
+    moved = table.assign(path=[shutil.copy(path, tmp_path) for path in table["path"]])
+    assert TINY.trainer(moved, run_folder=tmp_path).epoch == 1  # the same images elsewhere
+    Image.new("RGB", (16, 32)).save(moved["path"][0])  # the same name, another image
+    with pytest.raises(ValueError, match="other images"):
+        TINY.trainer(moved, run_folder=tmp_path)
+
+
+def test_a_resumed_run_leaves_its_state_file_alone(table, tmp_path):
+    """Windows does not replace a file that is mapped."""
+    TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
+    trainer = TINY.trainer(table, run_folder=tmp_path)
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or "last.safetensors" not in maps.read_text()
+    trainer.train()
+
+
+def test_training_starts_from_a_model_of_this_library(table, tmp_path):
+    first = TINY.trainer(table).model
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(1.0)
+    path = tmp_path / "m.safetensors"
+    save_model(path, first)
+    few = table[table["identity"] < 2]  # other people: another number of classes
+    wanted = load_model(path).state_dict()
+    found = dataclasses.replace(TINY, weights=path).trainer(few).model.state_dict()
+    shared = [key for key in wanted if not key.startswith("criterion.memory.")]
+    assert all(torch.equal(found[key], wanted[key]) for key in shared)
+    with pytest.warns(UserWarning, match="criterion.matcher of .* does not fit"):
+        model = dataclasses.replace(TINY, weights=path, height=48).trainer(few).model
+    assert torch.equal(model.backbone.neck[0].weight, wanted["backbone.neck.0.weight"])
+    assert not torch.equal(model.criterion.matcher.bn.bias, wanted["criterion.matcher.bn.bias"])
+
+
+def test_settings_become_what_a_file_can_hold(table, tmp_path):
+    config = dataclasses.replace(
+        TINY, learning_rate=np.float32(0.25), epochs=np.int64(1), gamma=torch.tensor(2.0)
+    )
+    assert (config.learning_rate, type(config.epochs), config.gamma) == (0.25, int, 2.0)
+    save_model(tmp_path / "m.safetensors", config.trainer(table).model)
+    assert load_model(tmp_path / "m.safetensors").config.learning_rate == 0.25
+    with pytest.raises(TypeError, match="margin must be a number or text"):
+        dataclasses.replace(TINY, margin=[0.5])
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
@@ -244,9 +289,14 @@ class TestModelFiles:
         model.extract(table)
         assert model.training
 
-    def test_values_that_half_precision_cannot_hold_are_not_saved(self, table, tmp_path):
+    def test_values_that_half_precision_cannot_hold_are_saved_if_finite(self, table, tmp_path):
         model = TINY.trainer(table).model
-        model.criterion.matcher.logit_bn.running_var.fill_(1e5)
+        variance = model.criterion.matcher.logit_bn.running_var.fill_(1e5)
+        save_model(tmp_path / "m.safetensors", model)
+        found = load_model(tmp_path / "m.safetensors").criterion.matcher.logit_bn.running_var
+        assert torch.equal(found, variance)
+        (tmp_path / "m.safetensors").unlink()
+        variance.fill_(torch.inf)
         with pytest.raises(ValueError, match="logit_bn.running_var cannot be saved"):
             save_model(tmp_path / "m.safetensors", model)
         assert not list(tmp_path.iterdir())

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.evaluation import BAD_DETECTION, DISTRACTOR
-from qaconv_lib.experiments.records import provenance, read_records, write_record
-from qaconv_lib.experiments.runs import Run
+from qaconv_lib.evaluation import BAD_DETECTION
+from qaconv_lib.experiments.records import provenance, read_records, results_folder, write_record
+from qaconv_lib.experiments.runs import Run, dataset_key, same_content
 from qaconv_lib.experiments.statistics import paired_bootstrap
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import (
@@ -72,8 +73,8 @@ def cross_camera_pairs(model: ReidModel, dataset: ReidDataset, *, progress: bool
     )
     kept = query["camera"].to_numpy()[:, None] != gallery["camera"].to_numpy()
     kept &= others != BAD_DETECTION
-    same = (people == others) & (people != DISTRACTOR)
-    return Pairs(scores[kept], same[kept], people[kept], others[kept])
+    others = np.where(others == dataset.distractor_identity, BAD_DETECTION, others)  # nobody
+    return Pairs(scores[kept], (people == others)[kept], people[kept], others[kept])
 
 
 def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
@@ -82,7 +83,7 @@ def halves(pairs: Pairs) -> tuple[Pairs, Pairs]:
     A pair of a person of each half belongs to neither, nor does one with a distractor: nobody knows
     which of them show one person.
     """
-    people = np.setdiff1d(np.concatenate([pairs.identities, pairs.others]), [DISTRACTOR])
+    people = np.setdiff1d(np.concatenate([pairs.identities, pairs.others]), [BAD_DETECTION])
     first, second = (
         pairs.of(np.isin(pairs.identities, half) & np.isin(pairs.others, half))
         for half in (people[::2], people[1::2])
@@ -112,6 +113,7 @@ def calibration_record(
     """
     start, path, device = time.perf_counter(), Path(checkpoint), device or str(default_device())
     model = load_model(path, device)
+    check_writable(results_folder() / "calibration")
     runs = [run for run in BOOK_RUNS if run.checkpoint().resolve() == path.resolve()]
     about = {"loss": model.config.loss, "source": "unknown", "profile": "own"}
     fitted, tried, second_halves = {}, {}, {}
@@ -130,6 +132,7 @@ def calibration_record(
         "config": dataclasses.asdict(model.config),
         "checkpoint": path.name,
         "model": model_fingerprint(model),
+        "target_keys": {n: key for n in targets if (key := dataset_key(n, "test"))},
         "fitted": fitted,
         "tried": tried,
         "transfer": [
@@ -140,8 +143,8 @@ def calibration_record(
         **provenance(device),
     }
     # Another model may have the file name of one's own.
-    name = path.stem if runs else f"{path.stem}-{record['model']}"
-    write_record("calibration", name, record)
+    parts = [path.stem, *([] if runs else [record["model"]]), *record["target_keys"].values()]
+    write_record("calibration", "-".join(parts[:4]), record)
     return record
 
 
@@ -200,13 +203,24 @@ def _rounded(value: Any) -> Any:
 
 
 def find_calibrations(model: ReidModel) -> dict | None:
-    """The record of `calibration_record` for these very weights, if there is one."""
+    """The record of `calibration_record` for these very weights, if there is one.
+
+    What was fitted on a dataset that has other images by now is left out.
+    """
     fingerprint = model_fingerprint(model)
     try:
         records = read_records("calibration")
     except FileNotFoundError:  # no data folder
         return None
-    return next((record for record in records if record.get("model") == fingerprint), None)
+    found = [record for record in records if record.get("model") == fingerprint]
+    fitted = {
+        name: fit
+        for record in found
+        for name, fit in record["fitted"].items()
+        if (key := record.get("target_keys", {}).get(name)) is None
+        or same_content({"target_key": key}, name, "test")
+    }
+    return found[0] | {"fitted": fitted} if fitted else None
 
 
 def transfer_table(record: dict) -> pd.DataFrame:

@@ -109,6 +109,9 @@ def check_dataset(
         )
     if own:
         remarks += _flaws_of_own(dataset)
+    if dataset.untimed:
+        remarks.append(f"{dataset.untimed}; TLift needs a time for every one of them")
+    notes += _jumps(pd.concat([dataset.query, dataset.gallery]))
     if find_duplicates:
         remarks += _copies_by_content(dataset, progress)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
@@ -212,6 +215,19 @@ def _digest(path: str) -> str:
         return ""
 
 
+def _jumps(table: pd.DataFrame) -> list[str]:
+    """Cameras whose times have one gap that is far longer than all the rest."""
+    notes = []
+    for camera, seconds in table.groupby("camera")["seconds"]:
+        gaps = np.diff(np.sort(seconds.dropna().unique()))
+        if len(gaps) > 1 and gaps.max() > max(3600, 10 * (gaps.sum() - gaps.max())):
+            notes.append(
+                f"camera {camera}: its times jump by {gaps.max() / 3600:,.1f} hours once, and all "
+                f"others lie within {(gaps.sum() - gaps.max()) / 3600:,.1f}: was its clock set?"
+            )
+    return notes
+
+
 def _flaws_of_own(dataset: ReidDataset) -> list[str]:
     """What would spoil training or testing on your own images."""
     remarks = []
@@ -225,6 +241,11 @@ def _flaws_of_own(dataset: ReidDataset) -> list[str]:
         tested = pd.concat([dataset.query, dataset.gallery])["identity"].unique()
         if shared := len(set(cameras.index) & set(tested)):
             remarks.append(f"{shared:,} identities are both trained on and tested on")
+    if twice := len(set(dataset.query["path"]) & set(dataset.gallery["path"])):
+        remarks.append(
+            f"{twice:,} images are both query and gallery images; they are ignored as junk, so "
+            "leave them out of the gallery"
+        )
     query = dataset.query.reset_index(names="row")[["row", "identity", "camera"]]
     pairs = query.merge(dataset.gallery[["identity", "camera"]].drop_duplicates(), on="identity")
     matched = pairs["row"][pairs["camera_x"] != pairs["camera_y"]].nunique()

@@ -53,7 +53,7 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     pairs = pair_similarities(run, target, device=device)
     stages = {
         "+TLift": probabilities(pairs["query_gallery"], run.loss),
-        "+RR+TLift": rerank(pairs, run.loss),
+        "+RR+TLift": rerank(pairs, run.loss, transposed=run.transposed),
     }
 
     def lifted(per_query: bool = False, /, **options: Any) -> dict:
@@ -85,7 +85,13 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     source = run.source.removesuffix("-all")
     data = {name: load_dataset(name) for name in (source, target)}
     reranked = {
-        name: np.clip(rerank(pair_similarities(run, name, device=device), run.loss), 0, 1)
+        name: np.clip(
+            rerank(
+                pair_similarities(run, name, device=device), run.loss, transposed=run.transposed
+            ),
+            0,
+            1,
+        )
         for name in data
     }
     labels = data[target].train

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
-import os
 import re
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,12 +21,21 @@ import pandas as pd
 import torch
 
 import qaconv_lib
-from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_json, write_whole
+from qaconv_lib._files import (
+    cache_folder,
+    check_writable,
+    data_folders,
+    make_folder,
+    read_checkpoint,
+    write_json,
+    write_whole,
+)
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
-from qaconv_lib.config import differing_settings
+from qaconv_lib.config import differing_settings, plain
 from qaconv_lib.datasets import (
     ReidDataset,
     all_images,
+    content_key,
     counting_unreadable,
     load_dataset,
     load_image,
@@ -60,10 +70,8 @@ class Run:
 
     def __post_init__(self) -> None:
         base = vars(get_profile(self.profile).config(self.loss, self.seed))
-        settings = {  # as JSON holds them
-            key: os.fspath(value) if isinstance(value, os.PathLike) else value
-            for key, value in self.settings.items()
-        }
+        settings = {key: plain(key, value) for key, value in self.settings.items()}
+        object.__setattr__(self, "seed", plain("seed", self.seed))
         changed = {key: value for key, value in settings.items() if base.get(key) != value}
         object.__setattr__(self, "settings", changed)
         self.config()  # refuses what does not exist
@@ -72,12 +80,27 @@ class Run:
     def name(self) -> str:
         """Name of the run's files."""
         own = [settings_name(self.settings)] if self.settings else []
-        return "-".join([self.loss, self.source, self.profile, *own, f"seed{self.seed}"])
+        source = file_label(self.source, "train")
+        return "-".join([self.loss, source, self.profile, *own, f"seed{self.seed}"])
 
     @property
     def about(self) -> dict:
         """What records say of the run."""
-        return dataclasses.asdict(self)
+        key = self.source_key
+        return dataclasses.asdict(self) | ({"source_key": key} if key else {})
+
+    @property
+    def source_key(self) -> str | None:
+        """What the run's training images and the weights it starts from contain."""
+        key, weights = dataset_key(self.source, "train"), self.settings.get("weights")
+        return key if weights is None else f"{key or self.source}-{_content_key([weights])}"
+
+    def same_source(self, stored: dict) -> bool:
+        """Whether something stored was made from the content that the run has now."""
+        try:
+            return stored.get("source_key") == self.source_key
+        except (FileNotFoundError, ValueError):  # what is missing speaks against nothing
+            return True
 
     def config(self) -> RunConfig:
         """The training settings."""
@@ -104,35 +127,121 @@ class Run:
         kept = np.sort(table["identity"].unique())[:count]
         return table[table["identity"].isin(kept)].reset_index(drop=True)
 
+    @property
+    def transposed(self) -> bool:
+        """Whether re-ranking takes the order of release v1.0: where the paper is reproduced."""
+        return self.profile.partition("+")[0] == "paper"
+
     def checkpoint(self) -> Path:
         """The trained model: the one in the data folder, or else in the cache folder's `runs`."""
-        shipped = checkpoint_path(self.loss, self.source, self.profile, self.seed)
+        shipped = self.shipped()
         if not self.settings and self.trained(shipped):
             return shipped
         return self.folder() / "model.safetensors"
 
+    def shipped(self) -> Path:
+        """Where the model of the profile's settings lies in the data folder."""
+        source = file_label(self.source, "train")
+        return checkpoint_path(self.loss, source, self.profile, self.seed)
+
     def trained(self, path: Path) -> bool:
-        """Whether a file is a model that was trained with the settings the run has now."""
-        try:
-            _, details = read_checkpoint(path)
-        except (FileNotFoundError, ValueError):
-            return False
-        return not differing_settings(details.get("config"), self.config())
+        """Whether a file is a model of the settings and training images the run has now."""
+        details = _details(path)
+        return self.same_source(details) and not differing_settings(
+            details.get("config"), self.config()
+        )
 
     def made(self, record: dict) -> bool:
-        """Whether a record is of this run, with the settings it has now."""
+        """Whether a record is of this run, with the settings and images it has now."""
         same = all(record.get(key) == value for key, value in vars(self).items())
+        same = same and self.same_source(record)
         return same and not differing_settings(record.get("config"), self.config())
 
     def folder(self) -> Path:
-        """Where the run keeps its state while it trains, and its model; other settings, another."""
-        return cache_folder() / "runs" / f"{self.name}-{self.config().digest()}"
+        """Where the run keeps its state while it trains, and its model.
+
+        Other settings or other training images have another folder.
+        """
+        try:
+            key = self.source_key
+        except FileNotFoundError:  # without the dataset there is no such folder yet
+            key = None
+        parts = [self.name, self.config().digest(), *([key[-8:]] if key else [])]
+        return cache_folder() / "runs" / "-".join(parts)
+
+
+#: `dataset_key` of the miniatures' training and test images as they ship. What was made from them
+#: carries no key, so it is not valid for others of the same name.
+SHIPPED: dict[str, tuple[str, ...]] = {
+    "mini-market": ("3dd4d2860a5e6f8e", "76c4ea027ac57fd1"),
+    "mini-duke": ("bf2850e2bdff4c19", "db23c3248d1e2ae6"),
+    "mini-cuhk03": ("c12d6478b7112132", "24860f03e9f1322c"),
+    "mini-cuhk03-detected": ("c12d6478b7112132", "24860f03e9f1322c"),
+    "mini-cuhk03-labeled": ("d91fb47041fbee3e", "83ab33d5383c1089"),
+    "mini-msmt17": ("f36f92134c02e84a", "d7da99d0701c6230"),
+    "mini-msmt17-all": ("5175c4504d406b92",),
+}
+_LABELS = {"train": ["identity"], "test": ["identity", "camera", "session", "seconds"]}
+
+
+def dataset_key(name: str, part: str) -> str | None:
+    """The `content_key` of a dataset's "train" or "test" images; None for a miniature as it ships.
+
+    It is computed once, until `train_run` or another function that makes records starts.
+    """
+    key = _key_now(name, part, *data_folders())
+    return None if key in SHIPPED.get(name, ()) else key
+
+
+@functools.lru_cache
+def _key_now(name: str, part: str, *folders: Path) -> str:
+    if part == "train":
+        return content_key(training_images(name), _LABELS[part])
+    dataset = load_test(name)
+    return content_key(pd.concat([dataset.query, dataset.gallery]), _LABELS[part])
+
+
+def look_again() -> None:
+    """Forget the keys: images may have changed since they were computed."""
+    _key_now.cache_clear()
+
+
+def same_content(stored: dict, name: str, part: str) -> bool:
+    """Whether something stored was made from the images that the dataset `name` has now.
+
+    Where the dataset is missing, nothing speaks against it.
+    """
+    try:
+        return stored.get({"train": "source_key", "test": "target_key"}[part]) == dataset_key(
+            name, part
+        )
+    except (FileNotFoundError, ValueError):
+        return True
+
+
+def file_label(name: str, part: str) -> str:
+    """A dataset in file names: for a CSV file, of which there are many, with its content's key."""
+    if not name.lower().removesuffix("-all").endswith(".csv"):
+        return name
+    return f"{name}-{str(dataset_key(name, part))[:8]}"
+
+
+def _details(path: Path) -> dict:
+    """What a checkpoint says beside its weights; nothing if it is missing or damaged."""
+    try:
+        return read_checkpoint(path)[1]
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def settings_name(settings: dict) -> str:
     """Settings as part of a file name; a path among them loses its separators."""
     name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
-    return re.sub(r"[\\/:]+", "_", name)
+    name = re.sub(r'[\\/:*?"<>|]+', "_", name)
+    if len(name.encode()) <= 120:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # file names have at most 255 bytes
+    return f"{name.encode()[:100].decode(errors='ignore')}-{digest}"
 
 
 def training_images(source: str) -> pd.DataFrame:
@@ -188,12 +297,18 @@ def train_run(
     """
     if tensorboard and run_folder is None:
         raise ValueError("a log for TensorBoard needs a run folder")
+    look_again()
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
+    if (there := _details(path)) and not run.same_source(there):
+        raise ValueError(
+            f"{path} holds a model trained on other images than {run.source} has now; move it first"
+        )
     whole = table = run.table()
     if skip_unreadable:
         table = readable_rows(whole, f"{run.source}, training", progress)
     lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
-    make_folder(path.parent)  # now, and not after the training
+    for folder in (path.parent, results_folder() / "train"):  # now, and not after the training
+        check_writable(folder)
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
@@ -214,7 +329,8 @@ def train_run(
         "epochs_timed": trainer.epoch - done_before,
     }
     if process_rank() == 0:
-        save_model(path, model)
+        key = run.source_key
+        save_model(path, model, **({"source_key": key} if key else {}))
     record_run("train", run, None, found, trainer.device)
     barrier()  # now every process may read them
     return path
@@ -229,9 +345,12 @@ def record_run(
 ) -> dict:
     """Write the record of what was found with a run, perhaps on a target, and return it."""
     record = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
-    record |= {"target": target} if target else {}
+    name = run.name
+    if target:
+        key, name = dataset_key(target, "test"), f"{name}-on-{file_label(target, 'test')}"
+        record |= {"target": target} | ({"target_key": key} if key else {})
     record |= found | provenance(device or default_device())
-    write_record(experiment, f"{run.name}-on-{target}" if target else run.name, record)
+    write_record(experiment, name, record)
     return record
 
 
@@ -294,6 +413,12 @@ def pair_similarities(
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
     """
     path = run.checkpoint()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}; train the model first with `python -m qaconv_lib train "
+            f"{run.loss} {run.source} --profile {run.profile}` and the same further settings (a "
+            "model of other settings or other training images does not count)"
+        )
     dataset = load_test(target) if isinstance(target, str) else target
     tested = pd.concat([dataset.query, dataset.gallery])
     code = sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
@@ -316,8 +441,11 @@ def pair_similarities(
     if not run.settings and process_rank() == 0:
         content = io.BytesIO()
         np.savez(content, **found)  # type: ignore[arg-type]  # none is called allow_pickle
-        make_folder(kept.parent)
-        write_whole(kept, content.getvalue())
+        try:
+            make_folder(kept.parent)
+            write_whole(kept, content.getvalue())
+        except OSError as error:  # they are here all the same
+            warnings.warn(f"the similarities are not kept for another time: {error}", stacklevel=2)
     return found
 
 
@@ -355,16 +483,22 @@ def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
     return 1 - torch.sigmoid(torch.from_numpy(similarity) / 10).numpy()
 
 
-def rerank(pairs: dict[str, np.ndarray], loss: str) -> np.ndarray:
+def rerank(pairs: dict[str, np.ndarray], loss: str, *, transposed: bool = False) -> np.ndarray:
     """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance.
+
+    An untied head gives s(a, b) != s(b, a). Here entry [i, j] of the blocks among queries and among
+    gallery images takes i for the query. Releases v1.0 and v1.1 take j: see "Paper and code".
 
     Args:
         pairs: what `pair_similarities` returns.
         loss: what the model was trained with; see `distances`.
+        transposed: the order of v1.0, which made the paper's tables.
     """
     query_gallery, between_queries, between_gallery = (
         distances(pairs[name], loss) for name in ("query_gallery", "query_query", "gallery_gallery")
     )
+    if transposed:
+        between_queries, between_gallery = between_queries.T, between_gallery.T
     return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
 
 
@@ -379,6 +513,8 @@ def similarity_stages(
     dataset: ReidDataset,
     loss: str,
     calibration: list[float] | None = None,
+    *,
+    transposed: bool = False,
 ) -> dict[str, np.ndarray]:
     """Similarities (q, g) after each stage of post-processing (Table 2).
 
@@ -390,12 +526,16 @@ def similarity_stages(
         dataset: the dataset they belong to.
         loss: what the model was trained with.
         calibration: see `probabilities`.
+        transposed: see `rerank`.
     """
-    stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs, loss)}
+    reranked = rerank(pairs, loss, transposed=transposed)
+    stages = {"alone": pairs["query_gallery"], "+RR": reranked}
     if dataset.has_time:
         calibrated = probabilities(pairs["query_gallery"], loss, calibration)
         stages["+TLift"] = tlift(calibrated, *times(dataset))
         stages["+RR+TLift"] = tlift(stages["+RR"], *times(dataset))
+    elif dataset.untimed:
+        warnings.warn(f"{dataset.untimed}, so TLift is left out", stacklevel=2)
     return stages
 
 
@@ -419,5 +559,7 @@ def summary(scores: RankingScores, per_query: bool = True) -> dict:
         valid = scores.per_query[scores.per_query["valid"]]
         found["identity"] = valid["identity"].tolist()
         found["average_precision"] = [round(v, 4) for v in valid["average_precision"].tolist()]
-        found["first_match_rank"] = valid["first_match_rank"].astype(int).tolist()
+        found["first_match_rank"] = [
+            round(v, 4) if v % 1 else int(v) for v in valid["first_match_rank"].tolist()
+        ]
     return found

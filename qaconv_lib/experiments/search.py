@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import validation_split
 from qaconv_lib.experiments.profiles import get_profile, rates
 from qaconv_lib.experiments.records import provenance, read_records, results_folder, write_record
-from qaconv_lib.experiments.runs import Run, score, settings_name, summary
+from qaconv_lib.experiments.runs import (
+    Run,
+    file_label,
+    look_again,
+    same_content,
+    score,
+    settings_name,
+    summary,
+)
 from qaconv_lib.losses import compares_maps
 
 # The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
@@ -75,7 +84,10 @@ def search(
     Returns:
         The records, in the order of the candidates.
     """
-    table = Run(loss, source, profile).table()  # refuses an unknown loss
+    look_again()
+    check_writable(results_folder() / "search")
+    run = Run(loss, source, profile)  # refuses an unknown loss
+    table = run.table()
     train, query, gallery = validation_split(table, 0.25, seed=0)
     done = {
         settings_name(record["settings"]): record
@@ -94,10 +106,7 @@ def search(
             similarity = model.similarity(*maps).numpy(force=True)
             done[name] = {
                 "experiment": "search",
-                "loss": loss,
-                "source": source,
-                "profile": profile,
-                "seed": 0,
+                **run.about,
                 "settings": settings,
                 "held_out_identities": int(query["identity"].nunique()),
                 "scores": summary(score(similarity, query, gallery), per_query=False),
@@ -106,7 +115,8 @@ def search(
                 "seconds": round(seconds, 1),
                 **provenance(trainer.device),
             }
-            write_record("search", f"{loss}-{source}-{profile}-{name or 'default'}", done[name])
+            label = file_label(source, "train")
+            write_record("search", f"{loss}-{label}-{profile}-{name or 'default'}", done[name])
         records.append(done[name])
     return records
 
@@ -145,8 +155,9 @@ def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
 
 
 def _records(loss: str, profile: str) -> list[dict]:
-    found = read_records("search")
-    return [r for r in found if (r["loss"], r["profile"]) == (loss, profile)]
+    """The searches on the images that the datasets have now."""
+    found = [r for r in read_records("search") if (r["loss"], r["profile"]) == (loss, profile)]
+    return [r for r in found if same_content(r, r["source"], "train")]
 
 
 def _not_searched(loss: str, source: str, profile: str) -> FileNotFoundError:

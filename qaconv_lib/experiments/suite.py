@@ -16,15 +16,18 @@ from dataclasses import dataclass
 
 import torch
 
+from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import UnreadableImageError, load_dataset, load_test
 from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.experiments.profiles import Profile, get_profile
-from qaconv_lib.experiments.records import read_record
+from qaconv_lib.experiments.records import read_record, results_folder
 from qaconv_lib.experiments.runs import (
     Run,
     check_readable,
+    look_again,
     pair_similarities,
     record_run,
+    same_content,
     score,
     similarity_stages,
     summary,
@@ -99,6 +102,8 @@ def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
     record = read_record(folder, trial.name)
     if record is None or record.get("target") != trial.target or not trial.run.made(record):
         return None
+    if not same_content(record, trial.target, "test"):
+        return None
     lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
     return None if lacking else record
 
@@ -111,6 +116,8 @@ def evaluate_trial(
     With `skip_unreadable`, images that cannot be read are left out, a warning names them, and the
     record says how many they are.
     """
+    look_again()
+    check_writable(results_folder() / "evaluate")
     run, dataset, lost = trial.run, load_test(trial.target, skip_unreadable), {}
     if skip_unreadable:
         whole = load_test(trial.target)
@@ -123,7 +130,7 @@ def evaluate_trial(
     pairs = pair_similarities(run, dataset, device=device)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
-        stages = similarity_stages(pairs, dataset, run.loss, calibration)
+        stages = similarity_stages(pairs, dataset, run.loss, calibration, transposed=run.transposed)
     found = {
         "calibration": calibration,
         "queries": len(dataset.query),
@@ -166,6 +173,7 @@ def run_experiment(
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1, got {value}")
+    look_again()
     check_variants(name, get_profile(profile))
     trials = list_trials(name, profile, seeds)
     untested = [trial for trial in trials if find_record(trial) is None]

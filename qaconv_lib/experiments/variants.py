@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from qaconv_lib.experiments.profiles import Profile
-from qaconv_lib.experiments.runs import Run
+from qaconv_lib.experiments.runs import Run, file_label
 from qaconv_lib.losses import TABLE1_LOSSES
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
@@ -112,7 +112,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the trial's record."""
-        return f"{self.run.name}-on-{self.target}"
+        return f"{self.run.name}-on-{file_label(self.target, 'test')}"
 
 
 #: A trial of any seed: loss, source and target by role, settings, and `post`.

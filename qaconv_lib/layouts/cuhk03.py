@@ -92,7 +92,7 @@ def _protocol(path: Path) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]
                 f"{path}: {split}_idx goes from {rows.min() + 1:,} to {rows.max() + 1:,}, "
                 f"but the list has the files 1 to {len(names):,}"
             )
-    return names, labels + (1 - min(1, labels.min())), rows_of  # 0 would be a distractor
+    return names, labels + (1 - min(1, labels.min())), rows_of  # count from 1
 
 
 def _image_folder(root: Path, boxes: str) -> Path:

@@ -27,8 +27,8 @@ def read_msmt17(root: Path) -> Tables:
 
     The lists give each image's split and identity; ``list_train.txt`` and ``list_val.txt`` together
     are the training set (32,621 images of 1,041 identities). The lists number training and test
-    identities, which are unrelated, from 0 each; here both start at 1, because evaluation takes 0
-    for a distractor. The time of day in a name is not a clock.
+    identities, which are unrelated, from 0 each; here both start at 1. The time of day in a name is
+    not a clock.
     """
     tables, present = {}, {}
     for split, (part, lists) in _LISTS.items():

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 
+from qaconv_lib._checks import MOST_SECONDS
 from qaconv_lib.layouts.names import Tables, make_table, read_text
 
 NEEDED = ("path", "identity", "camera")
@@ -19,12 +21,12 @@ _EXPECTED = f"the columns {', '.join(NEEDED)}, and perhaps seconds and split, ar
 
 
 def read_csv(path: Path) -> Tables:
-    """Tables of a CSV file with commas or semicolons; see `read_table`.
+    """Tables of a CSV file with commas, semicolons or tabs; see `read_table`.
 
     Paths start at the folder of the file. In messages the header is row 1, as in a spreadsheet.
     """
     text = read_text(path)
-    separator = max(",;", key=text.partition("\n")[0].count)
+    separator = max(",;\t", key=text.partition("\n")[0].count)
     try:
         table = pd.read_csv(
             StringIO(text),
@@ -40,7 +42,10 @@ def read_csv(path: Path) -> Tables:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for an index
         raise ValueError(f"cannot read {path}: its rows have more cells than its header")
-    return read_table(table.rename(columns=str.strip), path.parent, path.name, first_row=2)
+    table = table.rename(columns=lambda name: name.strip().lower())
+    if separator == ";" and "seconds" in table:  # as spreadsheets write where a comma is decimal
+        table["seconds"] = table["seconds"].str.replace(",", ".")
+    return read_table(table, path.parent, path.name, first_row=2)
 
 
 def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0) -> Tables:
@@ -67,7 +72,7 @@ def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0)
     split = cells["split"].str.lower() if "split" in cells else pd.Series("train", cells.index)
     check("split", ~split.isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     check("path", cells["path"] == "", "is not the path of an image")
-    paths = cells["path"].map(lambda cell: str(folder / cell.replace("\\", "/")))
+    paths = cells["path"].map(partial(_find, folder))
     there = paths.map(lambda path: Path(path).is_file())
     check("path", ~there, f"is not a file; paths start at {folder}", FileNotFoundError)
     twice = pd.DataFrame({"path": paths, "split": split}).duplicated()
@@ -79,17 +84,20 @@ def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0)
         rows["seconds"] = pd.to_numeric(cells["seconds"], errors="coerce")
         wrong = (cells["seconds"] != "") & ~np.isfinite(rows["seconds"])
         check("seconds", wrong, "is not a number of seconds")
-    check(
-        "identity",
-        (rows["identity"] == 0) & (split != "gallery"),
-        "stands for people who belong to no query and may be in the gallery only; "
-        "number people from 1",
-    )
+        check("seconds", rows["seconds"].abs() > MOST_SECONDS, "is too large; are they seconds?")
+    shown = rows.groupby("path")[["identity", "camera"]].transform("nunique")
+    check("path", (shown > 1).any(axis=1), "is listed with several identities or cameras")
     tables = {part: make_table(rows[split == part].to_dict("records")) for part in SPLITS}
     for part, other in (("query", "gallery"), ("gallery", "query")):
         if len(tables[part]) and tables[other].empty:
             raise ValueError(f"{name} has {part} images but no {other} images")
     return tables
+
+
+def _find(folder: Path, cell: str) -> str:
+    """An image's path, however its name composes accents on this disk."""
+    paths = [folder / normalize(form, cell.replace("\\", "/")) for form in ("NFC", "NFD")]
+    return str(next((path for path in paths if path.is_file()), folder / cell.replace("\\", "/")))
 
 
 def _check(
@@ -109,10 +117,11 @@ def _check(
 
 
 def _text(value: object) -> str:
-    """A cell as text: empty if missing, and a whole floating-point number without a point."""
+    """A cell as text: empty if missing, a whole float without a point, accents composed."""
     if pd.isna(value):
         return ""
-    return str(int(value) if isinstance(value, float) and value % 1 == 0 else value).strip()
+    text = str(int(value) if isinstance(value, float) and value % 1 == 0 else value)
+    return normalize("NFC", text).strip()
 
 
 def _numbers(texts: pd.Series, first: int, check: Callable[..., None]) -> pd.Series:

@@ -22,8 +22,7 @@ def read_randperson(root: Path) -> Tables:
 
     ``root`` has the images themselves (the subset that its authors train on), or the folders
     ``scene00`` to ``scene10`` with all images; its authors discarded the folders ``delete_...``.
-    There are training images only. People count from 1 here, because evaluation takes 0 for a
-    distractor.
+    There are training images only. People count from 1 here.
     """
     files = [path for path in root.iterdir() if is_image(path.name)] or _scene_files(root)
     if not files:
