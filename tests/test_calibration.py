@@ -146,7 +146,8 @@ def shifted_pairs(shift, seed):
     """Scores of 40 people; `shift` moves all of them, as another domain may."""
     rng = np.random.default_rng(seed)
     identities = np.repeat(np.arange(1, 41), 1000)
-    others = rng.integers(0, 41, len(identities))  # 0: distractors
+    others = rng.integers(0, 41, len(identities))
+    others[others == 0] = -1  # distractors
     same = rng.random(len(identities)) < 0.05
     others[same] = identities[same]
     same |= others == identities
@@ -164,6 +165,7 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QACONV_DATA", str(folder))
         patch.setattr(calibration_records, "load_dataset", lambda name: name)
+        patch.setattr(calibration_records, "dataset_key", lambda name, part: None)
         patch.setattr(
             calibration_records,
             "cross_camera_pairs",
