@@ -288,9 +288,7 @@ def test_models_and_records_are_of_the_images_they_were_made_from(
             folder, *(f"{n},{n[:-6]},{n[-5]},,{part}" for n, part in zip(names, parts, strict=True))
         )
         if number:
-            assert (
-                main(evaluate) == 2 and "softmax-people.csv" in capsys.readouterr().err
-            )
+            assert main(evaluate) == 2 and "softmax-people.csv" in capsys.readouterr().err
         assert main(["train", *run]) == 0
         models.append(Path(capsys.readouterr().out.strip()))
         assert main(evaluate) == 0

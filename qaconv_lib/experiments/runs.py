@@ -147,15 +147,14 @@ class Run:
     def trained(self, path: Path) -> bool:
         """Whether a file is a model of the settings and training images the run has now."""
         details = _details(path)
-        return self.same_source(details) and not differing_settings(
-            details.get("config"), self.config()
-        )
+        other = differing_settings(details.get("config"), self.config())
+        return not other and self.same_source(details)
 
     def made(self, record: dict) -> bool:
         """Whether a record is of this run, with the settings and images it has now."""
         same = all(record.get(key) == value for key, value in vars(self).items())
-        same = same and self.same_source(record)
-        return same and not differing_settings(record.get("config"), self.config())
+        same = same and not differing_settings(record.get("config"), self.config())
+        return same and self.same_source(record)
 
     def folder(self) -> Path:
         """Where the run keeps its state while it trains, and its model.
@@ -211,10 +210,9 @@ def same_content(stored: dict, name: str, part: str) -> bool:
 
     Where the dataset is missing, nothing speaks against it.
     """
+    key = {"train": "source_key", "test": "target_key"}[part]
     try:
-        return stored.get({"train": "source_key", "test": "target_key"}[part]) == dataset_key(
-            name, part
-        )
+        return stored.get(key) == dataset_key(name, part)
     except (FileNotFoundError, ValueError):
         return True
 
