@@ -50,10 +50,8 @@ def correlate(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> T
     """
     kernels = query_kernels(query_map, kernel_size)
     if gallery_map.dim() != 3 or gallery_map.shape[0] != query_map.shape[0]:
-        raise ValueError(
-            f"gallery_map must have shape (d, h, w) with the query's d={query_map.shape[0]}, "
-            f"got {tuple(gallery_map.shape)}"
-        )
+        wanted = f"({query_map.shape[0]}, h, w), like the query's"
+        raise ValueError(f"gallery_map must have shape {wanted}, got {tuple(gallery_map.shape)}")
     return F.conv2d(gallery_map[None], kernels, padding=kernel_size // 2)[0]
 
 
@@ -93,12 +91,9 @@ def best_matches(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int = 1)
         [..., h*w:] the best gallery location of each query kernel.
     """
     check_maps(query_maps, gallery_maps)
-    query, gallery = ((maps.dtype, maps.device) for maps in (query_maps, gallery_maps))
+    query, gallery = (f"{maps.dtype} on {maps.device}" for maps in (query_maps, gallery_maps))
     if query != gallery:
-        raise ValueError(
-            "query_maps and gallery_maps must agree in type and device: "
-            f"{query[0]} on {query[1]} against {gallery[0]} on {gallery[1]}"
-        )
+        raise ValueError(f"query_maps are {query}, but gallery_maps {gallery}; they must agree")
     patches = (_patches(maps, kernel_size) for maps in (query_maps, gallery_maps))
     return _BestMatches.apply(*patches).permute(2, 0, 1, 3).flatten(2)
 
@@ -146,11 +141,9 @@ class QAConv(nn.Module):
 
         Both BN layers have one channel: one mean and variance over all pairs and locations.
         """
-        if matches.shape[-1] != 2 * self.height * self.width:
-            raise ValueError(
-                f"this QAConv compares maps of {self.height} x {self.width}, i.e. "
-                f"{2 * self.height * self.width} matches per pair, got {matches.shape[-1]}"
-            )
+        count = 2 * self.height * self.width
+        if matches.shape[-1] != count:
+            raise ValueError(f"matches must have shape (..., {count}), got {tuple(matches.shape)}")
         normalised = self.bn(matches.to(self.fc.weight.dtype).reshape(-1, 1, 1))
         logits = self.fc(normalised.view(-1, self.fc.in_features))
         if self.tied:
@@ -181,13 +174,15 @@ class QAConv(nn.Module):
     def check_size(self, maps: Tensor) -> None:
         """Raise ValueError unless the maps have this matcher's height and width."""
         if tuple(maps.shape[-2:]) != (self.height, self.width):
-            raise ValueError(
-                f"this QAConv compares maps of {self.height} x {self.width} locations, "
-                f"got maps of shape {tuple(maps.shape)}"
-            )
+            size = f"{self.height} x {self.width}"
+            raise ValueError(f"maps must have {size} locations, got shape {tuple(maps.shape)}")
 
 
 @torch.no_grad()
+@naming_shortage(
+    "matching images",
+    "match fewer queries at a time, keep the gallery on disk (`match_store`) or use smaller images",
+)
 def match_gallery(
     matcher: QAConv,
     query_maps: Tensor,
@@ -202,7 +197,7 @@ def match_gallery(
     twice: each pair is then correlated once.
 
     Args:
-        matcher: a `QAConv`; it works as in evaluation mode, whatever mode it is in.
+        matcher: always used as in evaluation mode.
         query_maps: shape (q, d, h, w), unit channels.
         gallery_maps: shape (g, d, h, w), on the matcher's device or another.
         dtype: type for the correlation, e.g. `torch.bfloat16`; that of the query maps if None.
@@ -220,32 +215,16 @@ def match_gallery(
     check_finite("query_maps", query_maps)
     check_finite("gallery_maps", gallery_maps)
     matcher.check_size(query_maps)
-    shape = len(query_maps), len(gallery_maps)
-    with naming_shortage(
-        f"matching {shape[0]:,} x {shape[1]:,} images, whose result alone takes "
-        f"{4 * shape[0] * shape[1] / 1e6:,.0f} MB",
-        "match fewer queries at a time, keep the gallery on disk (`match_store`), or use smaller "
-        "images",
-    ):
-        return _match_blocks(matcher, query_maps, gallery_maps, dtype, progress)
-
-
-# Behind best_matches and match_gallery ------------------------------------------------------------
-
-
-def _match_blocks(
-    matcher: QAConv, rows: Tensor, columns: Tensor, dtype: torch.dtype | None, progress: bool
-) -> Tensor:
     weights, number = matcher.fold()
     mirrored = weights.roll(len(weights) // 2)  # from the other side the directions change places
+    rows, columns, same = query_maps, gallery_maps, query_maps is gallery_maps
     logits = found = torch.empty(len(rows), len(columns), device=weights.device)
-    same, dtype = rows is columns, dtype or rows.dtype
     if len(rows) < len(columns):  # the longer side gives the rows, so that blocks are full
         rows, columns, found, weights, mirrored = columns, rows, logits.T, mirrored, weights
     size = max(1, BLOCK // (matcher.height * matcher.width) ** 2)
 
     def patches(maps: Tensor) -> Tensor:
-        return _patches(maps.to(weights.device, dtype), matcher.kernel_size)
+        return _patches(maps.to(weights.device, dtype or query_maps.dtype), matcher.kernel_size)
 
     with tqdm(total=logits.numel(), disable=not progress) as bar:
         for i in range(0, len(rows), size):
@@ -257,6 +236,9 @@ def _match_blocks(
                     found[j : j + COLUMNS, i : i + size] = _weigh(matches, mirrored)
             bar.update(len(block) * len(columns))
     return logits.add_(number)
+
+
+# Behind best_matches and match_gallery ------------------------------------------------------------
 
 
 def _patches(maps: Tensor, kernel_size: int) -> Tensor:
@@ -415,7 +397,5 @@ def check_maps(query_maps: Tensor, gallery_maps: Tensor) -> None:
     for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
         check_tensor(name, maps, "n, d, h, w")
     if query_maps.shape[1:] != gallery_maps.shape[1:]:
-        raise ValueError(
-            "query_maps and gallery_maps must agree in channels, height and width: "
-            f"{tuple(query_maps.shape[1:])} against {tuple(gallery_maps.shape[1:])}"
-        )
+        sizes = " and ".join(str(tuple(maps.shape[1:])) for maps in (query_maps, gallery_maps))
+        raise ValueError(f"query_maps and gallery_maps must agree in (d, h, w), got {sizes}")

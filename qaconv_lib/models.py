@@ -65,6 +65,10 @@ class ReidModel(nn.Module):
                 )
 
     @torch.no_grad()
+    @naming_shortage(
+        "extracting features",
+        "lower batch_size of `extract`, height or width, or extract fewer images at once",
+    )
     def extract(
         self, table: pd.DataFrame, *, batch_size: int = 64, progress: bool = False
     ) -> Tensor:
@@ -76,17 +80,12 @@ class ReidModel(nn.Module):
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
-        size = f"{self.config.height} x {self.config.width} pixels"
-        with naming_shortage(
-            f"extracting features of {len(table):,} images of {size}, {batch_size} at a time",
-            "lower batch_size of `extract`, height or width, or extract fewer images at once",
-        ):
-            maps = [
-                self.backbone(batch.to(device)).cpu()
-                for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
-            ]
-            self.train(was_training)
-            return torch.cat(maps).contiguous()
+        maps = [
+            self.backbone(batch.to(device)).cpu()
+            for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
+        ]
+        self.train(was_training)
+        return torch.cat(maps).contiguous()
 
     def similarity(
         self, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False

@@ -630,11 +630,12 @@ class TestShortage:
         def fail(*_, **__):
             raise MemoryError
 
-        monkeypatch.setattr("qaconv_lib.matching._match_blocks", fail)
-        with pytest.raises(ShortOfMemoryError, match="matching 16 x 16 images.*fewer queries"):
+        monkeypatch.setattr("torch.empty", fail)
+        with pytest.raises(ShortOfMemoryError, match="matching images.*fewer queries"):
             model.similarity(maps, maps)
+        monkeypatch.undo()
         monkeypatch.setattr(model.backbone, "forward", fail)
-        with pytest.raises(ShortOfMemoryError, match="features of 16 images.*lower batch_size"):
+        with pytest.raises(ShortOfMemoryError, match="extracting features.*lower batch_size"):
             model.extract(sixteen, batch_size=4)
 
     def test_a_killed_worker_points_to_the_workers(self):
