@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pandas as pd
 import torch
 
 import qaconv_lib
-from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_json, write_whole
+from qaconv_lib._files import cache_folder, make_folder, read_checkpoint, write_whole
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
 from qaconv_lib.config import differing_settings
 from qaconv_lib.datasets import (
@@ -41,7 +40,6 @@ from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.temporal import tlift
-from qaconv_lib.training import Trainer
 
 #: Post-processing in the order of the paper's Table 2.
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
@@ -172,7 +170,6 @@ def train_run(
     run_folder: str | Path | None = None,
     progress: bool = False,
     skip_unreadable: bool = False,
-    tensorboard: bool = False,
 ) -> Path:
     """Train; write the model and the record of the run, and return the checkpoint.
 
@@ -180,14 +177,11 @@ def train_run(
         run: what to train; a teacher that it needs must have been trained.
         checkpoint: where to write the model; None means the run's folder in the cache.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: where to keep the state after every epoch, to go on from after an interruption,
-            a log, and a description of the run.
+        run_folder: where to keep a log, and the state after every epoch, from which an interrupted
+            training is resumed.
         progress: show progress bars.
         skip_unreadable: open every image first, and leave out those that cannot be read.
-        tensorboard: write a log for TensorBoard into the run folder too.
     """
-    if tensorboard and run_folder is None:
-        raise ValueError("a log for TensorBoard needs a run folder")
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
     whole = table = run.table()
     if skip_unreadable:
@@ -197,14 +191,9 @@ def train_run(
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
-    board = None
-    if run_folder is not None:
-        board = _board(Path(run_folder), trainer.epoch) if tensorboard else None
-        if process_rank() == 0:
-            _describe(run, trainer, Path(run_folder) / "run.json", path, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
-        model = trainer.train(progress=progress, after_epoch=board)
+        model = trainer.train(progress=progress)
     found = {
         "images": len(table),
         **lost,
@@ -233,47 +222,6 @@ def record_run(
     record |= found | provenance(device or default_device())
     write_record(experiment, f"{run.name}-on-{target}" if target else run.name, record)
     return record
-
-
-def _describe(run: Run, trainer: Trainer, path: Path, model: Path, lost: dict) -> None:
-    """Write `run.json` into the run folder: settings, and device and versions of every start."""
-    try:
-        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or damaged
-        starts = []
-    about = {
-        "what": "A training run of qaconv_lib; start it again to go on",
-        "model": str(model),
-        "run": run.about,
-        "config": dataclasses.asdict(trainer.config),
-        "images": len(trainer.table),
-        **lost,
-        "identities": trainer.model.num_classes,
-        "cameras": int(trainer.table["camera"].nunique()),
-        "starts": [*starts, {"epoch": trainer.epoch, **provenance(trainer.device)}],
-    }
-    write_json(path, about)
-
-
-def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
-    """Writes the numbers of every epoch for TensorBoard; later epochs of before are hidden."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "a log for TensorBoard needs its package: pip install tensorboard"
-        ) from error
-    if process_rank():
-        return None
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
-
-    def write(trainer: Trainer) -> None:
-        for name, value in (trainer.history[-1] | trainer.timings[-1]).items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, trainer.epoch)
-        writer.flush()
-
-    return write
 
 
 def pair_similarities(
