@@ -173,12 +173,13 @@ def train_run(
 ) -> Path:
     """Train; write the model and the record of the run, and return the checkpoint.
 
+    A teacher that the run needs must have been trained.
+
     Args:
-        run: what to train; a teacher that it needs must have been trained.
+        run: what to train.
         checkpoint: where to write the model; None means the run's folder in the cache.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: where to keep a log, and the state after every epoch, from which an interrupted
-            training is resumed.
+        run_folder: keeps a log, and the state from which an interrupted training is resumed.
         progress: show progress bars.
         skip_unreadable: open every image first, and leave out those that cannot be read.
     """
@@ -210,11 +211,7 @@ def train_run(
 
 
 def record_run(
-    experiment: str,
-    run: Run,
-    target: str | None,
-    found: dict,
-    device: str | torch.device | None,
+    experiment: str, run: Run, target: str | None, found: dict, device: str | torch.device | None
 ) -> dict:
     """Write the record of what was found with a run, perhaps on a target, and return it."""
     record = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
@@ -232,11 +229,6 @@ def pair_similarities(
     Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid. Those of
     a profile's own models are kept in the cache folder, under the contents of checkpoint, dataset
     and library, and taken from there at the next call.
-
-    Args:
-        run: a run whose model is there.
-        target: the dataset, or its name.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
 
     Returns:
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
@@ -282,10 +274,7 @@ def probabilities(
 ) -> np.ndarray:
     """What TLift takes: probabilities of "same person" from `pair_similarities`.
 
-    Args:
-        similarity: any shape.
-        loss: where it compares maps, these are logits.
-        calibration: for a pooled model, slope and offset that make a logit of its similarity.
+    For a pooled model, `calibration` is the slope and the offset that make its similarity a logit.
     """
     if compares_maps(loss):
         return torch.from_numpy(similarity).double().sigmoid().numpy()
@@ -304,16 +293,9 @@ def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
 
 
 def rerank(pairs: dict[str, np.ndarray], loss: str) -> np.ndarray:
-    """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance.
-
-    Args:
-        pairs: what `pair_similarities` returns.
-        loss: what the model was trained with; see `distances`.
-    """
-    query_gallery, between_queries, between_gallery = (
-        distances(pairs[name], loss) for name in ("query_gallery", "query_query", "gallery_gallery")
-    )
-    return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
+    """Similarity (q, g) of `pair_similarities` after re-ranking: one minus the distance."""
+    kinds = ("query_gallery", "query_query", "gallery_gallery")
+    return 1 - k_reciprocal_rerank(*(distances(pairs[kind], loss) for kind in kinds))
 
 
 def times(dataset: ReidDataset) -> tuple[pd.Series, pd.Series, pd.Series, pd.Series]:
@@ -328,16 +310,10 @@ def similarity_stages(
     loss: str,
     calibration: list[float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Similarities (q, g) after each stage of post-processing (Table 2).
+    """Similarities (q, g) of `pair_similarities` after each stage of post-processing (Table 2).
 
-    Re-ranking takes `distances`; TLift takes probabilities, and after re-ranking one
-    minus the distance. Stages with TLift are there only if the dataset has times.
-
-    Args:
-        pairs: what `pair_similarities` returns.
-        dataset: the dataset they belong to.
-        loss: what the model was trained with.
-        calibration: see `probabilities`.
+    Re-ranking takes `distances`; TLift takes `probabilities`, and after re-ranking one minus the
+    distance. Stages with TLift are there only if the dataset has times.
     """
     stages = {"alone": pairs["query_gallery"], "+RR": rerank(pairs, loss)}
     if dataset.has_time:
@@ -355,7 +331,7 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
 
 
 def summary(scores: RankingScores, per_query: bool = True) -> dict:
-    """What records keep of the scores: shares from 0 to 1, and three lists with one number a query.
+    """What records keep of the scores: shares from 0 to 1, and three lists, one entry per query.
 
     The lists hold the identity, the average precision (step sum) and the rank of the first match
     of every query that has a match.

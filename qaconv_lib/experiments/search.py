@@ -65,13 +65,6 @@ def search(
     regression of "same person" on the similarity) is fitted on the same pairs. Candidates that have
     a record already are not run again.
 
-    Args:
-        loss: one of `LOSSES`.
-        source: name of the dataset to train on.
-        profile: smoke, laptop or paper.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        progress: show progress bars.
-
     Returns:
         The records, in the order of the candidates.
     """
@@ -92,12 +85,10 @@ def search(
             seconds = time.perf_counter() - start
             maps = model.extract(query), model.extract(gallery)
             similarity = model.similarity(*maps).numpy(force=True)
+            about = {"loss": loss, "source": source, "profile": profile, "seed": 0}
             done[name] = {
                 "experiment": "search",
-                "loss": loss,
-                "source": source,
-                "profile": profile,
-                "seed": 0,
+                **about,
                 "settings": settings,
                 "held_out_identities": int(query["identity"].nunique()),
                 "scores": summary(score(similarity, query, gallery), per_query=False),
