@@ -294,8 +294,8 @@ def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
 
 def rerank(pairs: dict[str, np.ndarray], loss: str) -> np.ndarray:
     """Similarity (q, g) of `pair_similarities` after re-ranking: one minus the distance."""
-    kinds = ("query_gallery", "query_query", "gallery_gallery")
-    return 1 - k_reciprocal_rerank(*(distances(pairs[kind], loss) for kind in kinds))
+    far = {kind: distances(similarity, loss) for kind, similarity in pairs.items()}
+    return 1 - k_reciprocal_rerank(far["query_gallery"], far["query_query"], far["gallery_gallery"])
 
 
 def times(dataset: ReidDataset) -> tuple[pd.Series, pd.Series, pd.Series, pd.Series]:
