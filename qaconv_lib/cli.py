@@ -123,7 +123,6 @@ def check_data(options: Options) -> int:
     *_RUN,
     _SEED,
     _arg("--run-folder", type=Path, help="keep the state here, and resume from it"),
-    _flag("--tensorboard", "write a log for TensorBoard there, too"),
     _PREDICT,
     *_SETTINGS.values(),
     _SKIP,
@@ -134,10 +133,7 @@ def train(options: Options) -> None:
     from qaconv_lib.experiments.runs import train_run
     from qaconv_lib.experiments.step_memory import memory_table
 
-    run, keys = (
-        _run(options),
-        ("device", "run_folder", "progress", "skip_unreadable", "tensorboard"),
-    )
+    run, keys = _run(options), ("device", "run_folder", "progress", "skip_unreadable")
     how = _given(options, *keys)
     if not run.settings:  # or it would take the place of the profile's model
         how["checkpoint"] = run.shipped()

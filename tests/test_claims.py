@@ -3,7 +3,7 @@
 import pytest
 
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.experiments import claims, comparisons, records
+from qaconv_lib.experiments import claims, records
 from qaconv_lib.experiments.claims import (
     CLAIMS,
     FAILS,
@@ -107,17 +107,15 @@ def test_qaconv_is_compared_with_the_best_pooled_loss(monkeypatch):
     def found(profile, source, target, loss="qaconv", settings=None, **more):
         return table.get(f"{loss}, layer3", []) if settings else table[loss]
 
-    monkeypatch.setattr(comparisons, "scores_of", found)
-    (label, difference), _ = comparisons.best_pooled("laptop")
+    monkeypatch.setattr(claims, "scores_of", found)
+    (label, difference), _ = claims.best_pooled("laptop")
     assert label == "market → duke, over Arc loss" and difference.mean == pytest.approx(40)
     table["softmax, layer3"] = scores((0.5, 0.5))
-    (label, difference), _ = comparisons.best_pooled("laptop")
+    (label, difference), _ = claims.best_pooled("laptop")
     assert label.endswith("over softmax on layer3") and difference.mean == pytest.approx(30)
-    assert dict(comparisons.pooled_layers("laptop"))[
-        "softmax, market → duke"
-    ].mean == pytest.approx(-40)
+    assert dict(claims.pooled_layers("laptop"))["softmax, market → duke"].mean == pytest.approx(-40)
     table["center"] = []
-    assert comparisons.best_pooled("laptop")[0][1] is None
+    assert claims.best_pooled("laptop")[0][1] is None
 
 
 def test_gain_of_reranking_is_a_difference_of_differences(monkeypatch):
@@ -128,10 +126,8 @@ def test_gain_of_reranking_is_a_difference_of_differences(monkeypatch):
     for loss, gain in (("softmax", 0.1), ("arc", 0.2), ("center", 0.25), ("class-memory", 0.3)):
         table[loss, "alone"] = scores((0.4, 0.2))
         table[loss, "+RR"] = scores((0.4 + gain, 0.2 + gain))
-    monkeypatch.setattr(
-        comparisons, "scores_of", lambda profile, s, t, loss, stage: table[loss, stage]
-    )
-    found = dict(comparisons.gain_of_reranking("laptop"))
+    monkeypatch.setattr(claims, "scores_of", lambda profile, s, t, loss, stage: table[loss, stage])
+    found = dict(claims.gain_of_reranking("laptop"))
     for loss, mean in (("softmax", 20), ("Arc loss", 10), ("center loss", 5)):
         assert found[f"over {loss}, duke → market"].mean == pytest.approx(mean)
     assert len(found) == 8 and found["over class memory, pooled, market → duke"].mean == (

@@ -102,34 +102,19 @@ def write_results(path: str, threads: list[int]) -> None:
         torch.set_num_threads(number)
         rng = np.random.default_rng(0)
         found = retrieval(rng) | training(rng)
-        found["path"], found["threads"] = (
-            torch.backends.cpu.get_cpu_capability(),
-            torch.get_num_threads(),
-        )
+        found["path"] = torch.backends.cpu.get_cpu_capability()
+        found["threads"] = torch.get_num_threads()
         np.savez(f"{path}, {number}", **{name: np.asarray(value) for name, value in found.items()})
 
 
-def narrower(path: str) -> dict[str, str]:
-    """What asks for the next narrower code path than one that the processor has."""
-    return _AVX2 if path == "AVX512" else _DEFAULT
-
-
-def surroundings() -> dict[str, str]:
-    """Environment of the processes: this one's, without a wish for a code path."""
+def compute(place: Path, threads: list[int], wishes: dict[str, str]) -> dict[str, dict]:
+    """What a process computes with each number of threads; only `wishes` asks for a code path."""
     outside = {key: value for key, value in os.environ.items() if key not in _VARIABLES}
     places = [str(Path(__file__).resolve().parents[1]), outside.get("PYTHONPATH", "")]
-    return outside | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "2"}
-
-
-def compute(place: Path, threads: list[int], wishes: dict[str, str]) -> dict[str, dict]:
-    """What a process of its own computes with each number of threads."""
+    outside |= {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-W", "ignore", __file__, str(place), *map(str, threads)]
-    subprocess.run(command, env=surroundings() | wishes, check=True)
-    found = {}
-    for path in place.parent.glob(f"{place.name}, *.npz"):
-        with np.load(path) as stored:
-            found[path.stem] = dict(stored)
-    return found
+    subprocess.run(command, env=outside | wishes, check=True)
+    return {path.stem: dict(np.load(path)) for path in place.parent.glob(f"{place.name}, *.npz")}
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +122,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.
     """What is computed in each way."""
     folder = tmp_path_factory.mktemp("results")
     found = compute(folder / "widest", [1, 2], {})
-    path = str(found[FIRST]["path"])
-    return found | compute(folder / "narrower", [1], narrower(path))
+    wishes = _AVX2 if found[FIRST]["path"] == "AVX512" else _DEFAULT
+    return found | compute(folder / "narrower", [1], wishes)
 
 
 @pytest.mark.parametrize("way", OTHERS)
@@ -165,15 +150,6 @@ def test_results_are_worth_comparing(results: dict) -> None:
     if platform.machine().lower() in ("x86_64", "amd64"):
         paths = [str(results[way]["path"]) for way in (FIRST, "narrower, 1")]
         assert paths in (["AVX512", "AVX2"], ["AVX2", "DEFAULT"], ["DEFAULT", "DEFAULT"])
-
-
-def test_no_path_is_asked_for_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this process itself was told to use."""
-    for name in _VARIABLES:
-        monkeypatch.setenv(name, "avx512")
-    assert not _VARIABLES & set(surroundings())
-    asked = [narrower(path)["ATEN_CPU_CAPABILITY"] for path in ("AVX512", "AVX2", "DEFAULT")]
-    assert asked == ["avx2", "default", "default"]
 
 
 if __name__ == "__main__":

@@ -22,12 +22,9 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow
 
 def results_folder() -> Path:
     """`results` in the first data folder that has one, else in the first data folder."""
-    folders = data_folders()
-    if not folders:
+    if not (folders := [folder / "results" for folder in data_folders()]):
         raise FileNotFoundError("no data folder found; set QACONV_DATA to the book's data folder")
-    return next(
-        (f / "results" for f in folders if (f / "results").is_dir()), folders[0] / "results"
-    )
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def provenance(device: str | torch.device) -> dict:
@@ -81,8 +78,7 @@ def _read(path: Path, changed: int) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     tables = _TABLES.get(path.parent.name, set())
-    found = set(record) if isinstance(record, dict) else set()
-    if missing := (_REQUIRED | tables) - found:
+    if missing := (_REQUIRED | tables) - set(record if isinstance(record, dict) else ()):
         raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
     for name in tables:
         if not isinstance(record[name], dict):
@@ -92,12 +88,13 @@ def _read(path: Path, changed: int) -> dict:
 
 def _commit() -> str | None:
     """Commit of the checkout the library runs from, "+changes" if it has been changed since."""
-    git = ["git", "-C", str(Path(__file__).resolve().parents[2])]
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        place = str(Path(__file__).resolve().parents[2])
+        return subprocess.run(["git", "-C", place, *words], capture_output=True, text=True)
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", "qaconv_lib"], capture_output=True, text=True
-        )
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "qaconv_lib")
     except OSError:  # no git
         return None
     return None if commit.returncode else commit.stdout.strip() + "+changes" * bool(changes.stdout)

@@ -6,12 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
 import re
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from qaconv_lib._files import (
     data_folders,
     make_folder,
     read_checkpoint,
-    write_json,
     write_whole,
 )
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
@@ -51,7 +49,6 @@ from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
 from qaconv_lib.temporal import tlift
-from qaconv_lib.training import Trainer
 
 #: Post-processing in the order of the paper's Table 2.
 STAGES = ("alone", "+TLift", "+RR", "+RR+TLift")
@@ -279,22 +276,19 @@ def train_run(
     run_folder: str | Path | None = None,
     progress: bool = False,
     skip_unreadable: bool = False,
-    tensorboard: bool = False,
 ) -> Path:
     """Train; write the model and the record of the run, and return the checkpoint.
 
+    A teacher that the run needs must have been trained.
+
     Args:
-        run: what to train; a teacher that it needs must have been trained.
+        run: what to train.
         checkpoint: where to write the model; None means the run's folder in the cache.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: where to keep the state after every epoch, to go on from after an interruption,
-            a log, and a description of the run.
+        run_folder: keeps a log, and the state from which an interrupted training is resumed.
         progress: show progress bars.
         skip_unreadable: open every image first, and leave out those that cannot be read.
-        tensorboard: write a log for TensorBoard into the run folder too.
     """
-    if tensorboard and run_folder is None:
-        raise ValueError("a log for TensorBoard needs a run folder")
     look_again()
     path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
     if (there := _details(path)) and not run.same_source(there):
@@ -310,14 +304,9 @@ def train_run(
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
-    board = None
-    if run_folder is not None:
-        board = _board(Path(run_folder), trainer.epoch) if tensorboard else None
-        if process_rank() == 0:
-            _describe(run, trainer, Path(run_folder) / "run.json", path, lost)
     start, done_before = time.perf_counter(), trainer.epoch
     with counting_unreadable(table, f"{run.source}, training"):
-        model = trainer.train(progress=progress, after_epoch=board)
+        model = trainer.train(progress=progress)
     found = {
         "images": len(table),
         **lost,
@@ -335,11 +324,7 @@ def train_run(
 
 
 def record_run(
-    experiment: str,
-    run: Run,
-    target: str | None,
-    found: dict,
-    device: str | torch.device | None,
+    experiment: str, run: Run, target: str | None, found: dict, device: str | torch.device | None
 ) -> dict:
     """Write the record of what was found with a run, perhaps on a target, and return it."""
     record = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
@@ -352,47 +337,6 @@ def record_run(
     return record
 
 
-def _describe(run: Run, trainer: Trainer, path: Path, model: Path, lost: dict) -> None:
-    """Write `run.json` into the run folder: settings, and device and versions of every start."""
-    try:
-        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or damaged
-        starts = []
-    about = {
-        "what": "A training run of qaconv_lib; start it again to go on",
-        "model": str(model),
-        "run": run.about,
-        "config": dataclasses.asdict(trainer.config),
-        "images": len(trainer.table),
-        **lost,
-        "identities": trainer.model.num_classes,
-        "cameras": int(trainer.table["camera"].nunique()),
-        "starts": [*starts, {"epoch": trainer.epoch, **provenance(trainer.device)}],
-    }
-    write_json(path, about)
-
-
-def _board(folder: Path, epoch: int) -> Callable[[Trainer], None] | None:
-    """Writes the numbers of every epoch for TensorBoard; later epochs of before are hidden."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "a log for TensorBoard needs its package: pip install tensorboard"
-        ) from error
-    if process_rank():
-        return None
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
-
-    def write(trainer: Trainer) -> None:
-        for name, value in (trainer.history[-1] | trainer.timings[-1]).items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, trainer.epoch)
-        writer.flush()
-
-    return write
-
-
 def pair_similarities(
     run: Run, target: str | ReidDataset, *, device: str | None = None
 ) -> dict[str, np.ndarray]:
@@ -401,11 +345,6 @@ def pair_similarities(
     Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid. Those of
     a profile's own models are kept in the cache folder, under the contents of checkpoint, dataset
     and library, and taken from there at the next call.
-
-    Args:
-        run: a run whose model is there.
-        target: the dataset, or its name.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
 
     Returns:
         "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
@@ -460,10 +399,7 @@ def probabilities(
 ) -> np.ndarray:
     """What TLift takes: probabilities of "same person" from `pair_similarities`.
 
-    Args:
-        similarity: any shape.
-        loss: where it compares maps, these are logits.
-        calibration: for a pooled model, slope and offset that make a logit of its similarity.
+    For a pooled model, `calibration` is the slope and the offset that make its similarity a logit.
     """
     if compares_maps(loss):
         return torch.from_numpy(similarity).double().sigmoid().numpy()
@@ -482,22 +418,17 @@ def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
 
 
 def rerank(pairs: dict[str, np.ndarray], loss: str, *, transposed: bool = False) -> np.ndarray:
-    """Similarity (q, g) after k-reciprocal re-ranking: one minus the distance.
+    """Similarity (q, g) of `pair_similarities` after re-ranking: one minus the distance.
 
     An untied head gives s(a, b) != s(b, a). Here entry [i, j] of the blocks among queries and among
-    gallery images takes i for the query. Releases v1.0 and v1.1 take j: see "Paper and code".
-
-    Args:
-        pairs: what `pair_similarities` returns.
-        loss: what the model was trained with; see `distances`.
-        transposed: the order of v1.0, which made the paper's tables.
+    gallery images takes i for the query. Releases v1.0 and v1.1, which made the paper's tables,
+    take j (`transposed`): see "Paper and code".
     """
-    query_gallery, between_queries, between_gallery = (
-        distances(pairs[name], loss) for name in ("query_gallery", "query_query", "gallery_gallery")
-    )
+    far = {kind: distances(similarity, loss) for kind, similarity in pairs.items()}
+    between = far["query_query"], far["gallery_gallery"]
     if transposed:
-        between_queries, between_gallery = between_queries.T, between_gallery.T
-    return 1 - k_reciprocal_rerank(query_gallery, between_queries, between_gallery)
+        between = between[0].T, between[1].T
+    return 1 - k_reciprocal_rerank(far["query_gallery"], *between)
 
 
 def times(dataset: ReidDataset) -> tuple[pd.Series, pd.Series, pd.Series, pd.Series]:
@@ -514,17 +445,10 @@ def similarity_stages(
     *,
     transposed: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Similarities (q, g) after each stage of post-processing (Table 2).
+    """Similarities (q, g) of `pair_similarities` after each stage of post-processing (Table 2).
 
-    Re-ranking takes `distances`; TLift takes probabilities, and after re-ranking one
-    minus the distance. Stages with TLift are there only if the dataset has times.
-
-    Args:
-        pairs: what `pair_similarities` returns.
-        dataset: the dataset they belong to.
-        loss: what the model was trained with.
-        calibration: see `probabilities`.
-        transposed: see `rerank`.
+    Re-ranking takes `distances`; TLift takes `probabilities`, and after re-ranking one minus the
+    distance. Stages with TLift are there only if the dataset has times.
     """
     reranked = rerank(pairs, loss, transposed=transposed)
     stages = {"alone": pairs["query_gallery"], "+RR": reranked}
@@ -545,7 +469,7 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
 
 
 def summary(scores: RankingScores, per_query: bool = True) -> dict:
-    """What records keep of the scores: shares from 0 to 1, and three lists with one number a query.
+    """What records keep of the scores: shares from 0 to 1, and three lists, one entry per query.
 
     The lists hold the identity, the average precision (step sum) and the rank of the first match
     of every query that has a match.

@@ -74,13 +74,6 @@ def search(
     regression of "same person" on the similarity) is fitted on the same pairs. Candidates that have
     a record already are not run again.
 
-    Args:
-        loss: one of `LOSSES`.
-        source: name of the dataset to train on.
-        profile: smoke, laptop or paper.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        progress: show progress bars.
-
     Returns:
         The records, in the order of the candidates.
     """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -64,25 +65,23 @@ def _qaconv(profile: Profile) -> list[Row]:
     return loss_rows(profile, ("qaconv",))
 
 
-_POSTPROCESSING = "QAConv, re-ranking, TLift and TFusion (Table 2)"
-_TABLE3 = "Two backbones, three sources, on Duke and Market (Table 3)"
-_TABLE4 = "Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)"
-_TLIFT = "Parameters and variants of TLift (appendix)"
-_LAYERS = "Pooled features from layer4 and from QAConv's layer3"
-_GRAPH = "Class memory, and pairs of batches drawn in several ways"
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("What the loss contributes (Table 1)", 5, loss_rows),
-    "table2": Experiment(_POSTPROCESSING, 5, _qaconv, ("tfusion", tfusion_record)),
-    "tlift": Experiment(_TLIFT, 5, _qaconv, ("tlift", tlift_record)),
-    "table3": Experiment(_TABLE3, 3, backbone_rows("duke", "market")),
-    "table4": Experiment(_TABLE4, 3, backbone_rows("cuhk03", "msmt17")),
-    "pooled-layer": Experiment(_LAYERS, 3, layer_rows),
-    "graph-sampling": Experiment(_GRAPH, 2, graph_sampling_rows),
-    **{
-        name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_rows(name))
-        for name, (_, variants) in ABLATIONS.items()
-    },
-}
+    "table2": Experiment("QAConv, re-ranking, TLift and TFusion (Table 2)", 5, _qaconv,
+                         ("tfusion", tfusion_record)),
+    "tlift": Experiment("Parameters and variants of TLift (appendix)", 5, _qaconv,
+                        ("tlift", tlift_record)),
+    "table3": Experiment("Two backbones, three sources, on Duke and Market (Table 3)", 3,
+                         backbone_rows("duke", "market")),
+    "table4": Experiment("Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)", 3,
+                         backbone_rows("cuhk03", "msmt17")),
+    "pooled-layer": Experiment("Pooled features from layer4 and from QAConv's layer3", 3,
+                               layer_rows),
+    "graph-sampling": Experiment("Class memory, and pairs of batches drawn in several ways", 2,
+                                 graph_sampling_rows),
+    **{name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_rows(name))
+       for name, (_, variants) in ABLATIONS.items()},
+}  # fmt: skip
 
 
 def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) -> list[Trial]:
@@ -165,7 +164,7 @@ def run_experiment(
         profile: smoke, laptop or paper.
         seeds: seeds 0 to seeds - 1; None takes the experiment's own number.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        jobs: processes that work side by side, the processor's cores shared between them.
+        jobs: processes that share the processor's cores.
         skip_unreadable: leave out images that cannot be read. What `after` does takes whole
             datasets, and is left out where there are such images.
         report: called with a line of text whenever a run is done.
@@ -209,8 +208,7 @@ def _follow_up(
     for trial in trials:
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue
-        record = find_record(trial, folder)
-        if record is None:
+        if (record := find_record(trial, folder)) is None:
             try:
                 record = act(trial.run, trial.target, device)
             except UnreadableImageError:
@@ -230,31 +228,25 @@ def _execute_all(
         yield from (_execute(group, device, None, skip_unreadable) for group in groups)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(_execute, g, device, threads, skip_unreadable) for g in groups]
+    execute = partial(_execute, device=device, threads=threads, skip=skip_unreadable)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from (future.result() for future in futures)
+            yield from pool.map(execute, groups)
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"one of {jobs} processes was killed, perhaps for lack of memory; finished runs "
                 "are kept, run the command again with fewer jobs"
             ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _execute(trials: list[Trial], device: str | None, threads: int | None, skip: bool) -> str:
     """Train a run unless its model is there, test it, and say what came out."""
     if threads is not None:
         torch.set_num_threads(threads)
-    run = trials[0].run
+    run, found = trials[0].run, []
     _train(run, device, skip)
-    found = []
     for trial in trials:
-        record = evaluate_trial(trial, device=device, skip_unreadable=skip)
-        scores = record["stages"]["alone"]
+        scores = evaluate_trial(trial, device=device, skip_unreadable=skip)["stages"]["alone"]
         found.append(f"{trial.target} {scores['rank1']:.1%} / {scores['mean_ap']:.1%}")
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 

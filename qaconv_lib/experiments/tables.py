@@ -229,17 +229,10 @@ _DEPTHS = {"small": 50, "large": 152}  # of the paper's ResNets
 #: Tables of no experiment in `EXPERIMENTS`: two from the runs of Table 1, one of measurements.
 _TITLES = {"headline": "", "within": "Within a domain", "cost": "Time and memory of each step"}
 _TABLES = {
-    "headline": headline_table,
-    "within": within_table,
-    "table1": table1,
-    "table2": table2,
-    "table3": table3,
-    "table4": table4,
-    "tlift": tlift_table,
-    "pooled-layer": pooled_layer_table,
-    "graph-sampling": graph_sampling_table,
-    "cost": cost_table,
-}
+    "headline": headline_table, "within": within_table, "table1": table1, "table2": table2,
+    "table3": table3, "table4": table4, "tlift": tlift_table, "cost": cost_table,
+    "pooled-layer": pooled_layer_table, "graph-sampling": graph_sampling_table,
+}  # fmt: skip
 
 
 def all_tables(profile: str, names: Sequence[str] = ()) -> str:
