@@ -224,18 +224,18 @@ def _changes(
         changed = shows & np.stack([changed_cells(a.image, b.image, *grid) for a, b in pairs])
         rest = shows & ~changed
         usable = changed.any(axis=1) & rest.any(axis=1)
+        seen, there, other = shows[usable], changed[usable], rest[usable]
         for key, now in best(after).items():
-            fall = at_first[key] - now  # (n, h*w)
-            lowest = np.where(shows, fall, -np.inf).argmax(axis=1)  # where it falls most
-            with np.errstate(invalid="ignore"):  # pairs that are not usable divide by 0
-                columns = {
-                    "person": query["identity"].to_numpy(),
-                    "hit": changed[np.arange(len(changed)), lowest],
-                    "chance": changed.sum(axis=1) / shows.sum(axis=1),
-                    "fall": np.where(changed, fall, 0).sum(axis=1) / changed.sum(axis=1),
-                    "elsewhere": np.where(rest, fall, 0).sum(axis=1) / rest.sum(axis=1),
-                }
-            table = pd.DataFrame(columns)[usable]
+            fall = (at_first[key] - now)[usable]  # (n, h*w)
+            lowest = np.where(seen, fall, -np.inf).argmax(axis=1)  # where it falls most
+            columns = {
+                "person": query["identity"].to_numpy()[usable],
+                "hit": there[np.arange(len(there)), lowest],
+                "chance": there.sum(axis=1) / seen.sum(axis=1),
+                "fall": np.where(there, fall, 0).sum(axis=1) / there.sum(axis=1),
+                "elsewhere": np.where(other, fall, 0).sum(axis=1) / other.sum(axis=1),
+            }
+            table = pd.DataFrame(columns)
             means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
             yield {"change": change, "features": key} | _share(table, "hit") | means
 
@@ -281,11 +281,9 @@ def share_differences(pairs: str, over: str) -> Test:
     def found(profile: str) -> list[Comparison]:
         lines: list[Comparison] = []
         for label, _, record in _both_ways(profile):
-            difference = None
-            for row in record["differences"] if record else ():
-                if (row["pairs"], row["over"]) == (pairs, over):
-                    difference = Difference(*(100 * row[key] for key in ("share", "low", "high")))
-            lines.append((f"{label}, over {over}", difference))
+            rows = record["differences"] if record else ()
+            known = {(row["pairs"], row["over"]): _percent(row) for row in rows}
+            lines.append((f"{label}, over {over}", known.get((pairs, over))))
         return lines
 
     return found
@@ -295,10 +293,13 @@ def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     lines: list[Comparison] = []
     for label, _, record in _both_ways(profile):
+        rows = record["changes"] if record else ()
+        ours = [row for row in rows if row["features"] == "QAConv"]
+        lines += [(f"{row['change']}, {label}", _percent(row, row["chance"])) for row in ours]
         if record is None:
             lines.append((f"any change, {label}", None))
-            continue
-        for row in (row for row in record["changes"] if row["features"] == "QAConv"):
-            ends = (100 * (row[key] - row["chance"]) for key in ("share", "low", "high"))
-            lines.append((f"{row['change']}, {label}", Difference(*ends)))
     return lines
+
+
+def _percent(row: dict, chance: float = 0.0) -> Difference:
+    return Difference(*(100 * (row[key] - chance) for key in ("share", "low", "high")))
