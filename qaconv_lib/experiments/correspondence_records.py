@@ -48,16 +48,13 @@ _BOUNDS = {  # of groups of matches
 }
 
 
-def correspondence_record(
-    run: Run, target: str, *, device: str | None = None, progress: bool = False
-) -> dict:
+def correspondence_record(run: Run, target: str, *, device: str | None = None) -> dict:
     """Measure the matches of a trained model on a dataset of another domain; write the record.
 
     Args:
         run: a run with QAConv; its model must exist, and so must that of the same run with softmax.
         target: a miniature; others have no part maps.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        progress: show progress bars.
 
     Returns:
         The record, per kind of features and of pairs. `rows` has the share of right matches among
@@ -73,8 +70,8 @@ def correspondence_record(
     model = load_model(run.checkpoint(), device)
     pooled = load_model(Run("softmax", run.source, run.profile, run.seed).checkpoint(), device)
     dataset = load_dataset(target)
-    maps = [model.extract(part, progress=progress) for part in (dataset.query, dataset.gallery)]
-    scores = model.similarity(*maps, progress=progress).numpy(force=True)
+    maps = [model.extract(part) for part in (dataset.query, dataset.gallery)]
+    scores = model.similarity(*maps).numpy(force=True)
     scene = choose_pairs(scores, dataset)
     networks = feature_maps(model, pooled)
     tables = match_pairs(networks, model, scene, target)
@@ -245,16 +242,13 @@ def _round(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.5g}")
 
 
-def find_correspondence(source: str, target: str, profile: str = "laptop") -> dict | None:
-    """The record of `correspondence_record` for a source and a target (seed 0), if there is one."""
-    return read_record(_FOLDER, f"{Run('qaconv', source, profile).name}-on-{target}")
-
-
-def _both_ways(profile: str) -> Iterator[tuple[str, tuple[str, str], dict | None]]:
+def _both_ways(profile: str) -> Iterator[tuple[str, Run, str, dict | None]]:
+    """Both directions between Market and Duke: a label, the run, the target and the record."""
     names = get_profile(profile).datasets
     for source, target in DIRECTIONS:
-        pair = names[source], names[target]
-        yield f"{source} → {target}", pair, find_correspondence(*pair, profile)
+        run = Run("qaconv", names[source], profile)
+        record = read_record(_FOLDER, f"{run.name}-on-{names[target]}")
+        yield f"{source} → {target}", run, names[target], record
 
 
 def run_correspondence(
@@ -264,10 +258,10 @@ def run_correspondence(
 ) -> list[dict]:
     """Measure both directions between Market and Duke that have no record yet (seed 0)."""
     records = []
-    for _, (source, target), record in _both_ways(profile):
+    for _, run, target, record in _both_ways(profile):
         if record is None:
-            record = correspondence_record(Run("qaconv", source, profile), target, device=device)
-            report(f"{source} on {target}: {record['seconds']} s")
+            record = correspondence_record(run, target, device=device)
+            report(f"{run.source} on {target}: {record['seconds']} s")
         records.append(record)
     return records
 
@@ -280,7 +274,7 @@ def share_differences(pairs: str, over: str) -> Test:
 
     def found(profile: str) -> list[Comparison]:
         lines: list[Comparison] = []
-        for label, _, record in _both_ways(profile):
+        for label, *_, record in _both_ways(profile):
             rows = record["differences"] if record else ()
             known = {(row["pairs"], row["over"]): _percent(row) for row in rows}
             lines.append((f"{label}, over {over}", known.get((pairs, over))))
@@ -292,7 +286,7 @@ def share_differences(pairs: str, over: str) -> Test:
 def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     lines: list[Comparison] = []
-    for label, _, record in _both_ways(profile):
+    for label, *_, record in _both_ways(profile):
         rows = record["changes"] if record else ()
         ours = [row for row in rows if row["features"] == "QAConv"]
         lines += [(f"{row['change']}, {label}", _percent(row, row["chance"])) for row in ours]
