@@ -47,38 +47,30 @@ def test_a_complete_dataset_has_no_remarks(market):
 
 
 @pytest.mark.parametrize(
-    ("lost", "remark"),
+    ("lost", "words"),
     [
-        (["bounding_box_train/0007*"], "train: 1 images and 1 identities are missing: part of"),
-        (["bounding_box_train/0002_c1*"], "train: 1 images are missing, but no identity"),
-        (["bounding_box_test/0009_c1s3_001050*"], "gallery: 1 images are missing, but no identity"),
-        (["bounding_box_test/0000*"], "gallery: 0 distractors (identity 0000) instead of 1"),
+        ("bounding_box_train/0007*", ["train: 1 images and 1 identities are missing"]),
+        ("bounding_box_train/0002_c1*", ["train: 1 images are missing", "no identity"]),
+        ("bounding_box_test/0009_c1s3_001050*", ["gallery: 1 images are missing", "no identity"]),
+        ("bounding_box_test/0000*", ["gallery: 0 distractors", "instead of 1"]),
     ],
 )
-def test_what_is_missing_is_named(market, lost, remark):
-    for pattern in lost:
-        for path in market.glob(pattern):
-            path.unlink()
-    assert any(found.startswith(remark) for found in remarks(market)), remarks(market)
+def test_what_is_missing_is_named(market, lost, words):
+    for path in market.glob(lost):
+        path.unlink()
+    assert any(all(word in found for word in words) for found in remarks(market))
 
 
-def test_names_of_another_form_are_counted_and_the_rest_too(market):
+def test_files_that_loading_would_stop_at_are_counted_and_the_rest_too(market):
     for name in ("a holiday.jpg", "0002_c1s1_000451_03 (1).jpg", "0002_c0s1_000451_03.jpg"):
         Image.new("RGB", (4, 8)).save(market / "bounding_box_train" / name)
-    table, found = check_dataset("market1501", market)
-    assert table["images"].tolist() == ["3", "2", "4"]
-    camera, form = sorted(found)
-    assert camera.startswith("1 names have camera 0: ")
-    assert form.startswith("2 names are not of the form 0002_c1s1_000451_03.jpg: ")
-    assert "a holiday.jpg" in form and "(1).jpg" in form
-
-
-def test_links_that_lead_nowhere_are_counted(market):
     (market / "query" / "0010_c1s1_000010_00.jpg").symlink_to(market / "gone.jpg")
     table, found = check_dataset("market1501", market)
     assert table["images"].tolist() == ["3", "2", "4"]
-    (only,) = found
-    assert only.startswith("1 links lead nowhere: ") and "0010_c1s1_000010_00.jpg" in only
+    link, camera, form = sorted(found)
+    assert camera.startswith("1 ") and "camera 0" in camera
+    assert link.startswith("1 links") and "0010_c1s1_000010_00.jpg" in link
+    assert form.startswith("2 names") and "a holiday.jpg" in form and "(1).jpg" in form
 
 
 def test_an_empty_split_is_counted_as_none(market):
@@ -119,39 +111,29 @@ def test_images_that_a_list_names_in_vain_are_counted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("added", "expected"),
     [
-        ("0011_c1s1_000001_01.jpg", ["train: 1 images and 1 identities too many: another split"]),
-        ("0007_c2s2_001111_01.jpg", ["train: 1 images too many: copies"]),
-        (
-            "0007_c1s2_001000_01.PNG",
-            ["train: 1 images too many", "train: 1 images are there twice under other endings"],
-        ),
+        ("0011_c1s1_000001_01.jpg", ["1 images and 1 identities too many"]),
+        ("0007_c2s2_001111_01.jpg", ["1 images too many"]),
+        ("0007_c1s2_001000_01.PNG", ["1 images too many", "1 images are there twice"]),
     ],
 )
 def test_what_is_extra_is_named(market, added, expected):
     Image.new("RGB", (4, 8)).save(market / "bounding_box_train" / added)
-    found = remarks(market)
-    assert len(found) == len(expected)
-    for remark, start in zip(found, expected, strict=True):
-        assert remark.startswith(start)
+    for remark, start in zip(remarks(market), expected, strict=True):
+        assert remark.startswith(f"train: {start}")
 
 
-def test_exchanged_files_are_noticed(market):
+def test_exchanged_files_and_missing_cameras_are_noticed(market, monkeypatch):
     folder = market / "bounding_box_train"
     (folder / "0007_c1s2_001000_01.jpg").rename(folder / "0002_c1s2_001000_01.jpg")
-    (remark,) = remarks(market)
-    assert remark.startswith("train: -1 identities and +0 cameras")
-
-
-def test_a_camera_that_is_missing_is_named(market, monkeypatch):
     monkeypatch.setitem(COUNTS, "query", Counts(2, 2, 3))
-    assert remarks(market) == ["query: 1 cameras are missing: a part of the dataset"]
+    train, query = remarks(market)
+    assert train.startswith("train: -1 identities and +0 cameras")
+    assert query.startswith("query: 1 cameras are missing")
 
 
 def test_bad_detections_are_noted(market):
-    table, _ = check_dataset("market1501", market)
-    assert table.attrs["notes"] == [
-        "gallery: 1 bad detections (identity -1) were left out; 3,819 are published"
-    ]
+    (note,) = check_dataset("market1501", market)[0].attrs["notes"]
+    assert note.startswith("gallery: 1 bad detections") and "3,819" in note
 
 
 def test_unreadable_images_are_left_out(market):
@@ -184,17 +166,12 @@ def rendered(tmp_path, monkeypatch):
     """RandPerson with three images, and ClonedPerson with as many in all."""
     monkeypatch.setitem(checking.PUBLISHED, "randperson", {"train": Counts(3, None, None)})
     monkeypatch.setitem(checking.PUBLISHED, "clonedperson", {"all": Counts(3, 2, 2)})
-    names = [
-        f"{person:06d}_s00_c0{camera}_f000001.jpg" for person, camera in ((0, 0), (0, 1), (5, 1))
-    ]
-    folders = ["train", "test/query", "test/gallery"]
-    for folder, name in zip(folders, names, strict=True):
-        for path in (
-            tmp_path / "randperson_subset" / name,
-            tmp_path / "clonedperson" / folder / name,
-        ):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+    folders = {"train": (0, 0), "test/query": (0, 1), "test/gallery": (5, 1)}
+    for folder, (person, camera) in folders.items():
+        name = f"{person:06d}_s00_c0{camera}_f000001.jpg"
+        for place in ("randperson_subset", f"clonedperson/{folder}"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            (tmp_path / place / name).write_bytes(b"")
     return tmp_path
 
 
@@ -226,15 +203,12 @@ def test_clonedperson_is_held_against_its_totals(rendered):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["mini-market"], "no published counts for 'mini-market'; there are for market1501"),
-        (["dukemtmc", "--root", "/nowhere"], "dukemtmc: there is no folder /nowhere"),
-    ],
+    ("arguments", "culprit"),
+    [(["mini-market"], "mini-market"), (["dukemtmc", "--root", "/nowhere"], "/nowhere")],
 )
-def test_bad_input_of_the_command(arguments, message, capsys):
+def test_bad_input_of_the_command(arguments, culprit, capsys):
     assert main(["check-data", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    assert culprit in capsys.readouterr().err
 
 
 def test_published_counts_add_up():

@@ -189,7 +189,7 @@ def _transfer(fit: dict, pairs: Pairs) -> dict:
     return {
         "thresholds": thresholds,
         "cost": calibration_cost(calibration.log_ratio(scores), same),
-        "reliability": dict(reliability(calibration.probability(scores), same)),
+        "reliability": dict(reliability(calibration.probability(scores), same).astype(float)),
     }
 
 

@@ -48,16 +48,13 @@ _BOUNDS = {  # of groups of matches
 }
 
 
-def correspondence_record(
-    run: Run, target: str, *, device: str | None = None, progress: bool = False
-) -> dict:
+def correspondence_record(run: Run, target: str, *, device: str | None = None) -> dict:
     """Measure the matches of a trained model on a dataset of another domain; write the record.
 
     Args:
         run: a run with QAConv; its model must exist, and so must that of the same run with softmax.
         target: a miniature; others have no part maps.
         device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        progress: show progress bars.
 
     Returns:
         The record, per kind of features and of pairs. `rows` has the share of right matches among
@@ -73,8 +70,8 @@ def correspondence_record(
     model = load_model(run.checkpoint(), device)
     pooled = load_model(Run("softmax", run.source, run.profile, run.seed).checkpoint(), device)
     dataset = load_dataset(target)
-    maps = [model.extract(part, progress=progress) for part in (dataset.query, dataset.gallery)]
-    scores = model.similarity(*maps, progress=progress).numpy(force=True)
+    maps = [model.extract(part) for part in (dataset.query, dataset.gallery)]
+    scores = model.similarity(*maps).numpy(force=True)
     scene = choose_pairs(scores, dataset)
     networks = feature_maps(model, pooled)
     tables = match_pairs(networks, model, scene, target)
@@ -224,18 +221,18 @@ def _changes(
         changed = shows & np.stack([changed_cells(a.image, b.image, *grid) for a, b in pairs])
         rest = shows & ~changed
         usable = changed.any(axis=1) & rest.any(axis=1)
+        seen, there, other = shows[usable], changed[usable], rest[usable]
         for key, now in best(after).items():
-            fall = at_first[key] - now  # (n, h*w)
-            lowest = np.where(shows, fall, -np.inf).argmax(axis=1)  # where it falls most
-            with np.errstate(invalid="ignore"):  # pairs that are not usable divide by 0
-                columns = {
-                    "person": query["identity"].to_numpy(),
-                    "hit": changed[np.arange(len(changed)), lowest],
-                    "chance": changed.sum(axis=1) / shows.sum(axis=1),
-                    "fall": np.where(changed, fall, 0).sum(axis=1) / changed.sum(axis=1),
-                    "elsewhere": np.where(rest, fall, 0).sum(axis=1) / rest.sum(axis=1),
-                }
-            table = pd.DataFrame(columns)[usable]
+            fall = (at_first[key] - now)[usable]  # (n, h*w)
+            lowest = np.where(seen, fall, -np.inf).argmax(axis=1)  # where it falls most
+            columns = {
+                "person": query["identity"].to_numpy()[usable],
+                "hit": there[np.arange(len(there)), lowest],
+                "chance": there.sum(axis=1) / seen.sum(axis=1),
+                "fall": np.where(there, fall, 0).sum(axis=1) / there.sum(axis=1),
+                "elsewhere": np.where(other, fall, 0).sum(axis=1) / other.sum(axis=1),
+            }
+            table = pd.DataFrame(columns)
             means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
             yield {"change": change, "features": key} | _share(table, "hit") | means
 
@@ -245,16 +242,13 @@ def _round(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.5g}")
 
 
-def find_correspondence(source: str, target: str, profile: str = "laptop") -> dict | None:
-    """The record of `correspondence_record` for a source and a target (seed 0), if there is one."""
-    return read_record(_FOLDER, f"{Run('qaconv', source, profile).name}-on-{target}")
-
-
-def _both_ways(profile: str) -> Iterator[tuple[str, tuple[str, str], dict | None]]:
+def _both_ways(profile: str) -> Iterator[tuple[str, Run, str, dict | None]]:
+    """Both directions between Market and Duke: a label, the run, the target and the record."""
     names = get_profile(profile).datasets
     for source, target in DIRECTIONS:
-        pair = names[source], names[target]
-        yield f"{source} → {target}", pair, find_correspondence(*pair, profile)
+        run = Run("qaconv", names[source], profile)
+        record = read_record(_FOLDER, f"{run.name}-on-{names[target]}")
+        yield f"{source} → {target}", run, names[target], record
 
 
 def run_correspondence(
@@ -264,10 +258,10 @@ def run_correspondence(
 ) -> list[dict]:
     """Measure both directions between Market and Duke that have no record yet (seed 0)."""
     records = []
-    for _, (source, target), record in _both_ways(profile):
+    for _, run, target, record in _both_ways(profile):
         if record is None:
-            record = correspondence_record(Run("qaconv", source, profile), target, device=device)
-            report(f"{source} on {target}: {record['seconds']} s")
+            record = correspondence_record(run, target, device=device)
+            report(f"{run.source} on {target}: {record['seconds']} s")
         records.append(record)
     return records
 
@@ -280,12 +274,10 @@ def share_differences(pairs: str, over: str) -> Test:
 
     def found(profile: str) -> list[Comparison]:
         lines: list[Comparison] = []
-        for label, _, record in _both_ways(profile):
-            difference = None
-            for row in record["differences"] if record else ():
-                if (row["pairs"], row["over"]) == (pairs, over):
-                    difference = Difference(*(100 * row[key] for key in ("share", "low", "high")))
-            lines.append((f"{label}, over {over}", difference))
+        for label, *_, record in _both_ways(profile):
+            rows = record["differences"] if record else ()
+            known = {(row["pairs"], row["over"]): _percent(row) for row in rows}
+            lines.append((f"{label}, over {over}", known.get((pairs, over))))
         return lines
 
     return found
@@ -294,11 +286,14 @@ def share_differences(pairs: str, over: str) -> Test:
 def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     lines: list[Comparison] = []
-    for label, _, record in _both_ways(profile):
+    for label, *_, record in _both_ways(profile):
+        rows = record["changes"] if record else ()
+        ours = [row for row in rows if row["features"] == "QAConv"]
+        lines += [(f"{row['change']}, {label}", _percent(row, row["chance"])) for row in ours]
         if record is None:
             lines.append((f"any change, {label}", None))
-            continue
-        for row in (row for row in record["changes"] if row["features"] == "QAConv"):
-            ends = (100 * (row[key] - row["chance"]) for key in ("share", "low", "high"))
-            lines.append((f"{row['change']}, {label}", Difference(*ends)))
     return lines
+
+
+def _percent(row: dict, chance: float = 0.0) -> Difference:
+    return Difference(*(100 * (row[key] - chance) for key in ("share", "low", "high")))
