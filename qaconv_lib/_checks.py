@@ -7,7 +7,7 @@ and return scores as the kind, dtype and device that came in.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -57,12 +57,12 @@ def to_labels(values: Any, name: str, length: int, fits: str) -> np.ndarray:
     labels = _to_column(values, name, length, fits)
     if labels.size and labels.dtype.kind not in "iuO":
         raise TypeError(f"{name} must be integers, got dtype {labels.dtype}")
-    if labels.dtype.kind in "uO":  # O: nullable pandas columns, or Python integers of any size
-        for label in labels.tolist():
-            if not _is_whole(label):
-                raise TypeError(f"{name} must be integers, got {label!r}")
-            if not -(2**63) <= label < 2**63:
-                raise ValueError(f"{name} must fit into 64 bits with a sign, got {label}")
+    # O: nullable pandas columns, or Python integers of any size
+    for label in labels.tolist() if labels.dtype.kind in "uO" else ():
+        if not _is_whole(label):
+            raise TypeError(f"{name} must be integers, got {label!r}")
+        if not -(2**63) <= label < 2**63:
+            raise ValueError(f"{name} must fit into 64 bits with a sign, got {label}")
     return labels.astype(np.int64)
 
 
@@ -93,7 +93,7 @@ def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
 
 
 class TimedScores(NamedTuple):
-    """Checked similarities (num_query, num_gallery) with cameras and seconds of both sides."""
+    """Similarities (num_query, num_gallery), and cameras and seconds of both sides, checked."""
 
     scores: np.ndarray
     query_cameras: np.ndarray
@@ -102,30 +102,17 @@ class TimedScores(NamedTuple):
     gallery_seconds: np.ndarray
 
 
-def check_timed_scores(
-    similarity: Any,
-    query_cameras: Any,
-    query_seconds: Any,
-    gallery_cameras: Any,
-    gallery_seconds: Any,
-    highest: float = np.inf,
-) -> TimedScores:
+def check_timed_scores(similarity: Any, *columns: Any, highest: float = np.inf) -> TimedScores:
     """The arguments that the temporal functions share; similarities from 0 to `highest`."""
     scores = to_scores(similarity, "similarity", finite=True)
     for extreme in (scores.min(), scores.max()) if scores.size else ():
         if not 0 <= extreme <= highest:
-            raise ValueError(
-                f"similarity must be from 0 to {highest}, got {extreme:.4g}; take the sigmoid of "
-                "logits, and calibrate cosines"
-            )
-    (num_query, num_gallery), fits = scores.shape, f"similarity {scores.shape}"
-    return TimedScores(
-        scores,
-        to_labels(query_cameras, "query_cameras", num_query, fits),
-        to_seconds(query_seconds, "query_seconds", num_query, fits),
-        to_labels(gallery_cameras, "gallery_cameras", num_gallery, fits),
-        to_seconds(gallery_seconds, "gallery_seconds", num_gallery, fits),
-    )
+            hint = "take the sigmoid of logits, and calibrate cosines"
+            raise ValueError(f"similarity must be from 0 to {highest}, got {extreme:.4g}; {hint}")
+    checks: list[Callable[..., np.ndarray]] = [to_labels, to_seconds] * 2
+    lengths, fits = np.repeat(scores.shape, 2).tolist(), f"similarity {scores.shape}"
+    given = zip(checks, columns, TimedScores._fields[1:], lengths, strict=True)
+    return TimedScores._make([scores, *(check(*column, fits) for check, *column in given)])
 
 
 def check_choice(name: str, value: str, *choices: str) -> None:
@@ -161,7 +148,7 @@ class ShortOfMemoryError(MemoryError):
 def naming_shortage(doing: str, advice: str) -> Iterator[None]:
     """Turn any error that says that memory ran out into a `ShortOfMemoryError`.
 
-    Its message names what was being done, e.g. "matching 3 x 9 images", and the setting to lower.
+    Its message says what was done (`doing`, e.g. "matching 3 x 9 images") and gives the `advice`.
     """
     try:
         yield

@@ -207,8 +207,7 @@ def validation_split(
     total = train["identity"].nunique()
     if not is_number(identities) or not np.isfinite(identities):
         raise ValueError(f"identities must be a number or a share of them, got {identities!r}")
-    whole = isinstance(identities, numbers.Integral)
-    count = int(identities) if whole else round(identities * total)
+    count = identities if isinstance(identities, numbers.Integral) else round(identities * total)
     seen = train.groupby(["identity", "camera"]).size().groupby("identity").agg(["size", "max"])
     usable = seen.index[(seen >= 2).all(axis=1)].to_numpy()
     most = min(len(usable), total - 1)
@@ -219,10 +218,10 @@ def validation_split(
         )
     rng = np.random.default_rng(seed)
     held_out = train["identity"].isin(rng.choice(usable, size=count, replace=False))
-    rest, part = (train[rows].reset_index(drop=True) for rows in (~held_out, held_out))
+    part = train[held_out]
     is_query = choose_queries(part, rng)
-    query, gallery = (part[rows].reset_index(drop=True) for rows in (is_query, ~is_query))
-    return rest, query, gallery
+    rest, query, gallery = train[~held_out], part[is_query], part[~is_query]
+    return tuple(table.reset_index(drop=True) for table in (rest, query, gallery))
 
 
 # Images -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +124,13 @@ def default_device() -> torch.device:
 
 
 def choose_device(name: str | torch.device | None) -> torch.device:
-    """A device by name, the GPU if there is one where none is named; ValueError if it is none."""
-    if name is None:
-        return default_device()
-    try:
-        device = torch.device(name)
+    """A device by name, or the default one; ValueError if this machine does not have it."""
+    with suppress(RuntimeError, AssertionError, TypeError):
+        device = default_device() if name is None else torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device must be cpu, or cuda on a machine with a GPU, got {name!r}"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {name!r}")
-    return device
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise ValueError(f"device must be cpu, or cuda on a machine with a GPU, got {name!r}")
 
 
 def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from qaconv_lib._checks import check_choice, check_whole_numbers, is_number, restore_kind, to_scores
+from qaconv_lib._checks import check_whole_numbers, is_number, restore_kind, to_scores
 
 _BLOCK_ENTRIES = 2**22  # distances held at a time while neighbours are searched: 16 MiB
 _CACHED_ENTRIES = 2**18  # of those, searched at a time: 1 MiB, which a core's cache holds
@@ -142,39 +142,26 @@ def rerank_streaming(
     return _rerank(rows, k1, k2, lambda_value)
 
 
-def vector_distances(vectors: Any, kind: str = "cosine") -> Callable[[int, int], np.ndarray]:
-    """Distances between vectors, row by row, for `rerank_streaming`.
+def vector_distances(vectors: Any) -> Callable[[int, int], np.ndarray]:
+    """Distances (1 - cosine) / 2 between vectors, row by row, for `rerank_streaming`.
 
     Args:
         vectors: array or tensor of shape (N, d), queries first.
-        kind: "cosine" for (1 - cosine) / 2, from 0 to 1, or "euclidean".
 
     Returns:
         A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
-        start, ..., stop - 1 from all, float32.
+        start, ..., stop - 1 from all, float32, from 0 to 1.
     """
     points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
-    check_choice("kind", kind, "cosine", "euclidean")
-    if kind == "cosine":
-        lengths = np.linalg.norm(points, axis=1, keepdims=True)
-        if not lengths.all():
-            raise ValueError(f"vector {lengths.argmin()} has length 0, so there is no cosine")
-        points = (points / lengths).astype(np.float32)
-    else:
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab takes near vectors from each other's large squares: in
-        # double precision, and around the mean, little is lost.
-        points -= points.mean(axis=0)
-    squares = np.square(points).sum(axis=1)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    if not lengths.all():
+        raise ValueError(f"vector {lengths.argmin()} has length 0, so there is no cosine")
+    points = (points / lengths).astype(np.float32)
 
     def rows(start: int, stop: int) -> np.ndarray:
         if not 0 <= start <= stop <= len(points):
             raise IndexError(f"there are {len(points)} rows, got a block of {start} to {stop - 1}")
-        products = points[start:stop] @ points.T
-        if kind == "cosine":
-            return np.maximum(0.5 - 0.5 * products, 0)
-        found = squares[start:stop, None] + squares - 2 * products
-        found[np.arange(stop - start), np.arange(start, stop)] = 0
-        return np.sqrt(np.maximum(found, 0)).astype(np.float32)
+        return np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
 
     return rows
 

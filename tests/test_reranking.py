@@ -151,25 +151,22 @@ def test_defaults_are_those_of_the_public_codes():
     ("changes", "message"),
     [
         (dict(query_query=np.zeros((2, 3))), r"query_query must have shape \(2, 2\)"),
-        (dict(gallery_gallery=np.zeros((2, 2))), r"gallery_gallery must have shape \(3, 3\)"),
+        (dict(gallery_gallery=np.zeros((2, 2))), r"must have shape \(3, 3\) .* \(2, 3\)"),
         (dict(gallery_gallery=np.zeros((3, 4))), r"gallery_gallery must have shape \(3, 3\)"),
         (dict(query_gallery=np.zeros(3)), "query_gallery must have two axes"),
         (dict(query_gallery=np.zeros((2, 0))), r"^query_gallery is empty: .*\(2, 0\)"),
         (dict(query_gallery=np.zeros((0, 3))), r"^query_gallery is empty: .*\(0, 3\)"),
         (dict(query_gallery=np.full((2, 3), np.nan)), "^query_gallery is nan at row 0, column 0"),
+        (dict(query_gallery=np.full((2, 3), np.inf)), "^query_gallery is inf at .*finite"),
+        (dict(query_gallery=-np.eye(2, 3)), "^query_gallery is negative"),
+        (dict(query_gallery=np.full((2, 3), 1e20), squared=True), "^query_gallery must stay below"),
         (dict(query_query=np.full((2, 2), np.inf)), "^query_query is inf at .*finite"),
         (dict(gallery_gallery=np.full((3, 3), np.nan)), "^gallery_gallery is nan"),
+        (dict(gallery_gallery=-np.eye(3)), r"^gallery_gallery is negative \(-1\) at row 0, col"),
+        (dict(query_query=np.diag([0, 1e39])), r"^query_query .* below 3.4e\+38.*got 1e\+39$"),
         (
-            dict(gallery_gallery=-np.eye(3)),
-            r"^gallery_gallery is negative \(-1\) at row 0, column 0;",
-        ),
-        (
-            dict(query_query=np.array([[0, 1e39], [0, 0]])),
-            r"^query_query must stay below 3.4e\+38.*got 1e\+39$",
-        ),
-        (
-            dict(query_query=np.array([[0, 0], [1e20, 0]]), squared=True),
-            r"^query_query must stay below 1.84e\+19.*got 1e\+20$",
+            dict(query_query=np.diag([0, 1e20]), squared=True),
+            r"^query_query .* below 1.84e\+19.*got 1e\+20$",
         ),
         (dict(k1=0), "k1 must be"),
         (dict(k1=2.5), "k1 must be"),
@@ -211,16 +208,12 @@ class TestStreaming:
         np.testing.assert_array_equal(result, whole)
         assert max(stop - start for start, stop in asked) == 230 // 50
 
-    @pytest.mark.parametrize("kind", ["cosine", "euclidean"])
-    def test_distances_of_vectors(self, kind):
+    def test_distances_of_vectors(self):
         vectors = np.random.default_rng(0).normal(size=(30, 6))
-        rows = vector_distances(torch.from_numpy(vectors), kind)(4, 9)
-        difference = vectors[4:9, None] - vectors
-        expected = np.linalg.norm(difference, axis=2)
-        if kind == "cosine":
-            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            expected = (1 - unit[4:9] @ unit.T) / 2
-        np.testing.assert_allclose(rows, expected, atol=2e-3 if kind == "euclidean" else 1e-6)
+        rows = vector_distances(torch.from_numpy(vectors))(4, 9)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.testing.assert_allclose(rows, (1 - unit[4:9] @ unit.T) / 2, atol=1e-6)
+        assert rows.dtype == np.float32 and rows.min() >= 0
 
     @pytest.mark.parametrize(
         ("block", "message"),
@@ -265,14 +258,6 @@ class TestStreaming:
         with pytest.raises(ValueError, match="whole number from 1"):
             rerank_streaming(lambda start, stop: np.zeros((stop - start, 5)), *sizes)
 
-    def test_near_vectors_keep_their_distances(self):
-        rng = np.random.default_rng(0)
-        vectors = np.abs(rng.normal(size=(40, 512))) + 1000
-        vectors[1] = vectors[0] + 1e-4
-        rows = vector_distances(vectors.astype(np.float64), "euclidean")(0, 40)
-        assert rows.diagonal().max() == 0 and (rows.argmin(axis=1) == np.arange(40)).all()
-        np.testing.assert_allclose(rows[0, 1], 1e-4 * 512**0.5, rtol=1e-2)
-
     @pytest.mark.parametrize("scale", [1e-25, 1e20])
     def test_scale_does_not_matter_to_cosines(self, scale):
         vectors = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
@@ -289,17 +274,14 @@ class TestStreaming:
             rerank_streaming(np.zeros((5, 5)), 2, 3)
 
     def test_vectors_are_checked(self):
-        with pytest.raises(ValueError, match="kind must be"):
-            vector_distances(np.ones((2, 3)), "hamming")
         with pytest.raises(ValueError, match="^vectors is inf at row 1, column 0"):
             vector_distances(np.array([[1.0, 0], [np.inf, 0]]))
         with pytest.raises(ValueError, match="vector 1 has length 0"):
             vector_distances(np.array([[1.0, 0], [0, 0]]))
 
-    @pytest.mark.parametrize("kind", ["cosine", "euclidean"])
     @pytest.mark.parametrize("bounds", [(0, 1000), (-1, 3), (4, 2)])
-    def test_rows_that_are_not_there_are_named(self, kind, bounds):
-        rows = vector_distances(np.eye(9), kind)
+    def test_rows_that_are_not_there_are_named(self, bounds):
+        rows = vector_distances(np.eye(9))
         assert rows(3, 3).shape == (0, 9)
         with pytest.raises(IndexError, match=f"9 rows, .* of {bounds[0]} to {bounds[1] - 1}"):
             rows(*bounds)

@@ -122,8 +122,9 @@ def test_defaults_are_those_of_the_released_code():
     released = dict(tau=100, sigma=200, k=10, alpha=0.2, pivots="multiset", same_camera="keep")
     np.testing.assert_array_equal(tlift(*scene), tlift(*scene, **released))
     # The second person is 100 s away, the third 99 s; of the 11 pairs left the weakest drops out.
-    similarity = [np.linspace(1, 0.1, 11), np.ones(11), np.zeros(11)]
-    walkers = (similarity, [0, 0, 0], [0, 100, 99], [1] * 11, range(11))
+    similarity = np.array([np.linspace(1, 0.1, 11), np.ones(11), np.zeros(11)])
+    walkers = (similarity, [0, 0, 0], [0, 100, 99], [1] * 11, range(0, 1100, 100))
+    np.testing.assert_allclose(tlift(*walkers), tlift_by_definition(walkers))
     found = tlift_pivots(*walkers, 0, 1)
     assert found.nearby.tolist() == [0, 2]
     assert found.gallery.tolist() == list(range(10)) and set(found.pickers) == {0}
@@ -147,7 +148,8 @@ def test_pivots_equal_the_definition_and_explain_tlift(seed, levels):
             nearby, pairs = pivots_by_definition(scene, query, camera, 100, 4)
             found = tlift_pivots(*scene, query, camera, k=np.int8(4))
             assert found.nearby.tolist() == nearby
-            assert sorted(zip(found.pickers, found.gallery, strict=True)) == sorted(pairs)
+            best_first = sorted(pairs, key=lambda pair: (-scene[0][pair], pair))
+            assert list(zip(found.pickers, found.gallery, strict=True)) == best_first
             np.testing.assert_array_equal(found.scores, scene[0][found.pickers, found.gallery])
             assert (np.diff(found.scores) <= 0).all()
             columns = np.flatnonzero(scene[3] == camera)
