@@ -6,12 +6,12 @@ that needs it, so that help comes at once.
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import io
 import os
 import sys
 import warnings
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from qaconv_lib.models import ReidModel
     from qaconv_lib.photographs.matching import Knowledge
 
-Options = argparse.Namespace
 Argument = tuple[tuple[str, ...], dict[str, Any]]
-Command = Callable[[Options], int | None]
+Command = Callable[[Namespace], int | None]
 _PLAIN = {"→": "->", "−": "-", "×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-"}
 _CHECKOUT = Path(__file__).resolve().parent.parent
 #: By name: what runs a command, whose docstring describes it, and its arguments.
@@ -38,7 +37,7 @@ def _flag(flag: str, about: str, **how: Any) -> Argument:
     return (flag,), {"action": "store_true", "help": about, **how}
 
 
-def _given(options: Options, *names: str) -> dict[str, Any]:
+def _given(options: Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
@@ -85,11 +84,11 @@ _MEANS = {name: _SETTINGS[name] for name in ("accumulate", "precision", "workers
 # Data ---------------------------------------------------------------------------------------------
 @_command(
     _arg("names", nargs="*", metavar="NAME", help="e.g. mini-market"),
-    _arg("--out", type=Path, default=_CHECKOUT / "data", help="folder (default: the checkout's)"),
+    _arg("--out", type=Path, default=Path(__file__).parents[1] / "data", help="folder (data)"),
     _arg("--jobs", type=int, help="processes (default: one per CPU)"),
     _QUIET,
 )
-def synthesize(options: Options) -> None:
+def synthesize(options: Namespace) -> None:
     """Draw the miniatures and write their archives: one zip file each, all if none is named."""
     from qaconv_lib.miniatures.drawing import write_archives
 
@@ -104,7 +103,7 @@ def synthesize(options: Options) -> None:
     _flag("--duplicates", "look for files of the same content", dest="find_duplicates"),
     _SKIP,
 )
-def check_data(options: Options) -> int:
+def check_data(options: Namespace) -> int:
     """Check a public dataset against its published counts: images, identities and cameras of each
     split. Your own images, listed in a CSV file, are counted and checked. Exit status 0 means that
     nothing is wrong, 1 that something is."""
@@ -127,7 +126,7 @@ def check_data(options: Options) -> int:
     *_SETTINGS.values(),
     _SKIP,
 )
-def train(options: Options) -> None:
+def train(options: Namespace) -> None:
     """Train a model on a dataset."""
     from qaconv_lib._processes import process_rank
     from qaconv_lib.experiments.runs import train_run
@@ -149,7 +148,7 @@ def train(options: Options) -> None:
     *_SETTINGS.values(),
     _SKIP,
 )
-def evaluate(options: Options) -> None:
+def evaluate(options: Namespace) -> None:
     """Test a trained model on datasets: alone, with re-ranking and with TLift. A model trained with
     other settings than its profile's is found by the same flags."""
     from qaconv_lib._processes import process_rank
@@ -168,18 +167,17 @@ def evaluate(options: Options) -> None:
 
 
 @_command(*_RUN)
-def tune(options: Options) -> None:
+def tune(options: Namespace) -> None:
     """Try settings on held-out training identities: the candidates of the profile. Those that have
     a record are not run again."""
     from qaconv_lib.experiments.search import search
 
-    keys = "loss", "source", "profile", "device", "progress"
-    for record in search(**_given(options, *keys)):
+    for record in search(**_given(options, "loss", "source", "profile", "device", "progress")):
         scores = record["scores"]
         print(f"{record['settings']}: {scores['rank1']:.1%} rank-1, {scores['mean_ap']:.1%} mAP")
 
 
-def _run(options: Options) -> Run:
+def _run(options: Namespace) -> Run:
     from qaconv_lib.experiments.runs import Run
 
     given = _given(options, *_SETTINGS)
@@ -191,7 +189,7 @@ def _run(options: Options) -> Run:
     _arg("model", type=Path, metavar="MODEL", help="a .safetensors file of `train`"),
     _arg("out", type=Path, metavar="OUT", help="the .onnx file to write"),
 )
-def export(options: Options) -> None:
+def export(options: Namespace) -> None:
     """Write a model's feature extractor as an ONNX file: images to maps, or for a pooled model to
     vectors. It is compared with PyTorch first."""
     from qaconv_lib.beyond.export import export_onnx
@@ -204,7 +202,7 @@ def export(options: Options) -> None:
 
 
 # Experiments --------------------------------------------------------------------------------------
-def _profile(options: Options) -> str:
+def _profile(options: Namespace) -> str:
     from qaconv_lib.experiments.profiles import get_profile, profile_with
 
     return get_profile(profile_with(options.profile, **_given(options, *_MEANS))).name
@@ -220,7 +218,7 @@ def _profile(options: Options) -> str:
     _SKIP,
     _PREDICT,
 )
-def run(options: Options) -> None:
+def run(options: Namespace) -> None:
     """Run an experiment of the paper by name: train, test and record what is missing. What has a
     record is not run again; an interrupted run goes on after its last epoch."""
     from qaconv_lib.experiments.by_name import run_by_name
@@ -235,7 +233,7 @@ def run(options: Options) -> None:
     _PROFILE,
     *_MEANS.values(),
 )
-def tables(options: Options) -> None:
+def tables(options: Namespace) -> None:
     """Print the tables from the records: as Markdown."""
     from qaconv_lib.experiments.tables import all_tables
 
@@ -243,7 +241,7 @@ def tables(options: Options) -> None:
 
 
 @_command(_PROFILE, *_MEANS.values())
-def claims(options: Options) -> None:
+def claims(options: Namespace) -> None:
     """Print what the records say about the paper's claims: tests and verdicts, as Markdown."""
     from qaconv_lib.experiments.claims import ledger
 
@@ -251,7 +249,7 @@ def claims(options: Options) -> None:
 
 
 @_command(_arg("names", nargs="*", metavar="NAME", help="cases (default: all)"))
-def bench(options: Options) -> None:
+def bench(options: Namespace) -> None:
     """Measure speed and memory of every step beside its plain form: one record per case. It needs a
     quiet machine, and 10 GB of memory for the plain form of matching."""
     from qaconv_lib.experiments.bench import run_bench
@@ -275,7 +273,7 @@ _OPEN = (
 )  # fmt: skip
 
 
-def _open(options: Options) -> tuple[ReidModel, Knowledge]:
+def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     """The model and what is on record; a wrong prior is refused before the work."""
     from qaconv_lib.experiments.calibration_records import find_calibrations
     from qaconv_lib.photographs.matching import known_about, open_model
@@ -295,7 +293,7 @@ def _open(options: Options) -> tuple[ReidModel, Knowledge]:
     *_OPEN,
     _QUIET,
 )
-def match(options: Options) -> None:
+def match(options: Namespace) -> None:
     """Compare two images of people: similarity, probability and a figure of what matched."""
     from qaconv_lib.photographs.matching import describe_match, match_photographs, remarks
     from qaconv_lib.photographs.results import check_output, save_figure
@@ -327,7 +325,7 @@ def match(options: Options) -> None:
     *_OPEN,
     _QUIET,
 )  # fmt: skip
-def search(options: Options) -> None:
+def search(options: Namespace) -> None:
     """Rank a folder of images for a query: writes ranks.csv and a figure of each rank list."""
     from qaconv_lib.photographs import files
     from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
@@ -358,14 +356,13 @@ def search(options: Options) -> None:
     _DEVICE,
     _QUIET,
 )
-def calibrate(options: Options) -> None:
+def calibrate(options: Namespace) -> None:
     """Fit thresholds and probabilities of a model on datasets: writes what `match` looks up."""
     from qaconv_lib.experiments import calibration_records as records
     from qaconv_lib.experiments.profiles import get_profile
 
-    if options.model is not None and not options.model.exists():
-        hint = "the model's file comes first, then the datasets"
-        raise FileNotFoundError(f"no checkpoint at {options.model}; {hint}")
+    if options.model and not options.model.exists():
+        raise FileNotFoundError(f"no checkpoint at {options.model}; the model's file comes first")
     datasets = options.datasets or list(get_profile("laptop").datasets.values())
     book = [run.checkpoint() for run in records.BOOK_RUNS]
     for path in [options.model] if options.model else book:
@@ -383,7 +380,7 @@ def calibrate(options: Options) -> None:
     _arg("--gallery", type=Path, help="folder that is searched if no gallery is uploaded"),
     *_OPEN,
 )
-def demo(options: Options) -> None:
+def demo(options: Namespace) -> None:
     """Serve a page in the browser that compares images: two, or one with a gallery."""
     from qaconv_lib.photographs.demo import Answers, serve
     from qaconv_lib.photographs.files import check_photographs, list_photographs
@@ -399,8 +396,7 @@ def _note(sentences: list[str]) -> None:
 
 
 def _say(line: str) -> None:
-    """Print one line on stderr, whatever names of files it quotes."""
-    print(printable(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)  # one line, whatever files it names
 
 
 def printable(path: str | Path) -> str:
@@ -410,9 +406,9 @@ def printable(path: str | Path) -> str:
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Parser with all commands; a docstring up to its first colon or stop is the overview."""
-    parser = argparse.ArgumentParser("python -m qaconv_lib", description="Tools of the QAConv book")
+    parser = ArgumentParser("python -m qaconv_lib", description="Tools of the QAConv book")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (function, arguments) in COMMANDS.items():
         text = " ".join((function.__doc__ or "").split()) + (_DRAWN if _MODEL in arguments else "")

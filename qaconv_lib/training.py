@@ -427,9 +427,7 @@ def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     enabled = precision == "float16"
     if enabled and device.type == "cpu":
         raise ValueError('precision "float16" needs a GPU; on a CPU take "bfloat16"')
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device.type, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled)  # before PyTorch 2.3
+    return torch.amp.GradScaler(device.type, enabled=enabled)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -91,9 +91,10 @@ def colab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    # The files as they are now, committed or not; nothing is written into the checkout.
+    # What the cell needs of the files as they are now; nothing is written into the checkout.
     git = ["git", f"--git-dir={home / 'origin'}", f"--work-tree={ROOT}"]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "now"]):
+    files = ["pyproject.toml", "README.md", "qaconv_lib", "data/mini-duke.zip"]
+    for command in (["init", "--quiet"], ["add", *files], ["commit", "--quiet", "-m", "now"]):
         subprocess.run([*git, *command], check=True, env=variables, cwd=ROOT)
     return variables
 

@@ -145,26 +145,18 @@ def test_a_teacher_that_does_not_fit_is_named():
             settings.trainer(table, teacher=teacher)
 
 
-def test_a_step_with_a_teacher_adds_the_weighted_loss():
-    run = Run("qaconv", "mini-market", "smoke", settings=TAUGHT)
-    plain_config = dataclasses.replace(run.config(), teacher=None)
-    images = torch.rand(16, 3, 64, 32)
-    labels = torch.arange(16) % 8
-    losses = {}
-    for weight in (None, 1.0, 3.0):
-        teacher = smoke_model()
-        config = plain_config
-        if weight is not None:
-            config = dataclasses.replace(run.config(), distill_weight=weight)
-        given = None if weight is None else teacher
-        trainer = config.trainer(run.table(), device="cpu", teacher=given)
+def test_a_step_with_a_teacher_adds_its_loss():
+    config = Run("qaconv", "mini-market", "smoke", settings=TAUGHT).config()
+    table = Run("qaconv", "mini-market", "smoke", settings={"identities": 8}).table()
+    teacher, losses = smoke_model(), []
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    for settings, given in ((dataclasses.replace(config, teacher=None), None), (config, teacher)):
+        trainer = settings.trainer(table, device="cpu", teacher=given)
         trainer.model.train()
-        before = {key: value.clone() for key, value in teacher.state_dict().items()}
-        losses[weight], _ = trainer.step(images, labels)
-        assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+        losses.append(trainer.step(torch.rand(16, 3, 64, 32), torch.arange(16) % 8)[0])
         assert not any("teacher" in key for key in trainer.model.state_dict())
-    assert losses[None] == 0 < losses[1.0]  # the memory is empty still
-    assert losses[3.0] == pytest.approx(3 * losses[1.0], rel=1e-5)
+    assert losses[0] == 0 < losses[1]  # the memory is empty still
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
 class TestRuns:

@@ -118,14 +118,10 @@ class TestNothingIsWritten:
             export_onnx(load_model(saved), tmp_path / "m.onnx")
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
-    @pytest.mark.parametrize("lacking", ["onnxruntime", "torch>=2.6"])
-    def test_without_the_packages(self, tmp_path, saved, monkeypatch, capsys, lacking):
-        monkeypatch.setitem(sys.modules, lacking, None)
-        if lacking.startswith("torch"):
-            monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    def test_without_the_packages(self, tmp_path, saved, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
         assert main(["export", str(saved), str(tmp_path / "m.onnx")]) == 2
-        error = capsys.readouterr().err
-        assert "pip install -U torch>=2.6 onnx onnxscript onnxruntime" in error and lacking in error
+        assert "pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
     def test_of_no_model(self, tmp_path, capsys):

@@ -1,7 +1,5 @@
 """Appendix C: batches of some images of each identity, at random and along the graph."""
 
-import dataclasses
-
 import numpy as np
 import plain_pairs as plain
 import pytest
@@ -83,10 +81,9 @@ def test_a_batch_holds_k_images_of_p_classes(name):
 
 @both
 def test_seed_and_epoch_decide_alone(name):
-    torch.manual_seed(1), np.random.seed(1)
     sampler = make(name)
     first, third = drawn(sampler), drawn(sampler, 2)
-    torch.manual_seed(2), np.random.seed(2)
+    torch.manual_seed(2), np.random.seed(2)  # must not matter
     assert drawn(make(name), 2) == third and drawn(sampler) == first != third
     assert drawn(make(name, seed=1)) != first
 
@@ -155,10 +152,6 @@ def test_settings_that_make_no_batch_are_named(name, size, images, message):
         )
 
 
-def test_shuffling_needs_no_sampler():
-    assert sampler_by_name("shuffle") is None
-
-
 @pytest.fixture(scope="module")
 def run():
     """Four batches an epoch of four people, of five."""
@@ -188,11 +181,10 @@ class TestTraining:
         found = class_similarities(trainer.model, firsts)
         maps = trainer.model.extract(firsts)
         torch.testing.assert_close(found, trainer.model.similarity(maps, maps))
-        assert len(loader) == len(trainer.table) // run.config().batch_size
+        assert (
+            sampler_by_name("shuffle") is None
+            and len(loader) == len(trainer.table) // run.config().batch_size
+        )
         for _, labels in loader:
             anchor, *others = labels.view(-1, run.config().images_per_identity)[:, 0].tolist()
             assert others == sampler.neighbours[anchor].tolist()
-
-    def test_other_settings_than_the_default_have_another_digest(self, run):
-        config = dataclasses.replace(run.config(), sampler="shuffle")
-        assert len({run.config().digest(), config.digest()}) == 2

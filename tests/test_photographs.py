@@ -19,7 +19,6 @@ from qaconv_lib.experiments.calibration_records import find_calibrations
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import rerank
 from qaconv_lib.models import ReidModel, save_model
-from qaconv_lib.photographs import gallery as gallery_module
 from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import (
     add_times,
@@ -37,6 +36,7 @@ from qaconv_lib.photographs.matching import (
     percent,
     remarks,
 )
+from qaconv_lib.scale.store import MapStore
 from qaconv_lib.temporal import tlift
 
 
@@ -191,8 +191,7 @@ def as_matrix(found, column, lists):
     return table.loc[[str(p) for p in lists[0]], [str(p) for p in lists[1]]].to_numpy()
 
 
-def test_a_search_ranks_by_similarity(model, lists, logits, monkeypatch):
-    monkeypatch.setattr(gallery_module, "_BLOCK", 5)
+def test_a_search_ranks_by_similarity(model, lists, logits):
     found = search_gallery(model, *lists)
     expected = expit(logits)
     assert as_matrix(found, "similarity", lists) == pytest.approx(expected, abs=1e-5)
@@ -201,6 +200,9 @@ def test_a_search_ranks_by_similarity(model, lists, logits, monkeypatch):
         assert mine["rank"].tolist() == list(range(1, 13))
         assert mine["image"].tolist() == [str(lists[1][i]) for i in np.argsort(-row)]
     assert len(search_gallery(model, *lists, length=4)) == 12
+    many = search_gallery(model, lists[0][:1], lists[1] * 22)  # more than are compared at once
+    known = dict(zip(map(str, lists[1]), expected[0], strict=True))
+    assert many["similarity"].to_numpy() == pytest.approx(many["image"].map(known), abs=1e-5)
 
 
 def test_a_query_in_the_gallery_does_not_find_itself(model, lists):
@@ -242,24 +244,15 @@ def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times):
         search_gallery(pooled, *lists, store="anywhere")
 
 
-def test_a_store_is_filled_once_and_brought_up_to_date(model, lists, maps, tmp_path, monkeypatch):
+def test_a_store_is_filled_once_and_brought_up_to_date(model, lists, maps, tmp_path):
     gallery = [shutil.copy(path, tmp_path / path.name) for path in lists[1]]
-    extracted = []
-    extract = ReidModel.extract
-    monkeypatch.setattr(
-        ReidModel,
-        "extract",
-        lambda self, table, **more: extracted.append(len(table)) or extract(self, table, **more),
-    )
-    options = {"store": tmp_path / "store"}
-    monkeypatch.setattr(gallery_module, "_BLOCK", 5)
-    first = search_gallery(model, lists[0], gallery[:7], **options)
-    assert extracted == [3, 5, 2]
-    again = search_gallery(model, lists[0], gallery[:7], **options)
-    assert extracted[3:] == [3] and first.equals(again)
-    shutil.copy(lists[0][0], gallery[2])  # another picture under an old name
-    found = search_gallery(model, lists[0], gallery, **options)
-    assert extracted[4:] == [3, 5, 1]
+    folder = tmp_path / "store"
+    first = search_gallery(model, lists[0], gallery[:7], store=folder)
+    assert first.equals(search_gallery(model, lists[0], gallery[:7], store=folder))
+    assert len(MapStore(folder)) == 7
+    shutil.copy(lists[0][0], gallery[2])  # another image under an old name
+    found = search_gallery(model, lists[0], gallery, store=folder)
+    assert len(MapStore(folder)) == 13
     expected = model.similarity(maps[0], torch.cat([maps[1][:2], maps[0][:1], maps[1][3:]])).numpy()
     got = as_matrix(found, "similarity", (lists[0], gallery))
     assert got == pytest.approx(expit(expected), abs=1e-2)
@@ -275,10 +268,10 @@ def model_file(model, tmp_path_factory):
     return path
 
 
-def test_match_command(people, lists, tmp_path, capsys):
-    pictures = [str(lists[0][0]), str(lists[1][0])]
+def test_match_command(lists, tmp_path, capsys):
+    command = ["match", str(lists[0][0]), str(lists[1][0]), "--device", "cpu", "--output"]
     out = tmp_path / "пара.png"
-    assert main(["match", *pictures, "--output", str(out), "--device", "cpu", "--prior", ".1"]) == 0
+    assert main([*command, str(out), "--prior", ".1"]) == 0
     said = capsys.readouterr().out
     assert "similarity" in said and "if it was 10 % before; calibrated on mini-msmt17" in said
     assert said.count("decision") == 2 and "not fit for photographs of real people" in said
@@ -286,13 +279,13 @@ def test_match_command(people, lists, tmp_path, capsys):
         assert image.text["Description"].startswith("Two pictures side by side")
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf"])
-def test_figures_of_other_kinds(model_file, lists, tmp_path, capsys, ending):
-    out = tmp_path / f"pair.{ending}"
-    command = ["match", *map(str, (lists[0][0], lists[1][0])), "--model", str(model_file), "--all"]
-    assert main([*command, "--output", str(out), "--threshold", "-1"]) == 0
-    assert out.stat().st_size > 1000
-    assert "no calibration of this model" in capsys.readouterr().out
+def test_match_with_a_model_of_ones_own(model_file, lists, tmp_path, capsys):
+    command = ["match", str(lists[0][0]), str(lists[1][0]), "--model", str(model_file), "--all"]
+    for ending in ("svg", "pdf"):
+        out = tmp_path / f"pair.{ending}"
+        assert main([*command, "--output", str(out), "--threshold", "-1"]) == 0
+        assert out.stat().st_size > 1000
+        assert "no calibration of this model" in capsys.readouterr().out
 
 
 def test_search_command(model_file, people, lists, times, tmp_path, capsys):
@@ -414,7 +407,7 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
         ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
-        ("search good.jpg --gallery gallery --depth 9", "--rerank is missing"),
+        ("search good.jpg --gallery gallery --depth 9", "nothing is re-ranked"),
         ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
         ("search gallery --gallery gallery", "gallery holds nothing but the query"),
         ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),

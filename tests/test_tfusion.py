@@ -27,44 +27,40 @@ def random_scene(seed, num_query=14, num_gallery=40, levels=50, length=900):
     )
 
 
+def fuse(scene, sessions, examples, ep, en, window, floor):
+    """The score of every pair from examples (first camera, second camera, seconds) of each kind."""
+    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
+
+    def probability(kind, first, second, seconds):
+        starts = [e for e in examples[kind] if e[0] == first]
+        near = [e for e in starts if e[1] == second and abs(e[2] - seconds) <= window]
+        return len(near) / len(starts) if starts else 0
+
+    fused = similarity - 1
+    for q, g in np.ndindex(similarity.shape):
+        key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
+        value = (1 - ep) * probability("same", *key) - en * probability("different", *key)
+        value *= similarity[q, g] + ep / (1 - ep - en)
+        if value > 0 and sessions[0][q] == sessions[1][g]:
+            fused[q, g] = value / max(probability("random", *key), floor)
+    return fused
+
+
 def tfusion_by_definition(scene, sessions, ep, en, num_matches, num_random, window, floor, seed):
     similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
-    query_sess, gallery_sess = sessions
     num_query, num_gallery = similarity.shape
     drawn = np.random.default_rng(seed).integers(num_gallery, size=(num_query, num_random))
     examples = {"same": [], "random": [], "different": []}
     for q in range(num_query):
         top = sorted(range(num_gallery), key=lambda g, q=q: (-similarity[q, g], g))[:num_matches]
-        chosen = {
-            "same": top,
-            "random": drawn[q],
-            "different": [g for g in drawn[q] if g not in top],
-        }
-        for kind, images in chosen.items():
-            for g in images:
-                if query_sess[q] == gallery_sess[g]:
-                    seconds = gallery_secs[g] - query_secs[q]
-                    examples[kind].append((query_cams[q], gallery_cams[g], seconds))
-
-    def probability(kind, first, second, seconds):
-        total = sum(a == first for a, _, _ in examples[kind])
-        count = sum(
-            a == first and b == second and seconds - window <= t <= seconds + window
-            for a, b, t in examples[kind]
-        )
-        return count / total if total else 0
-
-    fused = np.zeros(similarity.shape)
-    for q in range(num_query):
-        for g in range(num_gallery):
-            key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
-            value = (1 - ep) * probability("same", *key) - en * probability("different", *key)
-            value *= (similarity[q, g] + ep / (1 - ep - en)) / max(
-                probability("random", *key), floor
-            )
-            possible = value > 0 and query_sess[q] == gallery_sess[g]
-            fused[q, g] = value if possible else similarity[q, g] - 1
-    return fused
+        others = [g for g in drawn[q] if g not in top]
+        for kind, images in (("same", top), ("random", drawn[q]), ("different", others)):
+            examples[kind] += [
+                (query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q])
+                for g in images
+                if sessions[0][q] == sessions[1][g]
+            ]
+    return fuse(scene, sessions, examples, ep, en, window, floor)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -86,27 +82,14 @@ def test_tfusion_equals_the_definition(seed, sessions, ep, en):
 
 
 def labelled_by_definition(scene, sessions, labelled, window, floor):
-    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene
     pairs = [
         (a[1], b[1], b[2] - a[2], a[0] == b[0])
         for i, a in enumerate(labelled)
         for j, b in enumerate(labelled)
         if i != j and a[3] == b[3]
     ]
-
-    def probability(first, second, seconds, examples):
-        starts = [e for e in examples if e[0] == first]
-        near = [e for e in starts if e[1] == second and abs(e[2] - seconds) <= window]
-        return len(near) / len(starts) if starts else 0
-
-    fused = similarity - 1
-    for q, g in np.ndindex(similarity.shape):
-        key = query_cams[q], gallery_cams[g], gallery_secs[g] - query_secs[q]
-        matched = probability(*key, [e for e in pairs if e[3]])
-        value = similarity[q, g] * matched / max(probability(*key, pairs), floor)
-        if value > 0 and sessions[0][q] == sessions[1][g]:
-            fused[q, g] = value
-    return fused
+    examples = {"same": [e for e in pairs if e[3]], "random": pairs, "different": pairs}
+    return fuse(scene, sessions, examples, 0, 0, window, floor)
 
 
 @pytest.mark.parametrize("with_sessions", [False, True])

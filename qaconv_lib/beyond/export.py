@@ -102,11 +102,8 @@ class _Features(nn.Module):
 
 def _packages() -> list[ModuleType]:
     try:
-        if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-            raise ImportError(f"PyTorch {torch.__version__} is too old")
         return [importlib.import_module(name) for name in _PACKAGES]
     except ImportError as error:
-        wanted = ("torch>=2.6", *_PACKAGES)
         raise ImportError(
-            f"an export needs {', '.join(wanted)}: pip install -U {' '.join(wanted)} ({error})"
+            f"an export needs {', '.join(_PACKAGES)}: pip install {' '.join(_PACKAGES)}"
         ) from error

@@ -7,7 +7,7 @@ in a `MapStore` for the next search.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,7 @@ def search_gallery(
     if depth is not None and not rerank:
         raise ValueError("depth is how many images re-ranking compares, and nothing is re-ranked")
     query, images = photograph_table(queries), photograph_table(gallery)
+    timed = pd.DataFrame()
     if times is not None:  # all files at once, so that two with one name are noticed
         both = pd.concat([query, images]).drop_duplicates("path", ignore_index=True)
         timed = add_times(both, times).set_index("path")[["camera", "seconds"]]
@@ -91,8 +92,9 @@ def search_gallery(
         raise ValueError("the gallery holds nothing but the query")
     values = {"similarity": to_similarity(model, scores)}
     if calibration is not None:
-        prior = gallery_prior(len(images)) if prior is None else prior
-        values["probability"] = calibration.probability(scores, prior)
+        values["probability"] = calibration.probability(
+            scores, gallery_prior(len(images)) if prior is None else prior
+        )
     columns, ranked = np.arange(len(images)), values["similarity"]
     if times is not None and not compares_maps(model.config.loss):
         if calibration is None:
@@ -111,16 +113,17 @@ def search_gallery(
     for row, path in enumerate(query["path"]):
         order = np.argsort(-ranked[row], kind="stable")
         order = order[~own[row, columns[order]]][:length]
-        chosen = columns[order]
-        part = pd.DataFrame({"query": path, "rank": np.arange(1, len(order) + 1)})
-        part["image"] = images["path"].to_numpy()[chosen]
-        for name, found in values.items():
-            part[name] = found[row, chosen]
-        part["rank_score"] = ranked[row, order]
-        for name in ("camera", "seconds") if times is not None else ():
-            part[name] = images[name].to_numpy()[chosen]
+        chosen = images.iloc[columns[order]]
+        part = chosen.drop(columns=["path", "identity"]).assign(
+            query=path,
+            rank=np.arange(1, len(order) + 1),
+            image=chosen["path"],
+            rank_score=ranked[row, order],
+            **{name: found[row, columns[order]] for name, found in values.items()},
+        )
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    names = ["query", "rank", "image", *values, "rank_score", *timed]
+    return pd.concat(parts, ignore_index=True)[names]
 
 
 def gallery_prior(images: int) -> float:
@@ -132,13 +135,18 @@ def _gallery_scores(
     model: ReidModel, query_maps: Tensor, images: pd.DataFrame, progress: bool
 ) -> np.ndarray:
     """Scores of the queries with all images, (q, g), block by block."""
-    found = []
+    found = [
+        score_maps(model, query_maps, model.extract(block)) for block in _blocks(images, progress)
+    ]
+    return np.concatenate(found, axis=1)
+
+
+def _blocks(images: pd.DataFrame, progress: bool) -> Iterator[pd.DataFrame]:
     with tqdm(total=len(images), unit="image", disable=not progress) as bar:
         for start in range(0, len(images), _BLOCK):
             block = images.iloc[start : start + _BLOCK]
-            found.append(score_maps(model, query_maps, model.extract(block)))
+            yield block
             bar.update(len(block))
-    return np.concatenate(found, axis=1)
 
 
 def _store_scores(
@@ -159,12 +167,8 @@ def _store_scores(
         channels, height, width = query_maps.shape[1:]
         kept = MapStore.create(folder, model_fingerprint(model), (channels, height, width))
     keys, there = _keys(wanted), set(_keys(kept.table))
-    lacking = [row for row, key in enumerate(keys) if key not in there]
-    with tqdm(total=len(lacking), unit="image", disable=not progress) as bar:
-        for start in range(0, len(lacking), _BLOCK):
-            rows = lacking[start : start + _BLOCK]
-            kept.append(model.extract(images.iloc[rows]), wanted.iloc[rows])
-            bar.update(len(rows))
+    for block in _blocks(wanted[[key not in there for key in keys]], progress):
+        kept.append(model.extract(images.loc[block.index]), block)
     found = match_store(model.criterion.matcher, query_maps, kept)
     place = {key: row for row, key in enumerate(_keys(kept.table))}
     return check_scores(found)[:, [place[key] for key in keys]]

@@ -35,16 +35,8 @@ def match_store(
 ) -> Tensor:
     """Score a whole gallery on disk, block by block; `match_gallery` in all else.
 
-    Args:
-        matcher: a trained `QAConv`.
-        query_maps: shape (q, d, h, w), unit channels.
-        store: the gallery. Its maps are half-precision numbers, so scores differ from those of the
-            original maps in the third or fourth digit.
-        dtype: type for the correlation.
-        progress: show a progress bar over the gallery.
-
-    Returns:
-        Logits of shape (q, len(store)), float32.
+    The maps of a store are half-precision numbers, so logits (q, len(store)) differ from those of
+    the original maps in the third or fourth digit.
     """
     if not isinstance(store, MapStore):
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
@@ -121,12 +113,9 @@ def match_shortlist(
     """The second stage: exact scores of each query with its own gallery images.
 
     Args:
-        matcher: a trained `QAConv`.
-        query_maps: shape (q, d, h, w), unit channels.
+        matcher, query_maps, dtype, progress: as for `match_gallery`.
         gallery: maps (g, d, h, w), or a store of them.
         rows: rows of the gallery for each query, (q, n), as `shortlist` gives them.
-        dtype: type for the correlation.
-        progress: show a progress bar over the queries.
 
     Returns:
         Logits of shape (q, n), in the order of `rows`.

@@ -82,7 +82,7 @@ class MapStore:
 
     Args:
         folder: an existing store; `create` makes a new one.
-        model: the fingerprint expected, from `model_fingerprint`; None accepts any.
+        model: the fingerprint expected; None accepts any.
     """
 
     def __init__(self, folder: str | Path, model: str | None = None):
@@ -97,7 +97,7 @@ class MapStore:
         width = self.shape[0] * min(_STRIPES, self.shape[1])
         for part in self._parts:
             self._open_maps(part)  # for its checks
-            pooled = self._open(part, "vectors.npy", np.float32, (part["images"], width))
+            pooled = self._open(part, "vectors.npy", np.float32, width)
             vectors.append(torch.from_numpy(np.array(pooled)))
             tables.append(_read_table(self._path(part, "table.json"), part["images"]))
         self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -212,19 +212,19 @@ class MapStore:
             )
         return path
 
-    def _open(self, part: dict, kind: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    def _open(self, part: dict, kind: str, dtype: type, *size: int) -> np.ndarray:
         """An array on the disk; it holds a file descriptor for as long as it is referred to."""
         path = self._path(part, kind)
         try:
             found = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError, SyntaxError, TokenError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: it is not an array of numbers") from error
-        if found.shape != shape or found.dtype != dtype:
+        if found.shape != (part["images"], *size) or found.dtype != dtype:
             raise ValueError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
         return found
 
     def _open_maps(self, part: dict) -> np.ndarray:
-        return self._open(part, "maps.npy", np.float16, (part["images"], *self.shape))
+        return self._open(part, "maps.npy", np.float16, *self.shape)
 
 
 def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[str, Any]]]:
@@ -254,10 +254,10 @@ def _read_manifest(folder: Path) -> tuple[str, tuple[int, int, int], list[dict[s
 def _read_table(path: Path, rows: int) -> pd.DataFrame:
     try:
         table = pd.DataFrame(json.loads(path.read_bytes()))
+        if len(table) != rows:
+            raise ValueError(f"{len(table)} rows, not {rows}")
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if len(table) != rows:
-        raise ValueError(f"{path} is damaged: {len(table)} rows, not {rows}")
     return table
 
 
