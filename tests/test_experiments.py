@@ -115,6 +115,7 @@ def test_a_record_of_other_settings_does_not_count(smoke, monkeypatch):
     assert trial.run.folder() != folder  # a half-trained model of the old settings is left alone
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(smoke):
     trials = [
         Trial(Run("arc", "mini-market", "smoke", seed, {"identities": 6}), "mini-duke")

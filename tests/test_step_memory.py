@@ -73,6 +73,7 @@ def measured():
             return pool.apply(megabytes_of_steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CPU_CASES)
 def test_prediction_against_a_step_on_the_cpu(case, measured):
     """A step holds, beyond weights, momentum and memory, all other parts."""
