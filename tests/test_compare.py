@@ -123,6 +123,14 @@ def test_outputs_are_compared_by_kind_without_figures_and_stderr() -> None:
     assert len(differences(stored, other)) == 1
 
 
+def test_a_table_may_break_its_lines_elsewhere() -> None:
+    stored = new_output("execute_result", {"text/plain": "a \\\nb", "text/html": "<td>0.5</td>"})
+    new = new_output("execute_result", {"text/plain": "a b", "text/html": "<td>0.6</td>"})
+    assert not differences([stored], [new])
+    new.data["text/html"] = "<td>0.7</td>"
+    assert differences([stored], [new])
+
+
 def test_a_cell_may_state_a_wider_tolerance() -> None:
     wide = Tolerance("training", absolute=3.0)
     assert not text_differences("mAP 42.3", "mAP 45.3", wide)

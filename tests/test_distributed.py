@@ -141,6 +141,7 @@ def both(tmp_path_factory):
     return alone, together, folder, [process.exitcode for process in processes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_shares_of_a_batch_train_like_the_batch(both, name):
     alone, together, *_ = both
@@ -151,6 +152,7 @@ def test_two_shares_of_a_batch_train_like_the_batch(both, name):
     assert alone[name]["losses"][-1][0] > 0
 
 
+@pytest.mark.slow
 def test_the_memory_holds_the_maps_of_all(both):
     alone, together, *_ = both
     for found in together:
@@ -159,6 +161,7 @@ def test_the_memory_holds_the_maps_of_all(both):
         assert valid.sum() > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["maps", "scores", "alone", "itself"])
 def test_retrieval_in_shares_is_that_of_one_process(both, what):
     alone, together, *_ = both
@@ -166,6 +169,7 @@ def test_retrieval_in_shares_is_that_of_one_process(both, what):
         torch.testing.assert_close(found["retrieval"][what], alone["retrieval"][what])
 
 
+@pytest.mark.slow
 def test_epochs_share_the_images_and_can_be_resumed(both):
     _, (first, second), folder, _ = both
     assert first["epochs"]["resumed"] == 1
@@ -179,23 +183,27 @@ def test_epochs_share_the_images_and_can_be_resumed(both):
     assert files == ["last.safetensors", "log.csv"]
 
 
+@pytest.mark.slow
 def test_batches_along_the_graph_are_shared(both):
     alone, (first, second), *_ = both
     joined = [a + b for a, b in zip(first["drawn"], second["drawn"], strict=True)]
     assert joined == alone["drawn"] and [len(batch) for batch in first["drawn"]] == [4, 4]
 
 
+@pytest.mark.slow
 def test_gather_takes_tensors_of_unequal_length(both):
     for found in both[1]:
         rows, ranks = found["gathered"]
         assert rows[:, 0].tolist() == [0, 0, 1, 1, 1] and ranks.tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_is_named(both):
     for found in both[1]:
         assert found["odd batch"] == "batch_size 7 cannot be shared by 2 processes"
 
 
+@pytest.mark.slow
 def test_a_lost_process_is_named(both):
     *_, folder, codes = both
     assert codes == [4, 3]
@@ -217,6 +225,7 @@ class TestOneProcess:
         assert "forward" not in vars(layer)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_evaluates_with_the_command_line(few_people, tmp_path):
     """What the launch lines of appendix A start."""
     (tmp_path / "results").mkdir()

@@ -110,6 +110,7 @@ def test_a_record_of_other_settings_does_not_count(smoke, monkeypatch):
     assert trial.run.folder() != folder  # a half-trained model of the old settings is left alone
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(smoke, monkeypatch):
     rows = [("arc", "market", "duke", {"identities": 6}, False)]
     monkeypatch.setitem(EXPERIMENTS, "small", suite.Experiment("", 2, lambda profile: rows))

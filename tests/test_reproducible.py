@@ -22,6 +22,7 @@ from qaconv_lib.models import ReidModel
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 
+pytestmark = pytest.mark.slow
 #: Largest absolute differences allowed between two ways of computing. Scores lie from 0 to 1.2,
 #: losses from 0 to 20, all in single precision. Sums in another order differ in the last digits.
 TOLERANCES = {"matching": 2e-6, "self": 2e-6, "rerank": 2e-6, "tlift": 2e-6, "losses": 2e-5}

@@ -124,7 +124,10 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts(outputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The compared text of all outputs, by stream or MIME type."""
+    """The compared text of all outputs, by stream or MIME type.
+
+    A table's plain text says the same as its HTML, but breaks its lines by the width of the columns.
+    """
     found: dict[str, str] = {}
     for output in outputs:
         if "name" in output:
@@ -134,6 +137,7 @@ def _texts(outputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         else:
             parts = {kind: f"{data}\n" for kind, data in output["data"].items()}
         for kind, text in parts.items():
-            if kind != "stderr" and not kind.startswith(NOT_COMPARED):
+            twice = kind == "text/plain" and "text/html" in parts
+            if kind != "stderr" and not twice and not kind.startswith(NOT_COMPARED):
                 found[kind] = found.get(kind, "") + text
     return found
