@@ -52,6 +52,7 @@ EXPLORED = ("mini-duke", "mini-market")  # the explorer: source of its model, an
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
     (BOOK / "index.md", "headline", ["tables", "headline"]),
+    (BOOK / "index.md", "chart", ["front_chart.py"]),
     (BOOK / "claims.md", "claims", ["claims"]),
     (BOOK / "model_card.md", "models", ["model_card.py"]),
     (BOOK / "contributing.md", "mutants", ["mutation.py", "--table"]),

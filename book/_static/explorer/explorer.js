@@ -25,6 +25,7 @@
     feet: ["purple", "foot"],
     "not the person": ["grey", ...NOT_THE_PERSON],
   };
+  const front = root.dataset.front !== undefined;
   const find = (selector) => root.querySelector(selector);
   const byId = (name) => document.getElementById("explorer-" + name);
 
@@ -333,7 +334,7 @@
 
   function showThumbs() {
     find('[data-choice="query"]')?.replaceChildren(...data.queries.map((one, number) =>
-      thumb("query", number + 1, one, `AP ${one.precision.toFixed(2)}`,
+      thumb("query", number + 1, one, front ? "" : `AP ${one.precision.toFixed(2)}`,
         `query ${number + 1}, average precision ${one.precision.toFixed(2)}`)));
     find('[data-choice="gallery"]')?.replaceChildren(...query().gallery.map((one, number) =>
       thumb("gallery", number + 1, one, `${one.same ? "✓" : "✗"} ${one.rank}`,
@@ -374,7 +375,7 @@
 
   // Only what differs from the start is in the address, so that a copied link shows the same.
   function writeAddress() {
-    if (root.dataset.front !== undefined) return;
+    if (front) return;
     const entries = Object.entries(state).filter(([name, value]) => value !== START[name]);
     if (kept) entries.push(["at", `${kept.side}-${kept.location}`]);
     const text = quiz ? "quiz" : new URLSearchParams(entries).toString();
@@ -564,7 +565,7 @@
       quiz: () => (quiz ? endQuiz() : startQuiz()),
       same: () => guess(true), different: () => guess(false) };
     for (const [name, act] of Object.entries(buttons)) byId(name)?.addEventListener("click", act);
-    if (root.dataset.front === undefined) window.addEventListener("hashchange", readAddress);
+    if (!front) window.addEventListener("hashchange", readAddress);
     readAddress();
     for (const still of document.querySelectorAll(".explorer-still")) still.hidden = true;
     root.hidden = false;
