@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -15,11 +16,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.patches import ConnectionPatch
+from PIL import Image
 
-from qaconv_lib.datasets import load_dataset
+from qaconv_lib.datasets import load_dataset, load_part_map
 from qaconv_lib.experiments.runs import Run, checkpoint_path
 from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.matches import explorer_page
+from qaconv_lib.matches.correspondence import cell_parts
 from qaconv_lib.matches.explorer import matcher_of, score_parts, show_explorer
 from qaconv_lib.matches.explorer_page import (
     EACH,
@@ -37,7 +40,7 @@ from qaconv_lib.models import load_model
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"
-TRIAL = Trial(Run("qaconv", "mini-market"), "mini-duke")
+TRIAL = Trial(Run("qaconv", "mini-duke"), "mini-market")
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 
 
@@ -71,15 +74,17 @@ def pairs_of(page):
 
 def test_stored_numbers_are_the_librarys(page, model, maps):
     cells = np.arange(page["height"] * page["width"])
+    query_weights, gallery_weights, constant = page["scores"]["trained"]
     for query, one in pairs_of(page):
         pair = maps[query["image"]], maps[one["image"]]
-        table = np.reshape(one["similarities"], (len(cells), len(cells))) / UNIT
+        stored = one["matches"]["trained"]
+        table = np.reshape(stored["similarities"], (len(cells), len(cells))) / UNIT
         np.testing.assert_allclose(table, correlate(*pair).flatten(1), atol=TOLERANCE, rtol=0)
         found, parts = find_correspondences(*pair), score_parts(matcher_of(model), *pair)
-        ours, theirs = table[cells, one["to_gallery"]], table[one["to_query"], cells]
+        ours, theirs = table[cells, stored["to_gallery"]], table[stored["to_query"], cells]
         np.testing.assert_allclose(ours, found.similarity_to_gallery, atol=TOLERANCE, rtol=0)
         np.testing.assert_allclose(theirs, found.similarity_to_query, atol=TOLERANCE, rtol=0)
-        logit = page["query_weights"] @ ours + page["gallery_weights"] @ theirs + page["constant"]
+        logit = query_weights @ ours + gallery_weights @ theirs + constant
         assert 1 / (1 + np.exp(-logit)) == pytest.approx(parts.similarity, abs=0.002)
 
 
@@ -98,6 +103,13 @@ def test_the_pairs_are_those_of_the_record(page):
         used |= {query["image"], *(one["image"] for one in query["gallery"])}
     stored = {path.name: path.read_bytes() for path in (FOLDER / "images").iterdir()}
     assert stored == {name: files[name].read_bytes() for name in used}
+    for name, parts in page["parts"].items():
+        assert parts == cell_parts(load_part_map(files[name]), 8, 4).tolist()
+        with Image.open(FOLDER / "large" / name) as large, Image.open(files[name]) as image:
+            assert large.size == (4 * image.width, 4 * image.height)
+            small = np.asarray(large.resize(image.size, Image.Resampling.BOX), dtype=float)
+            assert np.corrcoef(small.ravel(), np.asarray(image).ravel())[0, 1] > 0.8
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 4e6
 
 
 # making the data
@@ -115,9 +127,9 @@ def test_gallery_images_are_chosen_by_rank_without_junk():
     similarity = [0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
     same = np.isin(np.arange(9), [0, 2, 4, 5, 7])
     found = choose_gallery(similarity, same, np.arange(9) == 0)
-    assert found["position"].tolist() == [2, 5, 7, 1, 3, 6]  # 4 matches: the second or third
-    assert found["rank"].tolist() == [2, 5, 7, 1, 3, 6]
-    assert found["same"].tolist() == [True] * 3 + [False] * 3
+    assert found["position"].tolist() == [2, 5, 7, 1, 6]  # 4 matches: the second or third
+    assert found["rank"].tolist() == [2, 5, 7, 1, 6]  # others: the first and that in the middle
+    assert found["same"].tolist() == [True] * 3 + [False] * 2
     assert choose_gallery([0.1, 0.2], np.array([True, False]), np.zeros(2, bool)).shape == (2, 3)
 
 
@@ -148,9 +160,11 @@ def test_files_are_written_and_stale_images_removed(tmp_path, small, model, monk
     (tmp_path / "images" / "old.jpg").write_bytes(b"old")
     write_explorer(tmp_path, model, *small, "mini-market")
     page, paths = explorer_data(model, *small, "mini-market")
-    assert {path.name for path in (tmp_path / "images").iterdir()} == set(paths)
-    assert read_explorer(tmp_path) == page
-    assert (tmp_path / "still.png").read_bytes().startswith(b"\x89PNG")
+    for kind in ("images", "large"):
+        assert {path.name for path in (tmp_path / kind).iterdir()} == set(paths)
+    assert read_explorer(tmp_path) == json.loads(json.dumps(page))
+    assert (tmp_path / "still.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert (tmp_path / "front.js").read_text().count('"rank"') == 2
     (tmp_path / "data.js").write_text("var x = 1;\n")
     with pytest.raises(ValueError, match=r"data\.js does not hold the page's data"):
         read_explorer(tmp_path)
@@ -177,7 +191,7 @@ def test_data_are_those_of_the_model(model, small, monkeypatch):
             assert one["rank"] == 1 + (scores[row, ranked] > scores[row, place]).sum()
             assert one["same"] == same[place] and ranked[place]
             expected = pair_matches(maps[0][row], maps[1][place])
-            assert {key: one[key] for key in expected} == expected
+            assert one["matches"]["trained"] == expected
     with pytest.raises(ValueError, match="for each of the 5 queries, got 4"):
         explorer_data(model, dataset, precision[:4], "mini-market")
 
@@ -287,13 +301,16 @@ def test_what_cannot_be_shown_is_refused(page, model):
         show_explorer(pooled, queries, gallery)
 
 
-def test_only_the_explorers_page_gets_its_files():
+def test_only_two_pages_get_the_explorers_files():
     files = pytest.importorskip("tidy_site", reason="what builds the pages is not installed")
     added = []
     app = SimpleNamespace(
-        add_css_file=added.append, add_js_file=lambda name, **_: added.append(name)
+        config=SimpleNamespace(root_doc="book/index"),
+        add_css_file=added.append,
+        add_js_file=lambda name, **_: added.append(name),
     )
-    files.add_explorer(app, "book/index", "page.html", {}, None)
+    files.add_explorer(app, "book/glossary", "page.html", {}, None)
     assert added == []
-    files.add_explorer(app, "book/explorer", "page.html", {}, None)
-    assert added and all((BOOK / "_static" / name).is_file() for name in added)
+    for page in ("book/explorer", "book/index"):
+        files.add_explorer(app, page, "page.html", {}, None)
+    assert len(added) == 6 and all((BOOK / "_static" / name).is_file() for name in added)

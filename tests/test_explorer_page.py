@@ -6,10 +6,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from qaconv_lib.experiments.runs import checkpoint_path
+from qaconv_lib.matches import pairs
+from qaconv_lib.matches.correspondence import right_links
 from qaconv_lib.matches.explorer import matcher_of, score_parts
 from qaconv_lib.matches.explorer_page import read_explorer
 from qaconv_lib.matching import correlate, find_correspondences
@@ -27,17 +32,18 @@ CELLS = '[data-side="{}"] [role="gridcell"]'
 pytestmark = pytest.mark.browser
 
 # Only files beside the page, no program in the page itself and no style attributes.
-POLICY = "default-src 'none'; script-src file:; style-src file:; img-src file:"
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'"
+SITE = "https://book.example/"
 FRAME = """<!doctype html>
 <html lang="en" data-theme="light"><head><meta charset="utf-8"><title>The explorer</title>
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="{book}/_static/custom.css">
-<link rel="stylesheet" href="{book}/_static/explorer/explorer.css">
-<script defer src="{book}/_static/explorer/data.js"></script>
-<script defer src="{book}/_static/explorer/explorer.js"></script></head>
+<link rel="stylesheet" href="_static/custom.css">
+<link rel="stylesheet" href="_static/explorer/explorer.css">
+<script defer src="_static/explorer/data.js"></script>
+<script defer src="_static/explorer/explorer.js"></script></head>
 <body><article class="bd-article"><figure class="explorer-still">
-<img src="{book}/_static/explorer/still.png" alt="still" width="300"></figure>
+<img src="_static/explorer/still.jpg" alt="still" width="300"></figure>
 {fragment}</article></body></html>"""
 
 
@@ -48,18 +54,24 @@ def data():
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model(checkpoint_path("qaconv", "mini-market"))
+    return load_model(checkpoint_path("qaconv", "mini-duke"))
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The page's own fragment, without the theme around it."""
+def served():
+    """The page's own fragment, without the theme around it, and the files beside it."""
     text = (BOOK / "explorer.md").read_text(encoding="utf-8")
     (fragment,) = re.findall(r"^```\{raw\} html\n(.*?)^```$", text, re.M | re.S)
-    path = tmp_path_factory.mktemp("page") / "explorer.html"
-    page = FRAME.format(policy=POLICY, book=BOOK.as_uri(), fragment=fragment)
-    path.write_text(page, encoding="utf-8")
-    return path.as_uri()
+    page = FRAME.format(policy=POLICY, fragment=fragment)
+
+    def answer(route):
+        path = route.request.url.removeprefix(SITE).partition("#")[0].partition("?")[0]
+        if path == "explorer.html":
+            route.fulfill(body=page, content_type="text/html; charset=utf-8")
+        else:
+            route.fulfill(path=BOOK / path)
+
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +83,19 @@ def browser():
 
 
 @pytest.fixture
-def open_page(browser, address):
+def open_page(browser, served):
     """Opens the page; whatever it reports in the console fails the test in the end."""
     contexts, complaints = [], []
 
-    def open_(**settings):
+    def open_(hash="", **settings):
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **settings})
         contexts.append(context)
+        context.route(SITE + "**", served)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(request.url))
-        page.goto(address, timeout=120_000)
+        page.goto(SITE + "explorer.html" + hash, timeout=120_000)
         return page
 
     yield open_
@@ -91,11 +104,15 @@ def open_page(browser, address):
     assert not complaints
 
 
-def maps_of(model, data, query, gallery):
+def maps_of(model, data, query, gallery, features="trained"):
     chosen = data["queries"][query]
     names = chosen["image"], chosen["gallery"][gallery]["image"]
     paths = [str(FOLDER / "images" / name) for name in names]
-    return model.extract(pd.DataFrame({"path": paths, "identity": 0}))
+    table = pd.DataFrame({"path": paths, "identity": 0})
+    if features == "trained":
+        return model.extract(table)
+    with torch.no_grad():
+        return pairs.maps_of(pairs.network_before_training(model), table, model)
 
 
 def matches_of(pair, direction):
@@ -113,7 +130,7 @@ def matches_of(pair, direction):
 
 def clear_level(matches, wanted):
     """The hundredth nearest to `wanted` that no similarity comes too close to."""
-    levels = sorted(range(100), key=lambda level: abs(level - wanted))
+    levels = sorted(range(1, 100), key=lambda level: abs(level - wanted))
     return next(
         level
         for level in levels
@@ -125,47 +142,75 @@ def chosen_text(page):
     return page.inner_text("#explorer-match")
 
 
+def rows_of(page):
+    return page.locator("#explorer-table tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+
+
+def name_of(location):
+    return "row {}, column {}".format(*divmod(location, 4))
+
+
 @pytest.mark.parametrize(
-    "query, gallery, direction", [(0, 0, "query"), (2, 4, "gallery"), (2, 4, "mutual")]
+    "query, gallery, direction, features",
+    [(0, 0, "query", "trained"), (2, 4, "gallery", "ImageNet"), (2, 3, "mutual", "trained")],
 )
-def test_lines_are_the_librarys(open_page, model, data, query, gallery, direction):
+def test_lines_are_the_librarys(open_page, model, data, query, gallery, direction, features):
     page = open_page()
     page.locator('[name="explorer-query"]').nth(query).check()
     page.locator('[name="explorer-gallery"]').nth(gallery).check()
-    page.locator(f'[name="explorer-direction"][value="{direction}"]').check()
-    matches = matches_of(maps_of(model, data, query, gallery), direction)
-    for wanted in (10, 75, 90):
+    page.locator(f'[name="explorer-lines"][value="{direction}"]').check()
+    page.locator(f'[name="explorer-features"][value="{features}"]').check()
+    matches = matches_of(maps_of(model, data, query, gallery, features), direction)
+    one = data["queries"][query]
+    names = one["image"], one["gallery"][gallery]["image"]
+    right = right_links(*(data["parts"][name] for name in names))
+    for wanted in (10, 60, 85):
         level = clear_level(matches, wanted)
-        page.locator("#explorer-threshold").fill(str(level))
+        page.locator("#explorer-above").fill(str(level))
         kept = [match for match in matches if match[2] > level / 100]
-        assert page.locator(".explorer-lines .explorer-line").count() == len(kept)
-        assert page.inner_text("#explorer-count").startswith(f"{len(kept)} line")
-        rows = page.locator("#explorer-table tr").evaluate_all(
-            "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
-        )
-        places = {tuple("{}, {}".format(*divmod(cell, 4)) for cell in match[:2]) for match in kept}
-        assert {tuple(row[:2]) for row in rows} == places
-        shown = sorted((float(row[2]) for row in rows), reverse=True)
+        good = {match[:2] for match in kept if right[match[:2]]}
+        assert page.locator(".explorer-line").count() == len(kept)
+        assert page.locator(".explorer-line.explorer-right").count() == len(good)
+        assert f"{len(good)} link the same part" in page.inner_text("#explorer-count")
+        rows = rows_of(page)
+        places = {(name_of(q), name_of(g), "yes" if right[q, g] else "no") for q, g, _ in kept}
+        assert {(row[0], row[1], row[3]) for row in rows} == places
+        shown = sorted((float(row[4].replace("−", "-")) for row in rows), reverse=True)
         expected = sorted((match[2] for match in kept), reverse=True)
         assert shown == pytest.approx(expected, abs=0.005 + TOLERANCE)
 
 
+def test_lines_of_one_row_do_not_cover_each_other(open_page):
+    page = open_page("#lines=query&above=1")
+    curves = page.locator(".explorer-line .explorer-curve").evaluate_all(
+        "paths => paths.map(path => path.getAttribute('d'))"
+    )
+    assert len(curves) == len(set(curves)) == 32
+    starts = {curve[1:].partition("C")[0].split()[1] for curve in curves}
+    assert len(starts) == 32, "each begins at a height of its own"
+
+
 def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, model, data):
     page = open_page()
-    assert page.locator("#explorer").is_visible()
+    assert page.locator(".explorer").is_visible()
     assert page.locator(".explorer-still").is_hidden()
     matches = matches_of(maps_of(model, data, 0, 0), "mutual")
     above = sum(value > data["threshold"] for *_, value in matches)
     near = sum(abs(value - data["threshold"]) < TOLERANCE for *_, value in matches)
-    assert abs(page.locator(".explorer-lines .explorer-line").count() - above) <= near
-    assert page.locator(".explorer-picture img").evaluate_all(
-        "images => images.every(image => image.complete && image.naturalWidth === 64 && image.alt)"
-    )
+    assert abs(page.locator(".explorer-line").count() - above) <= near
+    drawn = "images => images.every(image => image.naturalWidth === {} && image.alt)"
+    images = page.locator(".explorer-picture img")
+    assert images.evaluate_all(drawn.format(256))
+    page.locator("#explorer-seen").check()
+    page.wait_for_load_state("networkidle")
+    assert images.evaluate_all(drawn.format(64))
 
 
 def test_the_score_is_the_librarys(open_page, model, data):
     page = open_page()
-    for query, gallery in ((0, 0), (7, 3)):
+    for query, gallery in ((0, 0), (6, 3)):
         page.locator('[name="explorer-query"]').nth(query).check()
         page.locator('[name="explorer-gallery"]').nth(gallery).check()
         parts = score_parts(matcher_of(model), *maps_of(model, data, query, gallery))
@@ -175,31 +220,30 @@ def test_the_score_is_the_librarys(open_page, model, data):
         assert shown == pytest.approx(order, abs=0.02)
         one = data["queries"][query]["gallery"][gallery]
         verdict = page.inner_text("#explorer-verdict")
-        assert verdict.startswith("✓ The same" if one["same"] else "✗ Somebody else")
-        assert f"rank {one['rank']} of 1,3" in verdict
+        assert verdict.startswith("✓ The same" if one["same"] else "✗ Another")
+        assert f"rank {one['rank']} of 1,4" in verdict
+    page.locator('[name="explorer-features"][value="ImageNet"]').check()
+    found = find_correspondences(*maps_of(model, data, 6, 3, "ImageNet"))
+    mean = torch.cat([found.similarity_to_gallery, found.similarity_to_query]).mean()
+    texts = page.locator("#explorer-score tr td:nth-child(2)").all_inner_texts()
+    assert float(texts[-1]) == pytest.approx(float(mean), abs=0.011)
 
 
 def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data):
     pair = maps_of(model, data, 0, 0)
     found, table = find_correspondences(*pair), correlate(*pair).flatten(1)
 
-    def expected(side, location):
+    def check(page, side, location):
         places = found.gallery_location if side == "query" else found.query_location
         best = table.max(dim=1 if side == "query" else 0).values[location]
-        names = [
-            "row {}, column {}".format(*divmod(n, 4)) for n in (location, int(places[location]))
-        ]
-        return names[0].capitalize(), f"{names[1]}, similarity {best:.2f}", int(places[location])
-
-    def check(page, side, location):
-        start, match, place = expected(side, location)
         text = chosen_text(page)
-        assert text.startswith(f"{start} of the {side}") and match in text
+        assert text.startswith(f"{name_of(location).capitalize()} of the {side}")
+        assert f"{name_of(int(places[location]))}, similarity {best:.2f}" in text
         assert page.locator(".explorer-lines .explorer-chosen").count() == 1
         selected = page.locator('[role="gridcell"][aria-selected="true"]')
         assert selected.count() == 1
-        assert selected.get_attribute("aria-label").startswith(start.lower())
-        return place
+        assert selected.get_attribute("aria-label").startswith(name_of(location))
+        return int(places[location])
 
     page = open_page()
     assert chosen_text(page).startswith("None yet")
@@ -208,8 +252,7 @@ def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data)
     page.mouse.move(2, 2)
     assert chosen_text(page).startswith("None yet")
 
-    page.locator("#explorer-tint").focus()
-    page.keyboard.press("Tab")
+    page.locator(CELLS.format("query")).nth(0).focus()
     check(page, "query", 0)
     for key in "ArrowDown ArrowDown ArrowRight ArrowUp End ArrowRight ArrowLeft".split():
         page.keyboard.press(key)
@@ -219,11 +262,69 @@ def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data)
     page.keyboard.press("Escape")
     assert chosen_text(page).startswith("None yet")
     page.keyboard.press("Shift+Tab")
-    check(page, "query", 6)  # a picture remembers where one was
+    check(page, "query", 6)  # an image remembers where one was
 
     phone = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     phone.locator(CELLS.format("query")).nth(13).tap()
     check(phone, "query", 13)
+
+
+def test_the_address_keeps_the_view(open_page):
+    page = open_page()
+    assert page.url == SITE + "explorer.html"
+    page.locator('[name="explorer-query"]').nth(3).check()
+    page.locator('[name="explorer-gallery"]').nth(1).check()
+    page.locator('[name="explorer-lines"][value="gallery"]').check()
+    page.locator("#explorer-above").fill("66")
+    page.locator("#explorer-colour").select_option("similarity")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#explorer-copy").click()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url and "at=query-" in link, "a location is chosen, so that colours show"
+    again = open_page("#" + link.partition("#")[2])
+    for selector in ("#explorer-count", "#explorer-verdict", "#explorer-match"):
+        assert again.inner_text(selector) == page.inner_text(selector)
+    odd = open_page("#query=99&gallery=x&lines=none&at=query-500&above=-3")
+    assert odd.inner_text("#explorer-count") == open_page().inner_text("#explorer-count")
+
+
+def test_guessing_counts_both_scores_and_hides_the_answer(open_page, model, data):
+    page = open_page()
+    same = {
+        (query["image"], one["image"]): (one["same"], number, place)
+        for number, query in enumerate(data["queries"])
+        for place, one in enumerate(query["gallery"])
+    }
+    page.locator("#explorer-quiz").click()
+    you = models = 0
+    for turn in range(1, 6):
+        assert page.locator(".explorer-lines").is_hidden()
+        assert page.locator('[data-choice="gallery"]').is_hidden()
+        images = page.locator(".explorer-picture img").evaluate_all(
+            "images => images.map(image => image.src.split('/').pop())"
+        )
+        truth, number, place = same[tuple(images)]
+        assert "person" not in page.locator(".explorer-picture img").nth(1).get_attribute("alt")
+        page.locator("#explorer-same").press("Enter")
+        similarity = score_parts(matcher_of(model), *maps_of(model, data, number, place)).similarity
+        you, models = you + truth, models + ((similarity > 0.5) == truth)
+        result = page.inner_text("#explorer-result")
+        assert f"You {you} of {turn}, the model {models} of {turn}." in result
+        assert page.locator(".explorer-lines").is_visible()
+        page.keyboard.press("Enter")  # the next pair has the focus
+    page.locator("#explorer-quiz").click()
+    assert page.locator('[data-choice="gallery"]').is_visible()
+
+
+def test_an_image_can_be_saved(open_page, tmp_path):
+    page = open_page()
+    with page.expect_download() as download:
+        page.locator("#explorer-save").click()
+    download.value.save_as(tmp_path / "saved.png")
+    image = np.asarray(Image.open(tmp_path / "saved.png").convert("RGB"))
+    assert image.shape == (860, 1200, 3)
+    assert (image[:800, :400].std(), image[:800, 800:].std()) > (10, 10), "both images are there"
+    assert len(np.unique(image[:800, 410:790].reshape(-1, 3), axis=0)) > 3, "so are the lines"
 
 
 def test_no_width_scrolls_sideways_and_motion_is_left_out_if_unwanted(open_page):
@@ -241,4 +342,4 @@ def test_without_javascript_there_is_a_figure(open_page):
     page = open_page(java_script_enabled=False)
     still = page.locator(".explorer-still img")
     assert still.is_visible() and still.get_attribute("alt")
-    assert page.locator("#explorer").is_hidden()
+    assert page.locator(".explorer").is_hidden()

@@ -11,6 +11,7 @@ var Scorer = {
   score: ([page, , , , score]) => {
     const chapter = /^book\/(\d+)/.exec(page);
     if (chapter) return score + 100 - chapter[1] / 100; // equally good ones in reading order
+    if (/^book\/[a-z]_/.test(page)) return score + 50; // appendices
     return /^book\/(api|changelog)/.test(page) ? score - 100 : score;
   },
 };

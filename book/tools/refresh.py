@@ -47,11 +47,12 @@ FOLDED = {
 KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
-EXPLORED = ("mini-market", "mini-duke")  # the explorer: source of its model, and its dataset
+EXPLORED = ("mini-duke", "mini-market")  # the explorer: source of its model, and its dataset
 # Between two marks of a page: what a command of the library, or a script of this folder, prints.
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
     (BOOK / "index.md", "headline", ["tables", "headline"]),
+    (BOOK / "index.md", "chart", ["front_chart.py"]),
     (BOOK / "claims.md", "claims", ["claims"]),
     (BOOK / "model_card.md", "models", ["model_card.py"]),
     (BOOK / "contributing.md", "mutants", ["mutation.py", "--table"]),

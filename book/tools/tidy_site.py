@@ -5,7 +5,7 @@
   reader can announce: they become lines. Works of a bibliography lose a deprecated role.
 - Each page gets a description: its first full paragraph of words.
 - The site's address follows from `_config.yml`, the book's version from the installed package.
-- Only the page "The explorer" loads the explorer's style sheet, data and program.
+- Only "The explorer" and the front page load the explorer's style sheet, data and program.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ def _as_lines(signature: str) -> str:
 def add_explorer(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    if page == "book/explorer":
+    data = {"book/explorer": "data.js", app.config.root_doc: "front.js"}.get(page)
+    if data:
         app.add_css_file("explorer/explorer.css")
-        for name in ("data.js", "explorer.js"):
+        for name in (data, "explorer.js"):
             app.add_js_file(f"explorer/{name}", loading_method="defer")
 
 

@@ -1,11 +1,13 @@
 """The data of the page "The explorer" (`book/explorer.md`), which works without a kernel.
 
-One file holds all that the page shows: similarities of some pairs of images, their best matches,
-and the matcher's weights. Its images are those of a miniature, unchanged.
+One file holds what the page shows of some pairs of images: similarities by two networks, best
+matches, the part of the body at every location, and the matcher's weights. Beside it are the images
+as the networks get them, and the same scenes drawn at four times the size for the reader.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +15,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from torch import Tensor
 
 from qaconv_lib._files import make_folder, write_whole
-from qaconv_lib.datasets import ReidDataset
-from qaconv_lib.matches.explorer import matcher_of, show_explorer
+from qaconv_lib.datasets import ReidDataset, load_part_map
+from qaconv_lib.matches.correspondence import SHOWN, cell_parts, right_links
+from qaconv_lib.matches.explorer import matcher_of
+from qaconv_lib.matches.pairs import maps_of, network_before_training
 from qaconv_lib.matching import correlate, find_correspondences
+from qaconv_lib.miniatures.drawing import draw_image
 from qaconv_lib.models import ReidModel
 
 QUERIES = 8
 EACH = 3  # gallery images of each query with the same person, and as many with other people
+OTHERS = (0, 0.1, 0.5)  # where those are in the ranking of other people; 0 is its top
+FIRST = 3  # queries in the small copy for the front page, each with its best match
+SCALE = 4  # of the images for the reader
 UNIT = 100_000  # similarities are whole numbers, and this one makes 1
 THRESHOLD = 0.8  # of the matches that are drawn at first
 _START, _END = "window.qaconvExplorer = ", ";\n"
@@ -37,7 +46,7 @@ def spread(values: Sequence[float], count: int) -> list[int]:
 
 
 def choose_gallery(similarity: Any, same: Any, junk: Any) -> pd.DataFrame:
-    """Some gallery images of a query: best, middle and worst match, and the most similar others.
+    """Some gallery images of a query: best, middle and worst match, and other people by `OTHERS`.
 
     From (g,) similarities and masks, up to `EACH` of each kind by rank, with the columns `position`
     (in the gallery), `same` (the query's person) and `rank` (from 1, without junk).
@@ -46,10 +55,11 @@ def choose_gallery(similarity: Any, same: Any, junk: Any) -> pd.DataFrame:
     ranked = ranked[~ranked["junk"]].sort_values("similarity", ascending=False, kind="stable")
     ranked = ranked.rename_axis("position").reset_index()
     ranked["rank"] = np.arange(1, len(ranked) + 1)
-    matches, wrong = ranked[ranked["same"]], ranked[~ranked["same"]]
+    matches, others = ranked[ranked["same"]], ranked[~ranked["same"]]
     if len(matches) > EACH:
         matches = matches.iloc[spread(matches["similarity"].tolist(), EACH)]
-    return pd.concat([matches, wrong.head(EACH)], ignore_index=True)[["position", "same", "rank"]]
+    others = others.iloc[sorted({int(share * len(others)) for share in OTHERS[: len(others)]})]
+    return pd.concat([matches, others], ignore_index=True)[["position", "same", "rank"]]
 
 
 def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> dict:
@@ -74,7 +84,7 @@ def explorer_data(
 
     Args:
         model: a QAConv model.
-        dataset: its test images are shown.
+        dataset: a miniature; its test images are shown.
         precision: average precision of each query; the chosen ones go from the best to the worst.
         source: the dataset that the model was trained on.
 
@@ -84,7 +94,7 @@ def explorer_data(
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    from qaconv_lib.visualize import COLOURS, SIMILARITY_COLOURS
+    from qaconv_lib.visualize import SIMILARITY_COLOURS
 
     matcher, gallery = matcher_of(model), dataset.gallery
     if len(precision) != len(dataset.query):
@@ -93,10 +103,16 @@ def explorer_data(
             f"got {len(precision)}"
         )
     chosen = spread(precision, QUERIES)
-    query_maps, gallery_maps = model.extract(dataset.query.iloc[chosen]), model.extract(gallery)
-    scores = model.similarity(query_maps, gallery_maps).numpy(force=True)
-    queries: list[dict] = []
-    paths: dict[str, str] = {}
+    asked = dataset.query.iloc[chosen]
+    maps = {"trained": (model.extract(asked), model.extract(gallery))}
+    scores = model.similarity(*maps["trained"]).numpy(force=True)
+    same = asked["identity"].to_numpy()[:, None] == gallery["identity"].to_numpy()
+    junk = same & (asked["camera"].to_numpy()[:, None] == gallery["camera"].to_numpy())
+    found = [choose_gallery(*row) for row in zip(scores, same, junk, strict=True)]
+    used = np.unique(np.concatenate([table["position"] for table in found]))
+    before, paths = network_before_training(model), {}
+    maps["ImageNet"] = maps_of(before, asked, model), maps_of(before, gallery.iloc[used], model)
+    maps["trained"] = maps["trained"][0], maps["trained"][1][used]
 
     def about(image: pd.Series) -> dict:
         name = Path(image["path"]).name
@@ -104,32 +120,41 @@ def explorer_data(
             raise ValueError(f"two images have the name {name}; the page needs different ones")
         return {"image": name, "camera": int(image["camera"])}
 
+    queries = []
     for row, number in enumerate(chosen):
-        query = dataset.query.iloc[number]
-        same = (gallery["identity"] == query["identity"]).to_numpy()
-        junk = same & (gallery["camera"] == query["camera"]).to_numpy()
         pairs = []
-        for one in choose_gallery(scores[row], same, junk).itertuples():
-            own = {"same": bool(one.same), "rank": int(one.rank)}
-            matches = pair_matches(query_maps[row], gallery_maps[one.position], matcher.kernel_size)
-            pairs.append(about(gallery.iloc[one.position]) | own | matches)
-        scored = {"precision": precision[number], "ranked": int((~junk).sum())}
-        queries.append(about(query) | scored | {"gallery": pairs})
+        for one in found[row].itertuples():
+            place = np.searchsorted(used, one.position)
+            matches = {
+                features: pair_matches(first[row], second[place], matcher.kernel_size)
+                for features, (first, second) in maps.items()
+            }
+            own = {"same": bool(one.same), "rank": int(one.rank), "matches": matches}
+            pairs.append(about(gallery.iloc[one.position]) | own)
+        scored = {"precision": precision[number], "ranked": int((~junk[row]).sum())}
+        queries.append(about(asked.iloc[row]) | scored | {"gallery": pairs})
+    grid = matcher.height, matcher.width
     weights, constant = matcher.fold()
-    gallery_weights, query_weights = weights.view(2, -1).tolist()
+    equal = [1 / weights.numel()] * (weights.numel() // 2)  # the mean of all best matches
+    gallery_weights, query_weights = (
+        [round(weight, 6) for weight in part] for part in weights.view(2, -1).tolist()
+    )
     page = {
         "source": source,
         "target": dataset.name,
-        "height": matcher.height,
-        "width": matcher.width,
+        "height": grid[0],
+        "width": grid[1],
         "unit": UNIT,
         "threshold": THRESHOLD,
         "colours": [to_hex(c) for c in colormaps[SIMILARITY_COLOURS](np.linspace(0, 1, 17))],
-        "adds": COLOURS["blue"],
-        "takes": COLOURS["vermilion"],
-        "query_weights": [round(weight, 6) for weight in query_weights],
-        "gallery_weights": [round(weight, 6) for weight in gallery_weights],
-        "constant": round(float(constant), 6),
+        "shown": SHOWN,
+        "parts": {
+            name: cell_parts(load_part_map(path), *grid).tolist() for name, path in paths.items()
+        },
+        "scores": {
+            "trained": [query_weights, gallery_weights, round(float(constant), 6)],
+            "ImageNet": [equal, equal, 0],
+        },
         "queries": queries,
     }
     return page, paths
@@ -146,22 +171,36 @@ def write_explorer(
 
     Images in the folder that the page does not use are removed. Arguments as for `explorer_data`.
     """
+    from qaconv_lib.visualize import show_correspondences
+
     folder = Path(folder)
     page, paths = explorer_data(model, dataset, precision, source)
-    make_folder(folder / "images")
+    for kind in ("images", "large"):
+        make_folder(folder / kind)
+        for there in (folder / kind).iterdir():
+            if there.name not in paths:
+                there.unlink()
+    large = {}
     for name, path in paths.items():
         write_whole(folder / "images" / name, Path(path).read_bytes())
-    for there in (folder / "images").iterdir():
-        if there.name not in paths:
-            there.unlink()
-    text = json.dumps(page, separators=(",", ":")).replace('{"image"', '\n{"image"')
-    write_whole(folder / "data.js", (_START + text + _END).encode())
-    first = page["queries"][0]
-    tables = [
-        pd.DataFrame({"path": [paths[image["image"]]], "identity": 0})
-        for image in (first, first["gallery"][0])
-    ]
-    show_explorer(model, *tables, threshold=THRESHOLD).savefig(folder / "still.png", dpi=160)
+        inside = Path(path).relative_to(dataset.root).as_posix()
+        large[name] = Image.fromarray(draw_image(dataset.name, inside, scale=SCALE).image)
+        content = io.BytesIO()
+        large[name].save(content, "JPEG", quality=85, optimize=True)
+        write_whole(folder / "large" / name, content.getvalue())
+    first = [query | {"gallery": query["gallery"][:1]} for query in page["queries"][:FIRST]]
+    for name, data in (("data", page), ("front", page | {"queries": first})):
+        text = json.dumps(data, separators=(",", ":")).replace('{"image"', '\n{"image"')
+        write_whole(folder / f"{name}.js", (_START + text + _END).encode())
+    names = first[0]["image"], first[0]["gallery"][0]["image"]
+    show_correspondences(
+        *(large[name] for name in names),
+        *model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0})),
+        threshold=THRESHOLD,
+        mutual=True,
+        right=right_links(*(page["parts"][name] for name in names)),
+        alt="The first pair of the explorer",
+    ).savefig(folder / "still.jpg", dpi=160, pil_kwargs={"quality": 85})
 
 
 def read_explorer(folder: str | Path) -> dict:

@@ -37,6 +37,18 @@ class Scene(NamedTuple):
     partners: dict[str, np.ndarray]  # (q,) rows of the gallery
 
 
+def network_before_training(qaconv: ReidModel, pretrained: bool = True) -> Backbone:
+    """QAConv's network before training on people, without a neck; with ImageNet weights or none."""
+    config = qaconv.config
+    return make_backbone(
+        config.backbone,
+        pretrained=pretrained,
+        final_layer=config.final_layer,
+        neck_channels=None,
+        pixels=config.pixels,
+    ).eval()
+
+
 def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
     """The features that are compared, by name, all on the grid of QAConv's maps and of unit length.
 
@@ -44,24 +56,13 @@ def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
     the pooled model's network cut at the same layer, "softmax, last layer" all of it, its coarser
     map enlarged; "colour" the mean colour of a location.
     """
-    config = qaconv.config
-    grid = qaconv.backbone.map_size(config.height, config.width)
-
-    def cut(pretrained: bool) -> Backbone:
-        return make_backbone(
-            config.backbone,
-            pretrained=pretrained,
-            final_layer=config.final_layer,
-            neck_channels=None,
-            pixels=config.pixels,
-        ).eval()
-
-    imagenet, same_layer = cut(True), cut(False)
+    grid = qaconv.backbone.map_size(qaconv.config.height, qaconv.config.width)
+    same_layer = network_before_training(qaconv, pretrained=False)
     trained = softmax.backbone.trunk.state_dict()
     same_layer.trunk.load_state_dict({key: trained[key] for key in same_layer.trunk.state_dict()})
     return {
         "QAConv": qaconv.backbone,
-        "ImageNet": imagenet,
+        "ImageNet": network_before_training(qaconv),
         "softmax, same layer": same_layer,
         "softmax, last layer": lambda images: F.normalize(
             F.interpolate(softmax.backbone(images), grid, mode="bilinear"), dim=1
