@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from qaconv_lib._checks import ShortOfMemoryError
+from qaconv_lib.experiments import suite
 from qaconv_lib.experiments.correspondence_records import run_correspondence
 from qaconv_lib.experiments.cost import cost_record
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.step_memory import memory_table
-from qaconv_lib.experiments.suite import EXPERIMENTS, list_trials, run_experiment
 from qaconv_lib.experiments.variants import check_variants
 
 
@@ -25,7 +25,7 @@ def run_by_name(
 ) -> Iterator[str]:
     """Do what the command `run` is asked for, and say it line by line; see `run_experiment`."""
     if name is None:
-        for key, experiment in EXPERIMENTS.items():
+        for key, experiment in suite.EXPERIMENTS.items():
             yield f"{key:16}{experiment.title} ({experiment.seeds} seeds)"
         yield f"{'correspondence':16}Matches held against part maps (1 seed)"
         yield f"{'cost':16}Time and memory of each step"
@@ -37,12 +37,14 @@ def run_by_name(
             yield f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}"
     elif predict_memory:
         check_variants(name, get_profile(profile))
-        trials = list_trials(name, profile, seeds=1)
+        trials = suite.list_trials(name, profile, seeds=1)
         for run in {trial.run.name: trial.run for trial in trials}.values():
             yield memory_table(run, device)
     else:
         try:
-            records = run_experiment(name, profile=profile, device=device, report=report, **how)
+            records = suite.run_experiment(
+                name, profile=profile, device=device, report=report, **how
+            )
         except ShortOfMemoryError as error:
             raise ShortOfMemoryError(
                 f"{error}; of these settings `run` takes --accumulate, --precision and --workers, "
