@@ -401,10 +401,12 @@ def probabilities(
 
     For a pooled model, `calibration` is the slope and the offset that make its similarity a logit.
     """
+    from scipy.special import expit
+
     if compares_maps(loss):
-        return torch.from_numpy(similarity).double().sigmoid().numpy()
+        return expit(similarity.astype(np.float64))
     slope, offset = calibration or (1.0, 0.0)
-    return torch.from_numpy(slope * similarity + offset).float().sigmoid().numpy()
+    return expit(slope * similarity + offset).astype(np.float32)
 
 
 def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
