@@ -366,7 +366,7 @@ class TestMeansOfComputing:
             seen.update(how)
             raise ShortOfMemoryError("out of memory while training")
 
-        monkeypatch.setattr("qaconv_lib.experiments.by_name.run_experiment", fail)
+        monkeypatch.setattr(suite, "run_experiment", fail)
         assert main(["run", "memory", *SMOKE, "--accumulate", "2", "--skip-unreadable"]) == 2
         assert seen["profile"] == "smoke+accumulate=2" and seen["skip_unreadable"]
         assert "--accumulate" in capsys.readouterr().err
