@@ -126,7 +126,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 def _texts(outputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The compared text of all outputs, by stream or MIME type.
 
-    A table's plain text says the same as its HTML, but breaks its lines by the width of the columns.
+    A table's plain text says the same as its HTML, but breaks its lines by the columns' widths.
     """
     found: dict[str, str] = {}
     for output in outputs:
