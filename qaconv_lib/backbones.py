@@ -6,24 +6,19 @@ a width, followed by a small convolution, the neck, that reduces the channels.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import re
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlparse
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qaconv_lib._files import check_file, data_folders, read_tensors
+from qaconv_lib._files import data_folders
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IBN_RESNETS = tuple(f"{name}_ibn_{variant}" for variant in "ab" for name in RESNETS[:-1])
@@ -208,13 +203,13 @@ def _network(name: str) -> Any:
     plain, _, variant = name.partition("_ibn_")
     network = get_model(plain, weights=None)
     if variant:
-        _ibn().add_instance_norm(network, variant)
+        extension("ibn").add_instance_norm(network, variant)
     return network
 
 
-def _ibn() -> ModuleType:
-    """An extension of the paper, found by name because this module lies below it."""
-    return importlib.import_module("qaconv_lib.beyond.ibn")
+def extension(name: str) -> ModuleType:
+    """A module of `beyond`, found by name because this one lies below it."""
+    return importlib.import_module(f"qaconv_lib.beyond.{name}")
 
 
 def _cut(network: Any, final_layer: str) -> tuple[nn.Sequential, int]:
@@ -238,101 +233,21 @@ def _imagenet_weights(name: str) -> Path:
         looked = ", ".join(map(str, places)) or "a data folder (none found; set QACONV_DATA)"
         raise FileNotFoundError(f"ImageNet weights of {name} not found in {looked}")
     if name in IBN_RESNETS:
-        return fetch_weights(_ibn().IBN_WEIGHTS[name], name)
+        return extension("weights").fetch_weights(extension("ibn").IBN_WEIGHTS[name], name)
     from torchvision.models import get_model_weights
 
-    return fetch_weights(get_model_weights(name)["IMAGENET1K_V1"].url, name)
+    return extension("weights").fetch_weights(get_model_weights(name)["IMAGENET1K_V1"].url, name)
 
 
 def _load_trunk(trunk: nn.Sequential, path: Path, name: str, whole: set[str]) -> None:
     """Copy the weights of a network, whole or cut already, into its trunk."""
-    tensors, wanted = read_weights(path), trunk.state_dict()
+    tensors, wanted = extension("weights").read_weights(path), trunk.state_dict()
     prefix = "backbone.trunk."  # in a model of `save_model`
     if any(key.startswith(prefix) for key in tensors):
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     new = {key for key in wanted if key.endswith("num_batches_tracked")}  # old files lack these
     check_fit(tensors, wanted, str(path), name, may_lack=new, may_add=whole)
     trunk.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the state dict of a network from a file.
-
-    It is a `.safetensors` file, or was written by `torch.save`: a state dict, alone or as the entry
-    "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is removed.
-    """
-    safe = Path(path).suffix == ".safetensors"
-    content = read_tensors(path, "file of weights")[0] if safe else read_saved(path)
-    for entry in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(entry), dict):
-            content = content[entry]
-    return state_dict_of(content, str(path))
-
-
-def read_saved(path: str | Path) -> object:
-    """Read a file of `torch.save` that consists of tensors, plain values and containers."""
-    check_file(path, "file of weights")
-    try:
-        with _harmless():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
-        raise ValueError(
-            f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
-            "they are read; save model.state_dict() with torch.save or safetensors"
-        ) from error
-
-
-def _harmless() -> AbstractContextManager[None]:
-    """Reads what training scripts keep beside the weights: NumPy's values, and options."""
-    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        return nullcontext()  # before PyTorch 2.6
-    number, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
-    kinds: list[Any] = [np.dtype, np.ndarray, argparse.Namespace]
-    kinds += {type(np.dtype(code)) for code in np.typecodes["All"]}
-    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
-        kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
-    return torch.serialization.safe_globals(kinds)
-
-
-def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
-    """Check that `content` is a state dict, and remove the prefix of `DataParallel`."""
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{source} must hold a state dict, got {_describe(content)}")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{source} must hold a state dict; its entry {key!r} is {_describe(value)}"
-            )
-    wrapped = all(key.startswith("module.") for key in content)
-    return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
-
-
-def fetch_weights(url: str, network: str) -> Path:
-    """Find the published weights of a network, or fetch them from `url`.
-
-    The file is looked for in the folder `weights` of every data folder, then in PyTorch's cache
-    folder, where a fetched file is kept. Its name ends in the first digits of its SHA-256; a
-    download with other digits is deleted.
-    """
-    name = Path(urlparse(url).path).name
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    folders = [folder / "weights" for folder in data_folders()] + [cache]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    digits = re.search(r"-([0-9a-f]{8,})\.", name)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(cache / name), digits and digits[1], progress=False)
-    except (OSError, RuntimeError) as error:  # no network, or other digits
-        raise ConnectionError(
-            f"the ImageNet weights of {network} could not be fetched ({error}). Fetch {url} "
-            f"elsewhere and put the file into one of {', '.join(map(str, folders))}; or name a "
-            "file with --weights (in Python, weights=); or, in Python, build with pretrained=False"
-        ) from error
-    return cache / name
 
 
 def check_fit(
@@ -356,17 +271,12 @@ def check_fit(
         if key in tensors and tensors[key].shape != value.shape
     ]
     faults = {"missing": missing, "left over": extra, "misshapen": misshapen}
-    found = "; ".join(f"{fault}: {_few(keys)}" for fault, keys in faults.items() if keys)
+    found = "; ".join(f"{fault}: {name_few(keys)}" for fault, keys in faults.items() if keys)
     if found:
         raise ValueError(f"{source} does not hold the weights of {model}; {found}")
 
 
-def _few(names: Sequence[str]) -> str:
+def name_few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Mapping) and value:
-        return f"a dictionary with {_few(list(map(str, value)))}"
-    return f"a {type(value).__name__}"

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from qaconv_lib._checks import naming_shortage
 from qaconv_lib._files import read_checkpoint, write_checkpoint
-from qaconv_lib.backbones import Backbone, check_fit, make_backbone, read_weights
+from qaconv_lib.backbones import Backbone, check_fit, extension, make_backbone
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.losses import MatchingLoss, PooledLoss, compares_maps, loss_class
 from qaconv_lib.transforms import ReidImages
@@ -52,7 +52,7 @@ class ReidModel(nn.Module):
 
     def _take_over(self, path: str) -> None:
         """Start from the neck and the matcher of a model of `save_model`, where they fit."""
-        tensors, mine = read_weights(path), self.state_dict()
+        tensors, mine = extension("weights").read_weights(path), self.state_dict()
         for part in ("backbone.neck.", "criterion.matcher."):
             found = {key: value for key, value in tensors.items() if key.startswith(part)}
             wanted = {key: value for key, value in mine.items() if key.startswith(part)}

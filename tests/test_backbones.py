@@ -13,7 +13,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from qaconv_lib import backbones
-from qaconv_lib.backbones import check_fit, fetch_weights, make_backbone, read_weights
+from qaconv_lib.backbones import check_fit, make_backbone
+from qaconv_lib.beyond.weights import fetch_weights, read_weights
 
 LAYERS = {"layer2": (16, 8), "layer3": (8, 4), "layer4": (4, 2)}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qaconv_lib.backbones import RESNETS, STRIDES, map_size, read_saved, state_dict_of
+from qaconv_lib.backbones import RESNETS, STRIDES, map_size
+from qaconv_lib.beyond.weights import read_saved, state_dict_of
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.models import ReidModel, load_weights
 

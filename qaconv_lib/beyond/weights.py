@@ -1,0 +1,105 @@
+"""Weights from files that other programs wrote, and from the network (chapter 2).
+
+`make_backbone` finds this module by name, because it lies above the core chapters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qaconv_lib._files import check_file, data_folders, read_tensors
+from qaconv_lib.backbones import name_few
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the state dict of a network from a file.
+
+    It is a `.safetensors` file, or was written by `torch.save`: a state dict, alone or as the entry
+    "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is removed.
+    """
+    safe = Path(path).suffix == ".safetensors"
+    content = read_tensors(path, "file of weights")[0] if safe else read_saved(path)
+    for entry in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content = content[entry]
+    return state_dict_of(content, str(path))
+
+
+def read_saved(path: str | Path) -> object:
+    """Read a file of `torch.save` that consists of tensors, plain values and containers."""
+    check_file(path, "file of weights")
+    try:
+        with _harmless():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
+        raise ValueError(
+            f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
+            "they are read; save model.state_dict() with torch.save or safetensors"
+        ) from error
+
+
+def _harmless() -> AbstractContextManager[None]:
+    """Reads what training scripts keep beside the weights: NumPy's values, and options."""
+    number, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+    kinds: list[Any] = [np.dtype, np.ndarray, argparse.Namespace]
+    kinds += {type(np.dtype(code)) for code in np.typecodes["All"]}
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
+        kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
+    return torch.serialization.safe_globals(kinds)
+
+
+def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
+    """Check that `content` is a state dict, and remove the prefix of `DataParallel`."""
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{source} must hold a state dict, got {_describe(content)}")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{source} must hold a state dict; its entry {key!r} is {_describe(value)}"
+            )
+    wrapped = all(key.startswith("module.") for key in content)
+    return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
+
+
+def fetch_weights(url: str, network: str) -> Path:
+    """Find the published weights of a network, or fetch them from `url`.
+
+    The file is looked for in the folder `weights` of every data folder, then in PyTorch's cache
+    folder, where a fetched file is kept. Its name ends in the first digits of its SHA-256; a
+    download with other digits is deleted.
+    """
+    name = Path(urlparse(url).path).name
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    folders = [folder / "weights" for folder in data_folders()] + [cache]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    digits = re.search(r"-([0-9a-f]{8,})\.", name)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(cache / name), digits and digits[1], progress=False)
+    except (OSError, RuntimeError) as error:  # no network, or other digits
+        raise ConnectionError(
+            f"the ImageNet weights of {network} could not be fetched ({error}). Fetch {url} "
+            f"elsewhere and put the file into one of {', '.join(map(str, folders))}; or name a "
+            "file with --weights (in Python, weights=); or, in Python, build with pretrained=False"
+        ) from error
+    return cache / name
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Mapping) and value:
+        return f"a dictionary with {name_few(list(map(str, value)))}"
+    return f"a {type(value).__name__}"
