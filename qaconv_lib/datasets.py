@@ -13,15 +13,13 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
-from tqdm.auto import tqdm
 
 from qaconv_lib._checks import is_number
 from qaconv_lib._files import data_folders
@@ -147,17 +145,6 @@ def dataset_from_table(
     names, which are numbered in sorted order, identities from 1 and cameras from 0.
     """
     return ReidDataset(name, Path(root), **read_table(table, Path(root), name))
-
-
-def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
-    """Load a dataset to test on, if asked without the images that cannot be read."""
-    dataset = load_dataset(name)
-    if not dataset.has_test:
-        raise ValueError(f"{name} has no query and gallery images, so test on another dataset")
-    if not skip_unreadable:
-        return dataset
-    tables = {s: readable_rows(dataset.splits[s], f"{name}, {s}") for s in ("query", "gallery")}
-    return replace(dataset, **tables)
 
 
 def all_images(dataset: ReidDataset) -> pd.DataFrame:
@@ -312,52 +299,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         pixels = pixels // (257 if pixels.max() > 255 else 1)
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
-
-
-def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]:
-    """Those of the images that cannot be read, or are not there; every image is opened."""
-
-    def is_bad(path: str) -> bool:
-        with suppress(UnreadableImageError, FileNotFoundError):
-            load_image(path)
-            return False
-        return True
-
-    paths = list(map(str, paths))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases Python's lock
-        bar = tqdm(paths, "opening", unit="image", disable=not progress)
-        return [path for path, bad in zip(bar, pool.map(is_bad, paths), strict=True) if bad]
-
-
-def name_some(paths: list[str], count: int = 3) -> str:
-    """The first few of the paths, for a message."""
-    return ", ".join(paths[:count]) + " ..." * (len(paths) > count)
-
-
-def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
-    """The rows of a table (`what`) whose images can be read; a warning names the others."""
-    bad = unreadable_images(table["path"], progress)
-    if not bad:
-        return table
-    message = _count(bad, table, what)
-    if len(bad) == len(table):
-        raise UnreadableImageError(message)
-    warnings.warn(f"{message}; their rows are left out", stacklevel=2)
-    return table[~table["path"].isin(bad)].reset_index(drop=True)
-
-
-@contextmanager
-def counting_unreadable(table: pd.DataFrame, what: str) -> Iterator[None]:
-    """If an unreadable image of a table stops the block, make the error say how many there are."""
-    try:
-        yield
-    except UnreadableImageError as error:
-        bad = unreadable_images(table["path"])
-        if not bad:  # it can be read now, or belongs to another table
-            raise
-        hint = "--skip-unreadable (in Python, skip_unreadable=True) goes on without them"
-        raise UnreadableImageError(f"{_count(bad, table, what)}; {hint}") from error
-
-
-def _count(bad: list[str], table: pd.DataFrame, what: str) -> str:
-    return f"{what}: {len(bad):,} of {len(table):,} images cannot be read: {name_some(bad)}"

@@ -17,15 +17,17 @@ from qaconv_lib.datasets import (
     UnreadableImageError,
     all_images,
     choose_queries,
-    counting_unreadable,
     image_size,
     load_dataset,
     load_image,
     load_part_map,
+    validation_split,
+)
+from qaconv_lib.experiments.unreadable import (
+    counting_unreadable,
     load_test,
     readable_rows,
     unreadable_images,
-    validation_split,
 )
 from qaconv_lib.layouts import COLUMNS, DUKE_OFFSETS
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from qaconv_lib.datasets import ReidDataset, load_dataset, name_some, unreadable_images
+from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.experiments.unreadable import name_some, unreadable_images
 from qaconv_lib.layouts.names import passing_over
 
 

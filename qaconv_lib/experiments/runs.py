@@ -30,20 +30,16 @@ from qaconv_lib._files import (
 )
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
 from qaconv_lib.config import differing_settings, plain
-from qaconv_lib.datasets import (
-    ReidDataset,
-    all_images,
-    content_key,
+from qaconv_lib.datasets import ReidDataset, all_images, content_key, load_dataset, load_image
+from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.experiments.profiles import RunConfig, get_profile
+from qaconv_lib.experiments.records import provenance, results_folder, write_record
+from qaconv_lib.experiments.unreadable import (
     counting_unreadable,
-    load_dataset,
-    load_image,
     load_test,
     readable_rows,
     unreadable_images,
 )
-from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.experiments.profiles import RunConfig, get_profile
-from qaconv_lib.experiments.records import provenance, results_folder, write_record
 from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank

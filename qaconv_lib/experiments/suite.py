@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from qaconv_lib._files import check_writable
-from qaconv_lib.datasets import UnreadableImageError, load_dataset, load_test
+from qaconv_lib.datasets import UnreadableImageError, load_dataset
 from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
 from qaconv_lib.experiments.profiles import Profile, get_profile
 from qaconv_lib.experiments.records import read_record, results_folder
@@ -35,6 +35,7 @@ from qaconv_lib.experiments.runs import (
     train_run,
 )
 from qaconv_lib.experiments.search import calibration_of
+from qaconv_lib.experiments.unreadable import load_test
 from qaconv_lib.experiments.variants import (
     ABLATIONS,
     Row,
