@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from qaconv_lib.models import load_model as load_model
     from qaconv_lib.models import save_model as save_model
     from qaconv_lib.reranking import k_reciprocal_rerank as k_reciprocal_rerank
-    from qaconv_lib.reranking import rerank_streaming as rerank_streaming
-    from qaconv_lib.reranking import vector_distances as vector_distances
+    from qaconv_lib.scale.streaming import rerank_streaming as rerank_streaming
+    from qaconv_lib.scale.streaming import vector_distances as vector_distances
     from qaconv_lib.temporal import tlift as tlift
     from qaconv_lib.training import Trainer as Trainer
 
@@ -49,7 +49,8 @@ _MODULES = {
                  "query_kernels"],
     "memory": ["ClassMemory"],
     "models": ["ReidModel", "load_model", "save_model"],
-    "reranking": ["k_reciprocal_rerank", "rerank_streaming", "vector_distances"],
+    "reranking": ["k_reciprocal_rerank"],
+    "scale.streaming": ["rerank_streaming", "vector_distances"],
     "temporal": ["tlift"],
     "training": ["Trainer"],
 }  # fmt: skip

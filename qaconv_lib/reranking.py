@@ -3,7 +3,7 @@
 Two images that are neighbours of each other, and share their neighbours, are probably the same
 person. Neither the matrix of all N x N distances nor dense descriptions are ever built: only
 neighbour lists and sparse rows. Distances are read in blocks of rows, so they may be computed as
-they are read (`rerank_streaming`, appendix A).
+they are read (`scale.streaming`, appendix A).
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def k_reciprocal_rerank(
     num_query, num_gallery = checked.shape
     if not checked.size:
         raise ValueError(f"query_gallery is empty: it has shape {checked.shape}")
-    mixed = _check_distances(checked, "query_gallery", squared)
+    mixed = check_distances(checked, "query_gallery", squared)
     squares = {"query_query": query_query, "gallery_gallery": gallery_gallery}
     for (name, part), size in zip(squares.items(), checked.shape, strict=True):
         part = to_scores(part, name, finite=True)
         if part.shape != (size, size):
             fits = f"to fit query_gallery {checked.shape}"
             raise ValueError(f"{name} must have shape {(size, size)} {fits}, got {part.shape}")
-        squares[name] = _check_distances(part, name, squared)
+        squares[name] = check_distances(part, name, squared)
     to_queries = squares["query_query"], mixed.T  # D[:, :q], in two parts
     to_gallery = mixed, squares["gallery_gallery"]
 
@@ -93,80 +93,11 @@ def k_reciprocal_rerank(
         np.concatenate([part[:, start - first : stop - first].T for part in side], 1, out=found)
         return np.square(found, out=found) if squared else found
 
-    rows = _ScaledRows(transposed, num_query, num_gallery)
-    return restore_kind(_rerank(rows, k1, k2, lambda_value), query_gallery)
+    rows = ScaledRows(transposed, num_query, num_gallery)
+    return restore_kind(rerank_rows(rows, k1, k2, lambda_value), query_gallery)
 
 
-def rerank_streaming(
-    distance_rows: Callable[[int, int], Any],
-    num_query: int,
-    num_gallery: int,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
-    *,
-    squared: bool = False,
-    progress: bool = False,
-) -> np.ndarray:
-    """`k_reciprocal_rerank` of distances that are computed when they are needed.
-
-    Beside the result, memory grows with N * k1 * k2. All rows are asked for twice, and those of the
-    queries a third time. The other arguments are those of `k_reciprocal_rerank`.
-
-    Args:
-        distance_rows: called with `start` and `stop`; returns the distances (stop - start, N) of
-            all images *to* images start, ..., stop - 1, numbered from 0 with the queries first:
-            rows of D transposed. `vector_distances` makes one for vectors.
-        num_query: number q of queries, from 1.
-        num_gallery: number g of gallery images, from 1.
-        progress: show a progress bar over the rows.
-
-    Returns:
-        Distances of shape (q, g), float32.
-    """
-    check_whole_numbers(num_query=num_query, num_gallery=num_gallery)
-    if not callable(distance_rows):
-        wrong = type(distance_rows).__name__
-        raise TypeError(f"distance_rows must be a function of start and stop, got {wrong}")
-    num_query, num_gallery = int(num_query), int(num_gallery)
-
-    def checked(start: int, stop: int) -> np.ndarray:
-        name, shape = f"the block of rows {start} to {stop - 1}", (stop - start, rows.num_images)
-        block = to_scores(distance_rows(start, stop), name, finite=True)
-        if block.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {block.shape}")
-        block = _check_distances(block, name, squared)
-        return block * block if squared else block
-
-    rows = _ScaledRows(checked, num_query, num_gallery, progress)
-    return _rerank(rows, k1, k2, lambda_value)
-
-
-def vector_distances(vectors: Any) -> Callable[[int, int], np.ndarray]:
-    """Distances (1 - cosine) / 2 between vectors, row by row, for `rerank_streaming`.
-
-    Args:
-        vectors: array or tensor of shape (N, d), queries first.
-
-    Returns:
-        A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
-        start, ..., stop - 1 from all, float32, from 0 to 1.
-    """
-    points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
-    lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    if not lengths.all():
-        raise ValueError(f"vector {lengths.argmin()} has length 0, so there is no cosine")
-    points = (points / lengths).astype(np.float32)
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        if not 0 <= start <= stop <= len(points):
-            raise IndexError(f"there are {len(points)} rows, got a block of {start} to {stop - 1}")
-        return np.maximum(0.5 - 0.5 * (points[start:stop] @ points.T), 0)
-
-    return rows
-
-
-def _check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
+def check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
     """Distances in float32, none of them negative or too large; rounding below 0 becomes 0."""
     low, high = part.min(), part.max()
     if low < -1e-5 * max(high, -low):
@@ -181,7 +112,8 @@ def _check_distances(part: np.ndarray, name: str, squared: bool) -> np.ndarray:
     return (part.clip(0) if low < 0 else part).astype(np.float32, copy=False)
 
 
-def _rerank(rows: _ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
+def rerank_rows(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.ndarray:
+    """Steps 2 to 8: distances of shape (q, g)."""
     check_whole_numbers(k1=k1, k2=k2)
     if not is_number(lambda_value) or not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be from 0 to 1, got {lambda_value!r}")
@@ -212,7 +144,7 @@ def _mutual(lists: np.ndarray) -> sparse.csr_array:
     return members.multiply(members.T).tocsr()
 
 
-def _encode(neighbours: np.ndarray, distances: _ScaledRows, k1: int, half: int) -> sparse.csr_array:
+def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -> sparse.csr_array:
     """V of steps 3 to 5, (N, N): the weights of each image's expanded mutual neighbours."""
     mutual = _mutual(neighbours[:, : k1 + 1])
     smaller = _mutual(neighbours[:, : half + 1])
@@ -246,7 +178,7 @@ def _jaccard_distance(encoding: sparse.csr_array, num_query: int) -> np.ndarray:
     return jaccard
 
 
-class _ScaledRows:
+class ScaledRows:
     """The scaled distances d (N, N) of step 1; `neighbours` finds the maxima, so it comes first."""
 
     def __init__(self, raw: Callable, num_query: int, num_gallery: int, progress: bool = False):

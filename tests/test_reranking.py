@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaconv_lib import reranking
-from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
+from qaconv_lib.reranking import k_reciprocal_rerank
+from qaconv_lib.scale.streaming import rerank_streaming, vector_distances
 
 
 def rerank_by_definition(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False):

@@ -26,9 +26,10 @@ from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import load_model
-from qaconv_lib.reranking import k_reciprocal_rerank, rerank_streaming, vector_distances
+from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale.retrieval import build_index, match_shortlist, shortlist
 from qaconv_lib.scale.store import pool_maps
+from qaconv_lib.scale.streaming import rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
