@@ -53,7 +53,7 @@ FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
     (BOOK / "index.md", "headline", ["tables", "headline"]),
     (BOOK / "index.md", "chart", ["front_chart.py"]),
-    (BOOK / "claims.md", "claims", ["claims"]),
+    (BOOK / "claims.md", "claims", ["claims_page.py"]),
     (BOOK / "model_card.md", "models", ["model_card.py"]),
     (BOOK / "contributing.md", "mutants", ["mutation.py", "--table"]),
 ]
