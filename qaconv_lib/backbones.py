@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
@@ -278,14 +278,16 @@ def read_saved(path: str | Path) -> object:
     except OSError:
         raise
     except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
+        held = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
             f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
-            "they are read; save model.state_dict() with torch.save or safetensors"
+            f"they are read{f' ({held[1]})' if held else ''}; save model.state_dict() with "
+            "torch.save or safetensors"
         ) from error
 
 
 def _harmless() -> AbstractContextManager[None]:
-    """Reads what training scripts keep beside the weights: NumPy's values, and options."""
+    """Reads what training scripts keep beside the weights: NumPy's values, paths, and options."""
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         return nullcontext()  # before PyTorch 2.6
     number, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
@@ -293,6 +295,11 @@ def _harmless() -> AbstractContextManager[None]:
     kinds += {type(np.dtype(code)) for code in np.typecodes["All"]}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
         kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
+    for module in ("pathlib", "pathlib._local"):  # before Python 3.13, and since
+        kinds += [
+            (PurePosixPath, f"{module}.PosixPath"),
+            (PureWindowsPath, f"{module}.WindowsPath"),
+        ]
     return torch.serialization.safe_globals(kinds)
 
 
