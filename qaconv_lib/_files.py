@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -71,7 +72,11 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                try:
+                    os.fsync(stream.fileno())
+                except OSError as error:  # some network drives cannot
+                    if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                        raise
             with suppress(OSError):  # drives without permissions refuse
                 os.chmod(temporary, 0o644)
             os.replace(temporary, path)

@@ -138,7 +138,11 @@ class TestRead:
         assert equal(read_weights(tmp_path / "w.pth"))
 
     def test_what_training_scripts_keep_beside_the_weights(self, tmp_path):
-        beside = {"rank1": np.float64(0.8), "best": np.arange(3.0), "args": Namespace(lr=0.1)}
+        beside = {
+            "rank1": np.float64(0.8),
+            "best": np.arange(3.0),
+            "args": Namespace(out=Path("runs")),
+        }
         torch.save({"state_dict": TENSORS, "epoch": np.int64(60)} | beside, tmp_path / "w.pth")
         assert equal(read_weights(tmp_path / "w.pth"))
 

@@ -168,6 +168,9 @@ def test_stages_are_the_functions_of_the_library(smoke, monkeypatch):
     np.testing.assert_array_equal(released, runs.rerank(turned, "qaconv"))
     assert not np.array_equal(released, stages["+RR"])
     np.testing.assert_allclose(stages["+RR+TLift"], tlift(stages["+RR"], *runs.times(duke)))
+    duke.gallery.loc[0, "seconds"] = np.nan
+    with pytest.warns(UserWarning, match="1 of .* have no time .* TLift is left out"):
+        assert set(similarity_stages(pairs, duke, "qaconv")) == {"alone", "+RR"}
     monkeypatch.setattr(runs, "load_model", None)  # the second call finds the first's result
     again = pair_similarities(RUN, "mini-duke")
     assert all(np.array_equal(again[key], pairs[key]) for key in pairs)

@@ -9,7 +9,7 @@ import argparse
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlparse
 
@@ -44,19 +44,26 @@ def read_saved(path: str | Path) -> object:
     except OSError:
         raise
     except Exception as error:  # from arbitrary bytes an unpickler raises almost anything
+        held = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
             f"{path} is damaged, not a file of torch.save, or holds objects that run code when "
-            "they are read; save model.state_dict() with torch.save or safetensors"
+            f"they are read{f' ({held[1]})' if held else ''}; save model.state_dict() with "
+            "torch.save or safetensors"
         ) from error
 
 
 def _harmless() -> AbstractContextManager[None]:
-    """Reads what training scripts keep beside the weights: NumPy's values, and options."""
+    """Reads what training scripts keep beside the weights: NumPy's values, paths, and options."""
     number, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
     kinds: list[Any] = [np.dtype, np.ndarray, argparse.Namespace]
     kinds += {type(np.dtype(code)) for code in np.typecodes["All"]}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
         kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
+    for module in ("pathlib", "pathlib._local"):  # before Python 3.13, and since
+        kinds += [
+            (PurePosixPath, f"{module}.PosixPath"),
+            (PureWindowsPath, f"{module}.WindowsPath"),
+        ]
     return torch.serialization.safe_globals(kinds)
 
 

@@ -214,7 +214,7 @@ def file_label(name: str, part: str) -> str:
     """A dataset in file names: for a CSV file, of which there are many, with its content's key."""
     if not name.lower().removesuffix("-all").endswith(".csv"):
         return name
-    return f"{name}-{str(dataset_key(name, part))[:8]}"
+    return f"{_short(name, 40)}-{str(dataset_key(name, part))[:8]}"
 
 
 def _details(path: Path) -> dict:
@@ -229,10 +229,15 @@ def settings_name(settings: dict) -> str:
     """Settings as part of a file name; a path among them loses its separators."""
     name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
     name = re.sub(r'[\\/:*?"<>|]+', "_", name)
-    if len(name.encode()) <= 120:
+    return _short(name, 110)
+
+
+def _short(name: str, most: int) -> str:
+    """At most so many bytes of a name, and a digest of it; file names have at most 255 bytes."""
+    if len(name.encode()) <= most:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # file names have at most 255 bytes
-    return f"{name.encode()[:100].decode(errors='ignore')}-{digest}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: most - 9].decode(errors='ignore')}-{digest}"
 
 
 def training_images(source: str) -> pd.DataFrame:

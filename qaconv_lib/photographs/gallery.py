@@ -6,6 +6,7 @@ in a `MapStore` for the next search.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from qaconv_lib.scale.store import MapStore, model_fingerprint
 from qaconv_lib.temporal import tlift
 
 _BLOCK = 256  # images
-_KEY = ["path", "bytes", "changed"]  # tell whether a file is still the one whose map was kept
+_KEY = ["content"]  # names the image whose map was kept, wherever it is now
 _DEPTH = 500
 
 
@@ -157,10 +158,8 @@ def _store_scores(
         raise ValueError(
             f"a store is searched by QAConv; this model has the loss {model.config.loss}"
         )
-    states = [(os.path.abspath(path), os.stat(path)) for path in images["path"]]
-    wanted = pd.DataFrame(
-        [(path, state.st_size, state.st_mtime_ns) for path, state in states], columns=_KEY
-    )
+    contents = (Path(path).read_bytes() for path in images["path"])
+    wanted = pd.DataFrame({"content": [hashlib.sha256(c).hexdigest() for c in contents]})
     if folder.is_dir() and any(folder.iterdir()):
         kept = MapStore(folder, model_fingerprint(model))
     else:
@@ -176,7 +175,10 @@ def _store_scores(
 
 def _keys(table: pd.DataFrame) -> list[tuple]:
     if len(table) and not set(_KEY) <= set(table.columns):
-        raise ValueError("the store was not made by a search of images; name another folder")
+        raise ValueError(
+            "the store was not made by a search of images, or by an older version; "
+            "name another folder"
+        )
     return list(table[_KEY].itertuples(index=False, name=None)) if len(table) else []
 
 
