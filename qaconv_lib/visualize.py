@@ -141,7 +141,7 @@ def show_correspondences(
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Normalize, to_hex
     from matplotlib.lines import Line2D
     from matplotlib.patches import ConnectionPatch
     from matplotlib.patheffects import withStroke
@@ -168,7 +168,8 @@ def show_correspondences(
     for link, similarity in _links(found, side, mutual).items():
         if similarity <= threshold or (locations is not None and link[0] not in locations):
             continue
-        good, colour, wide = right is None or bool(right[link]), colours(scale(similarity)), 1.4
+        good, wide = right is None or bool(right[link]), 1.4
+        colour = to_hex(colours(scale(similarity)))
         if parts is not None:
             group = group_of[parts[link[0]]]
             drawn.add(group)
