@@ -33,6 +33,16 @@ COLOURS = {
 }
 _BLUE, _WRONG, _SKY, _GREY = (COLOURS[name] for name in ("blue", "vermilion", "sky", "grey"))
 SIMILARITY_COLOURS = "viridis"
+# Groups of body parts, as in the explorer: colour of their lines, and what their locations show.
+_PARTS = {
+    "head": ("blue", ["head"]),
+    "torso and arms": ("vermilion", ["torso", "upper arm", "forearm"]),
+    "bag": ("orange", ["bag"]),
+    "legs": ("green", ["hips", "thigh", "shin"]),
+    "feet": ("purple", ["foot"]),
+    "not the person": ("grey", ["background", "other person", "occluder"]),
+}
+_FADED = 0.55  # of an image, behind lines in the colours of body parts
 _BOW = 0.12  # how far the lines of a pair bow, at most, as a share of their length
 _CURVES = [  # colour, line and marker
     *(("blue", "-", "o"), ("vermilion", "--", "s"), ("green", "-.", "D")),
@@ -109,8 +119,10 @@ def show_correspondences(
     mutual: bool = False,
     locations: Collection[int] | None = None,
     right: np.ndarray | None = None,
+    parts: Sequence[str] | None = None,
     kernel_size: int = 1,
     title: str | None = None,
+    into: Any = None,
     alt: str,
 ) -> Figure:
     """Lines between best matches of two maps (d, h, w), coloured by similarity (Fig. 2).
@@ -123,10 +135,14 @@ def show_correspondences(
         locations: only matches of these query locations.
         right: (h*w, h*w) bool, whether a query and a gallery location belong together, as
             `right_links` says; lines between others are dashed and end in crosses.
+        parts: what each query location shows, h*w words such as "head" (`SHOWN`): lines take the
+            colours of body parts and are thicker where more similar, and the images are faded.
+        into: the part of a figure to draw into, such as one of its two `subfigures`.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Normalize, to_hex
+    from matplotlib.lines import Line2D
     from matplotlib.patches import ConnectionPatch
     from matplotlib.patheffects import withStroke
 
@@ -135,25 +151,45 @@ def show_correspondences(
     shape = (height * width, gallery_map[0].numel())
     if right is not None and np.shape(right) != shape:
         raise ValueError(f"right must have shape {shape}, got {np.shape(right)}")
-    figure, (axes,) = new_axes(1, 2, 4.6, 4.4)
+    if parts is not None and len(parts) != shape[0]:
+        raise ValueError(f"parts must name {shape[0]} locations, got {len(parts)}")
+    group_of = {part: group for group, (_, shown) in _PARTS.items() for part in shown}
+    for part in parts or ():
+        check_choice("parts", part, *group_of)
+    figure, axes = into, into and into.subplots(1, 2)
+    if into is None:
+        figure, (axes,) = new_axes(1, 2, 4.6, 4.4)
     _show(axes[0], query_image, height, width, "query")
     _show(axes[1], gallery_image, height, width, "gallery")
+    for axis in axes:
+        axis.images[0].set_alpha(None if parts is None else _FADED)
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
+    drawn = set()
     for link, similarity in _links(found, side, mutual).items():
         if similarity <= threshold or (locations is not None and link[0] not in locations):
             continue
-        good, colour = right is None or bool(right[link]), colours(scale(similarity))
+        good, wide = right is None or bool(right[link]), 1.4
+        colour = to_hex(colours(scale(similarity)))
+        if parts is not None:
+            group = group_of[parts[link[0]]]
+            drawn.add(group)
+            colour, wide = COLOURS[_PARTS[group][0]], 1.2 + 3 * scale(similarity)
         ends = [(place % width + 0.5, place // width + 0.5) for place in link]
         for axis, point in zip(axes, ends, strict=True):
             axis.plot(*point, "o" if good else "X", ms=4 if good else 6, c=colour, mec="w", mew=0.5)
         line = ConnectionPatch(ends[0], ends[1], "data", axesA=axes[0], axesB=axes[1], color=colour)
         # level lines of one row would lie on each other, so each column bows differently
         line.set_connectionstyle(f"arc3,rad={_BOW * (2 * ends[0][0] / width - 1):.3f}")
-        line.set(linestyle="-" if good else (0, (2, 1.5)), linewidth=1.4)
-        line.set_path_effects([withStroke(linewidth=2.4, foreground="white")])
+        line.set(linestyle="-" if good else (0, (2, 1.5)), linewidth=wide)
+        line.set_path_effects([withStroke(linewidth=wide + 1, foreground="white")])
         figure.add_artist(line)
-    mappable = ScalarMappable(scale, colours)
-    figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="similarity")
+    if parts is None:
+        mappable = ScalarMappable(scale, colours)
+        figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="similarity")
+    else:
+        groups = [group for group in _PARTS if group in drawn]
+        keys = [Line2D([], [], color=COLOURS[_PARTS[group][0]], linewidth=3) for group in groups]
+        figure.legend(keys, groups, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return finish(figure, alt, title)
 
 

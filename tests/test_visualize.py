@@ -1,5 +1,6 @@
 """The figures: what is drawn, and that it is described."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +70,27 @@ def test_wrong_lines_are_dashed_and_crossed(pair):
     assert marks == ["o"] + 7 * ["X"]
     with pytest.raises(ValueError, match="right must have shape"):
         show_correspondences(*pair, right=right[:4], alt="a pair")
+
+
+def test_lines_in_the_colours_of_body_parts_within_a_figure(pair):
+    parts = ["head", "background", "torso", "forearm", "bag", "thigh", "foot", "occluder"]
+    halves = plt.figure().subfigures(1, 2)
+    for half in halves:
+        drawn = show_correspondences(*pair, threshold=-1, parts=parts, into=half, alt="a half")
+        assert drawn is half and len(lines(half)) == 8
+    colour = {
+        parts[int(y) * 2 + int(x)]: line.get_edgecolor()
+        for line in lines(halves[0])
+        for x, y in [line.xy1]
+    }
+    assert colour["torso"] == colour["forearm"] and colour["background"] == colour["occluder"]
+    assert len(set(colour.values())) == 6 == len(halves[0].legends[0].texts)
+    similar = find_correspondences(*pair[2:]).similarity_to_gallery
+    widths = [line.get_linewidth() for line in lines(halves[0])]
+    assert np.argsort(widths).tolist() == similar.argsort().tolist()
+    for wrong in (parts[:7], [*parts[:7], "wing"]):
+        with pytest.raises(ValueError, match="parts must"):
+            show_correspondences(*pair, parts=wrong, alt="a pair")
 
 
 def test_location_match_marks_the_best_cell(pair):
