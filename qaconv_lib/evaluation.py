@@ -81,7 +81,7 @@ def evaluate_ranking(
     * average precision, step sum: :math:`\frac1n \sum_i \frac{i}{r_i}`, as in scikit-learn;
     * average precision, trapezoids: :math:`\frac1n \sum_i \frac12 (\frac{i-1}{r_i - 1} +
       \frac{i}{r_i})`, where the first fraction counts as 1 if :math:`r_i = 1`: the mean of the
-      precision just before and at each match. Market-1501's code and the paper's tables use it;
+      precision just before and at each match, as in Market-1501's code and release v1.0;
     * inverse negative penalty (INP): :math:`n / r_n`, how early the last match comes.
 
     Equal similarities are one threshold of the precision-recall curve, as in scikit-learn and in

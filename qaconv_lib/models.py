@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,22 +47,7 @@ class ReidModel(nn.Module):
         ).to(memory_format=torch.channels_last)  # which runs up to twice as fast on a CPU
         self.criterion = criterion or make_criterion(config, num_classes, self.backbone)
         if config.weights is not None:
-            self._take_over(config.weights)
-
-    def _take_over(self, path: str) -> None:
-        """Start from the neck and the matcher of a model of `save_model`, where they fit."""
-        tensors, mine = extension("weights").read_weights(path), self.state_dict()
-        for part in ("backbone.neck.", "criterion.matcher."):
-            found = {key: value for key, value in tensors.items() if key.startswith(part)}
-            wanted = {key: value for key, value in mine.items() if key.startswith(part)}
-            if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in wanted.items()}:
-                self.load_state_dict(found, strict=False)
-            elif found and wanted:
-                warnings.warn(
-                    f"{part.strip('.')} of {path} does not fit the settings of this training "
-                    "(another image size, number of channels or kind of head) and starts anew",
-                    stacklevel=3,
-                )
+            extension("weights").take_over(self, config.weights)
 
     @torch.no_grad()
     @naming_shortage(

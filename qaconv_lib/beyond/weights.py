@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,7 +16,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qaconv_lib._files import check_file, data_folders, read_tensors
 from qaconv_lib.backbones import name_few
@@ -78,6 +79,22 @@ def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
             )
     wrapped = all(key.startswith("module.") for key in content)
     return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
+
+
+def take_over(model: nn.Module, path: str) -> None:
+    """Start from the neck and the matcher of a model of `save_model`, where they fit."""
+    tensors, mine = read_weights(path), model.state_dict()
+    for part in ("backbone.neck.", "criterion.matcher."):
+        found = {key: value for key, value in tensors.items() if key.startswith(part)}
+        wanted = {key: value for key, value in mine.items() if key.startswith(part)}
+        if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in wanted.items()}:
+            model.load_state_dict(found, strict=False)
+        elif found and wanted:
+            warnings.warn(
+                f"{part.strip('.')} of {path} does not fit the settings of this training "
+                "(another image size, number of channels or kind of head) and starts anew",
+                stacklevel=3,
+            )
 
 
 def fetch_weights(url: str, network: str) -> Path:
