@@ -46,10 +46,11 @@ $$a = b \\tag{7.1}$$
 """
 INDEX = """# A book
 
-As in Figure 7.1 and\nEquation 7.1.
+As in Figure 7.1 and\nEquation 7.1, Figure B.1 and Equation B.1.
 
 ```{toctree}
 book/07_chapter
+book/b_appendix
 ```
 """
 
@@ -59,6 +60,7 @@ def build(folder: Path, index: str) -> subprocess.CompletedProcess:
     (folder / "conf.py").write_text(CONF)
     (folder / "index.md").write_text(index)
     (folder / "book" / "07_chapter.md").write_text(CHAPTER)
+    (folder / "book" / "b_appendix.md").write_text(CHAPTER.replace("7.", "B."))
     (folder / "book" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ".", "out"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -79,6 +81,8 @@ def test_numbers_and_links(tmp_path: Path) -> None:
     assert 'id="equation-7-1"' in page and 'href="#equation-7-1"' in page
     assert 'href="book/07_chapter.html#figure-7-1"' in front
     assert 'href="book/07_chapter.html#equation-7-1"' in front
+    assert 'href="book/b_appendix.html#figure-B-1"' in front
+    assert 'href="book/b_appendix.html#equation-B-1"' in front
     assert "figure-7-9" not in page, "code is left alone"
     assert page.count("figure-scroll") == 2 and "Fig. " not in page
 
