@@ -256,7 +256,7 @@ class TestTrainingStates:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"config": None}, "does not say its settings"),
+            ({"config": None}, "other settings"),
             ({"config": {"seed": 7}}, "other settings"),
             ({"images": None}, "other images"),
             ({"epoch": None}, "which epochs are done"),
