@@ -110,7 +110,8 @@ def explorer_data(
     junk = same & (asked["camera"].to_numpy()[:, None] == gallery["camera"].to_numpy())
     found = [choose_gallery(*row) for row in zip(scores, same, junk, strict=True)]
     used = np.unique(np.concatenate([table["position"] for table in found]))
-    before, paths = network_before_training(model), {}
+    before = network_before_training(model)
+    paths: dict[str, str] = {}
     maps["ImageNet"] = maps_of(before, asked, model), maps_of(before, gallery.iloc[used], model)
     maps["trained"] = maps["trained"][0], maps["trained"][1][used]
 
@@ -193,9 +194,12 @@ def write_explorer(
         text = json.dumps(data, separators=(",", ":")).replace('{"image"', '\n{"image"')
         write_whole(folder / f"{name}.js", (_START + text + _END).encode())
     names = first[0]["image"], first[0]["gallery"][0]["image"]
+    maps = model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0}))
     show_correspondences(
-        *(large[name] for name in names),
-        *model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0})),
+        large[names[0]],
+        large[names[1]],
+        maps[0],
+        maps[1],
         threshold=THRESHOLD,
         mutual=True,
         right=right_links(*(page["parts"][name] for name in names)),
