@@ -154,7 +154,7 @@ def show_correspondences(
     if parts is not None and len(parts) != shape[0]:
         raise ValueError(f"parts must name {shape[0]} locations, got {len(parts)}")
     group_of = {part: group for group, (_, shown) in _PARTS.items() for part in shown}
-    for part in parts or ():
+    for part in () if parts is None else parts:
         check_choice("parts", part, *group_of)
     figure, axes = into, into and into.subplots(1, 2)
     if into is None:

@@ -73,7 +73,7 @@ def test_wrong_lines_are_dashed_and_crossed(pair):
 
 
 def test_lines_in_the_colours_of_body_parts_within_a_figure(pair):
-    parts = ["head", "background", "torso", "forearm", "bag", "thigh", "foot", "occluder"]
+    parts = np.array("head background torso forearm bag thigh foot occluder".split())
     halves = plt.figure().subfigures(1, 2)
     for half in halves:
         drawn = show_correspondences(*pair, threshold=-1, parts=parts, into=half, alt="a half")
