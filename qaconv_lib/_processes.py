@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -30,22 +28,6 @@ def share(count: int) -> slice:
     return slice(count * rank // processes, count * (rank + 1) // processes)
 
 
-@contextmanager
-def naming_lost_processes() -> Iterator[None]:
-    """Turn the error of a broken connection into a ChildProcessError that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:  # DistBackendError is one
-        text = str(error)
-        signs = ("onnection", "Broken pipe", "NCCL", "imed out", "imeout")
-        if process_count() > 1 and any(sign in text for sign in signs):
-            raise ChildProcessError(
-                "another process is gone or does not answer; what was saved after the last epoch "
-                f"is kept, start all processes again to go on from there ({text.splitlines()[0]})"
-            ) from error
-        raise
-
-
 def gather(*tensors: Tensor, same_length: bool = False) -> tuple[Tensor, ...]:
     """Each tensor with those of all processes, joined along its first axis in rank order.
 
@@ -54,8 +36,7 @@ def gather(*tensors: Tensor, same_length: bool = False) -> tuple[Tensor, ...]:
     """
     if process_count() == 1:
         return tensors
-    with naming_lost_processes():
-        return tuple(_gather_one(tensor.detach(), same_length) for tensor in tensors)
+    return tuple(_gather_one(tensor.detach(), same_length) for tensor in tensors)
 
 
 def _gather_one(tensor: Tensor, same_length: bool) -> Tensor:

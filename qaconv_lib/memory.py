@@ -20,10 +20,7 @@ class ClassMemory(nn.Module):
         valid: buffer of shape (c,), true once a class has been seen.
 
     Args:
-        num_classes: classes `c`.
-        channels: channels `d` of the maps.
-        height: rows `h` of the maps; 1 for pooled vectors.
-        width: columns `w` of the maps; 1 for pooled vectors.
+        num_classes, channels, height, width: c, d, h and w; pooled vectors have h = w = 1.
         update: "replace" keeps the newest map of a class, as the paper does; "ema" keeps a moving
             average, scaled back to unit channels, which the paper found inferior.
         momentum: share of the old map that "ema" keeps.
@@ -67,10 +64,8 @@ class ClassMemory(nn.Module):
         """
         num_classes = len(self.features)
         if maps.shape[1:] != self.features.shape[1:] or maps.dim() != 4:
-            raise ValueError(
-                f"maps must have shape (b, {', '.join(map(str, self.features.shape[1:]))}), "
-                f"got {tuple(maps.shape)}"
-            )
+            wanted = ", ".join(map(str, self.features.shape[1:]))
+            raise ValueError(f"maps must have shape (b, {wanted}), got {tuple(maps.shape)}")
         if labels.dtype.is_floating_point or labels.dtype in (torch.bool, torch.complex64):
             raise ValueError(f"labels must be integers, got {labels.dtype}")
         if labels.shape != (len(maps),):

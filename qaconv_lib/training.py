@@ -20,13 +20,12 @@ from qaconv_lib._checks import naming_shortage
 from qaconv_lib._files import make_folder, read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib._processes import (
     add_up,
-    naming_lost_processes,
     peak_megabytes,
     process_count,
     process_rank,
     share,
 )
-from qaconv_lib.config import TrainingConfig, differing_settings
+from qaconv_lib.config import TrainingConfig
 from qaconv_lib.datasets import content_key
 from qaconv_lib.losses import MatchingLoss, PooledLoss
 from qaconv_lib.models import ReidModel, choose_device, load_weights
@@ -34,7 +33,6 @@ from qaconv_lib.transforms import ReidImages, make_augmentation
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 STATE, LOG = "last.safetensors", "log.csv"
-# The last three are empty where an epoch was not timed.
 LOG_COLUMNS = "epoch loss accuracy learning_rate seconds images_per_second peak_megabytes".split()
 
 
@@ -238,16 +236,18 @@ class Trainer:
         torch.manual_seed(seed + (process_rank() << 40))  # augmentation differs between processes
         return DataLoader(self.images, batch_sampler=own, num_workers=workers)
 
-    def _extensions(self) -> dict[str, str]:
-        """What was passed in, in words, so that a run is not resumed with other extensions."""
+    def _decisive(self) -> dict[str, Any]:
+        """What decides the run: a state is not resumed with anything else."""
         step = self.step
-        parts = {
+        return dataclasses.asdict(self.config) | {
+            "images": self.images_hash,
             "criterion": type(self.model.criterion).__name__,
             "sampler": "" if self.sampler is None else repr(self.sampler),
             "teacher": "" if step.teacher is None else step.teacher.extra_repr(),
+            "precision": step.precision,
+            "accumulate": step.accumulate,
+            "clip_norm": step.clip_norm,
         }
-        numbers = (step.precision, step.accumulate, step.clip_norm)
-        return parts | {"precision, accumulate, clip_norm": str(numbers)}
 
     def _write_state(self, path: Path) -> None:
         """Everything the next epoch depends on: weights, memory, momentum, loss scaling."""
@@ -256,11 +256,7 @@ class Trainer:
             if state.get("momentum_buffer") is not None:
                 tensors[f"momentum.{index}"] = state["momentum_buffer"]
         details = {
-            "config": dataclasses.asdict(self.config),
-            "extensions": self._extensions(),
-            "num_classes": self.model.num_classes,
-            "images": self.images_hash,
-            "epoch": self.epoch,
+            "decisive": self._decisive(),
             "history": self.history,
             "timings": self.timings,
             "scaling": self.step.scaler.state_dict(),
@@ -270,20 +266,12 @@ class Trainer:
     def _read_state(self, path: Path) -> None:
         """Go on from a state; ValueError if it is damaged or belongs to another run."""
         tensors, details = read_checkpoint(path)
-        other = differing_settings(details.get("config"), self.config)
-        mine = self._extensions()
-        stored = details.get("extensions", mine)
-        other += [name for name in mine if stored.get(name) != mine[name]]
-        if details.get("images") != self.images_hash:
-            other.append("other images")
-        if other:
+        stored, mine = details.get("decisive") or {}, self._decisive()
+        if other := [name for name in mine if name not in stored or stored[name] != mine[name]]:
             raise ValueError(
-                f"{path} belongs to a run with other settings ({', '.join(other)}); give another "
-                "run folder, or remove this one"
+                f"{path} belongs to a run of other images or settings ({', '.join(other)}); give "
+                "another run folder, or remove this one"
             )
-        epoch, history = details.get("epoch"), details.get("history")
-        if not isinstance(history, list) or len(history) != epoch or epoch > self.config.epochs:
-            raise ValueError(f"{path} is damaged: it does not say which epochs are done")
         load_weights(self.model, _part(tensors, "model."), str(path))
         state, buffers = self.optimizer.state_dict(), _part(tensors, "momentum.")
         wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -292,10 +280,10 @@ class Trainer:
             raise ValueError(f"{path} is damaged: its momentum is of another model")
         state["state"] = {int(i): {"momentum_buffer": buffer} for i, buffer in buffers.items()}
         self.optimizer.load_state_dict(state)
-        if scaling := details.get("scaling"):
-            self.step.scaler.load_state_dict(scaling)
-        self.timings = details.get("timings", [{} for _ in history])  # which older files lack
-        self.epoch, self.history = epoch, history
+        if details["scaling"]:  # empty but for float16
+            self.step.scaler.load_state_dict(details["scaling"])
+        self.history, self.timings = details["history"], details["timings"]
+        self.epoch = len(self.history)
 
     def _write_log(self) -> None:
         """Write `log.csv`, one row per epoch."""
@@ -336,11 +324,9 @@ class TrainingStep:
     ):
         device = next(model.parameters()).device
         check_step(model.config, precision, accumulate, clip_norm)
-        if model.config.batch_size // process_count() % accumulate:
-            raise ValueError(
-                f"accumulate {accumulate} does not divide the "
-                f"{model.config.batch_size // process_count()} images of a process"
-            )
+        images = model.config.batch_size // process_count()
+        if images % accumulate:
+            raise ValueError(f"accumulate {accumulate} does not divide a process's {images} images")
         self.model, self.optimizer, self.parallel = model, optimizer, parallel
         self.teacher = None if teacher is None else teacher.to(device)
         self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
@@ -358,7 +344,7 @@ class TrainingStep:
         self.optimizer.zero_grad()
         parts = list(zip(*(t.chunk(self.accumulate) for t in (images, labels)), strict=True))
         for number, (some, their_labels) in enumerate(parts, start=1):
-            with naming_lost_processes(), self._waiting(number < len(parts)):
+            with self._waiting(number < len(parts)):
                 maps, loss, hits = self._loss(some, their_labels)
                 loss = loss * (len(some) / len(images))  # losses are means over the images
                 self.scaler.scale(loss).backward()

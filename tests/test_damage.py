@@ -256,12 +256,8 @@ class TestTrainingStates:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"config": None}, "other settings"),
-            ({"config": {"seed": 7}}, "other settings"),
-            ({"images": None}, "other images"),
-            ({"epoch": None}, "which epochs are done"),
-            ({"epoch": 3, "history": [{}] * 3}, "which epochs are done"),
-            ({"history": []}, "which epochs are done"),
+            ({"decisive": None}, "settings"),
+            ({"decisive": {"seed": 7}}, "images"),
             ({"momentum.0": torch.zeros(3)}, "momentum is of another model"),
             ({"momentum.x": torch.zeros(3)}, "momentum is of another model"),
             ({"model.y": torch.zeros(3)}, "left over"),

@@ -129,10 +129,9 @@ def drop_later_settings(path):
     return later
 
 
-def test_a_run_that_knows_fewer_settings_is_taken_up(table, tmp_path):
+def test_a_run_of_other_settings_is_refused(table, tmp_path):
     TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
-    assert {"weights", "frozen_norm"} <= set(drop_later_settings(tmp_path / "last.safetensors"))
-    with pytest.raises(ValueError, match=r"other settings \(frozen_norm\)"):
+    with pytest.raises(ValueError, match=r"settings \(frozen_norm\)"):
         dataclasses.replace(TINY, frozen_norm=True).trainer(table, run_folder=tmp_path)
     assert TINY.trainer(table, run_folder=tmp_path).epoch == 1
 
@@ -153,12 +152,12 @@ def test_weights_of_a_file_are_what_training_starts_from(table, tmp_path):
 def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
     TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
     others = table.assign(identity=table["identity"] + 1)
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match=r"\(images\)"):
         TINY.trainer(others, run_folder=tmp_path)
     moved = table.assign(path=[shutil.copy(path, tmp_path) for path in table["path"]])
     assert TINY.trainer(moved, run_folder=tmp_path).epoch == 1  # the same images elsewhere
     Image.new("RGB", (16, 32)).save(moved["path"][0])  # the same name, another image
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match=r"\(images\)"):
         TINY.trainer(moved, run_folder=tmp_path)
 
 
