@@ -131,15 +131,6 @@ def test_write_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.md"]
 
 
-def test_a_drive_without_permissions_is_written_to(tmp_path: Path, monkeypatch) -> None:
-    def refuse(path: str, mode: int, **options: object) -> None:
-        raise PermissionError(1, "Operation not permitted", str(path))
-
-    monkeypatch.setattr(os, "chmod", refuse)
-    write_whole(tmp_path / "page.md", b"one")
-    assert (tmp_path / "page.md").read_bytes() == b"one"
-
-
 def test_checkpoints_and_records(tmp_path: Path) -> None:
     path = tmp_path / "new" / "model.safetensors"
     write_checkpoint(path, {"a": torch.eye(2).T}, {"epoch": 3})

@@ -147,16 +147,6 @@ class TestLinks:
         link.symlink_to("0002_c1s1_000451_03.jpg")
         assert load_dataset("market1501", tmp_path).query["identity"].tolist() == [2, 2, 3]
 
-    def test_links_in_the_lists_of_msmt17(self, tmp_path: Path) -> None:
-        path = plant("msmt17", tmp_path) / "0000_000_01_0303morning_0008_0.jpg"
-        path.unlink()
-        path.symlink_to(__file__)
-        assert len(load_dataset("msmt17", tmp_path).query) == 1
-        path.unlink()
-        path.symlink_to("nowhere")
-        with pytest.raises(FileNotFoundError, match="list_(query|gallery).txt, line 1, names"):
-            load_dataset("msmt17", tmp_path)
-
 
 @pytest.mark.parametrize(
     ("line", "message"),
