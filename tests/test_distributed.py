@@ -153,15 +153,6 @@ def test_two_shares_of_a_batch_train_like_the_batch(both, name):
 
 
 @pytest.mark.slow
-def test_the_memory_holds_the_maps_of_all(both):
-    alone, together, *_ = both
-    for found in together:
-        valid = found["qaconv"]["state"]["criterion.memory.valid"]
-        assert torch.equal(valid, alone["qaconv"]["state"]["criterion.memory.valid"])
-        assert valid.sum() > 3
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["maps", "scores", "alone", "itself"])
 def test_retrieval_in_shares_is_that_of_one_process(both, what):
     alone, together, *_ = both
@@ -191,16 +182,11 @@ def test_batches_along_the_graph_are_shared(both):
 
 
 @pytest.mark.slow
-def test_gather_takes_tensors_of_unequal_length(both):
+def test_tensors_of_unequal_length_are_gathered_and_odd_batches_named(both):
     for found in both[1]:
         rows, ranks = found["gathered"]
         assert rows[:, 0].tolist() == [0, 0, 1, 1, 1] and ranks.tolist() == [0, 1]
-
-
-@pytest.mark.slow
-def test_what_cannot_be_shared_is_named(both):
-    for found in both[1]:
-        assert found["odd batch"] == "batch_size 7 cannot be shared by 2 processes"
+        assert "batch_size 7" in found["odd batch"]
 
 
 @pytest.mark.slow
@@ -210,19 +196,12 @@ def test_a_lost_process_is_named(both):
     assert "another process is gone" in (folder / "lost").read_text()
 
 
-class TestOneProcess:
-    def test_it_counts_as_one_of_one(self, monkeypatch):
-        monkeypatch.delenv("WORLD_SIZE", raising=False)
-        assert joined.connect() is None and not dist.is_initialized()
-        assert joined.connect("cpu") == torch.device("cpu")
-        assert (distributed.process_count(), distributed.process_rank()) == (1, 0)
-        assert distributed.share(7) == slice(0, 7) and distributed.add_up(2, 3.5) == [2, 3.5]
-
-    def test_nothing_is_copied_or_wrapped(self):
-        tensor, layer = torch.rand(3), torch.nn.BatchNorm1d(2)
-        assert distributed.gather(tensor)[0] is tensor
-        assert joined.data_parallel(layer) is layer
-        assert "forward" not in vars(layer)
+def test_one_process_counts_as_one_of_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert joined.connect() is None and not dist.is_initialized()
+    assert joined.connect("cpu") == torch.device("cpu")
+    assert (distributed.process_count(), distributed.process_rank()) == (1, 0)
+    assert distributed.share(7) == slice(0, 7) and distributed.add_up(2, 3.5) == [2, 3.5]
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,8 @@ from qaconv_lib.matches.explorer_page import read_explorer
 from qaconv_lib.matching import correlate, find_correspondences
 from qaconv_lib.models import load_model
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 CELLS = '[data-side="{}"] [role="gridcell"]'
 
@@ -72,14 +67,6 @@ def served():
             route.fulfill(path=BOOK / path)
 
     return answer
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=120_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -180,16 +167,6 @@ def test_lines_are_the_librarys(open_page, model, data, query, gallery, directio
         shown = sorted((float(row[4].replace("−", "-")) for row in rows), reverse=True)
         expected = sorted((match[2] for match in kept), reverse=True)
         assert shown == pytest.approx(expected, abs=0.005 + TOLERANCE)
-
-
-def test_lines_of_one_row_do_not_cover_each_other(open_page):
-    page = open_page("#lines=query&above=1")
-    curves = page.locator(".explorer-line .explorer-curve").evaluate_all(
-        "paths => paths.map(path => path.getAttribute('d'))"
-    )
-    assert len(curves) == len(set(curves)) == 32
-    starts = {curve[1:].partition("C")[0].split()[1] for curve in curves}
-    assert len(starts) == 32, "each begins at a height of its own"
 
 
 def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, model, data):

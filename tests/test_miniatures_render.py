@@ -98,31 +98,6 @@ def test_left_and_right_follow_the_heading(seed):
     assert _column(back, *LEFT) < _column(back, *RIGHT)
 
 
-@pytest.mark.parametrize("place, seen_from", [("front", 0.0), ("back", np.pi)])
-def test_a_print_shows_on_one_side_only(place, seen_from):
-    person, camera = _cast()
-    grey, red = (0.6, 0.6, 0.6), (0.9, 0.05, 0.05)
-    print_ = {"place": place, "shape": "lines", "colour": red}
-    top = replace(
-        person.top,
-        **{"kind": "tshirt", "colour": grey, "collar": "none", "opening": 0.0, "sleeve": 0.3},
-        pattern=replace(person.top.pattern, kind="plain"),
-        emblem=replace(person.top.emblem, **print_, width=0.25, height=0.2, drop=0.2),
-    )
-    bag = replace(person.bag, kind="none", handheld="none")
-    person = replace(person, top=top, bag=bag, headwear=replace(person.headwear, scarf=False))
-    white = (1.0, 1.0, 1.0)
-    camera = replace(camera, cast=white, light_colour=white, noise=0.0, blur=0.2, motion=0.0)
-
-    def red_share(heading):
-        drawing = _draw(person, camera, seed=4, heading=heading, labelled_box=True)
-        pixels = drawing.image[drawing.parts == PART["torso"]].astype(float)
-        return float((pixels[:, 0] > 1.6 * pixels[:, 1]).mean())
-
-    assert red_share(seen_from) > 0.04
-    assert red_share(seen_from + np.pi) < 0.01
-
-
 def test_a_backpack_shows_from_behind_and_its_straps_from_the_front():
     person, camera = _cast()
     person = replace(person, bag=replace(person.bag, kind="backpack"))
