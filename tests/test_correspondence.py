@@ -78,8 +78,6 @@ def test_changed_cells():
     second[0, 0, 1] = 90  # one pixel of four
     second[2:, 2:] = 105  # noise
     assert changed_cells(first, second, 2, 2).tolist() == [True, False, False, False]
-    second[0, 0, 1] = 95
-    assert not changed_cells(first, second, 2, 2).any()
     with pytest.raises(ValueError, match="one shape"):
         changed_cells(first, second[:2], 2, 2)
 
@@ -117,14 +115,6 @@ def test_matches_in_loops(pairs):
             assert row["right"] == (on_body and place in alike)
             assert row["same_place"] == (on_body and location in alike)
             assert row["chance"] == pytest.approx(on_body * len(alike) / max(len(body), 1))
-
-
-def test_matches_refuse_what_does_not_fit(pairs):
-    query, gallery, ours, theirs = pairs
-    with pytest.raises(ValueError, match="one shape"):
-        match_table(query, gallery[:2], ours, theirs)
-    with pytest.raises(ValueError, match="gallery_parts must have shape"):
-        match_table(query, gallery, ours, theirs[:2])
 
 
 def test_pairs_are_what_they_are_called():

@@ -1,6 +1,7 @@
 """A student taught by a teacher's similarities."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -13,7 +14,6 @@ from qaconv_lib.beyond.distillation import (
     on_the_scale_of,
 )
 from qaconv_lib.experiments import runs
-from qaconv_lib.experiments import suite as experiments
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matching import QAConv
@@ -29,13 +29,9 @@ def smoke_model(loss="qaconv", **more):
 
 def by_definition(student, teacher, temperature):
     total, size = 0.0, len(student)
-    for i in range(size):
-        for j in range(size):
-            if i != j:
-                s, u = (
-                    1 / (1 + math.exp(-z[i, j].item() / temperature)) for z in (student, teacher)
-                )
-                total -= u * math.log(s) + (1 - u) * math.log(1 - s)
+    for i, j in itertools.permutations(range(size), 2):
+        s, u = (1 / (1 + math.exp(-z[i, j].item() / temperature)) for z in (student, teacher))
+        total -= u * math.log(s) + (1 - u) * math.log(1 - s)
     return temperature**2 * total / (size * (size - 1))
 
 
@@ -173,12 +169,3 @@ class TestRuns:
         monkeypatch.setattr(Run, "table", lambda self: None)
         with pytest.raises(FileNotFoundError, match="no checkpoint at .*identities=8"):
             runs.train_run(run)
-
-    def test_an_experiment_trains_the_teacher_first(self, monkeypatch):
-        trained = []
-        run = Run("qaconv", "mini-market", settings={"teacher": "efficientnet_lite2"})
-        monkeypatch.setattr(Run, "checkpoint", lambda self: self.name)
-        monkeypatch.setattr(Run, "trained", lambda self, path: path in trained)
-        monkeypatch.setattr(experiments, "train_run", lambda run, **_: trained.append(run.name))
-        experiments._train(run, "cpu", False)
-        assert trained == [run.teacher().name, run.name]

@@ -153,7 +153,7 @@ def small():
 
 def test_files_are_written_and_hold_what_the_model_says(tmp_path, model, small, monkeypatch):
     monkeypatch.setattr(explorer_page, "QUERIES", 2)
-    monkeypatch.setattr(explorer_page, "EACH", 1)
+    monkeypatch.setattr(explorer_page, "EACH", 2)
     dataset, precision = small
     query, gallery = dataset.query, dataset.gallery
     (tmp_path / "images").mkdir()

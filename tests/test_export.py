@@ -18,14 +18,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 TINY = TrainingConfig(
-    backbone="resnet18_ibn_a",
-    pretrained=False,
-    final_layer="layer2",
-    neck_channels=8,
-    height=32,
-    width=16,
-    frozen_stages=1,
-)
+    backbone="resnet18_ibn_a", pretrained=False, final_layer="layer2", neck_channels=8,
+    height=32, width=16, frozen_stages=1,
+)  # fmt: skip
 
 
 def make_model(**settings):
