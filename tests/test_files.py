@@ -77,20 +77,11 @@ def test_archive_is_unpacked_once(mini: Path, tmp_path: Path, monkeypatch) -> No
         unpack_archive(mini, mini / "cache")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_damaged_archive(mini: Path, tmp_path: Path, damage: str) -> None:
-    content = bytearray(mini.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    elif damage == "flip":
-        content[content.index(b"x" * 99) + 5] ^= 0xFF
-    else:
-        content = bytearray(b"version https://example.org/pointer")
-    mini.write_bytes(content)
-    cache = tmp_path / "cache"
+def test_damaged_archive(mini: Path, tmp_path: Path) -> None:
+    """A pointer of Git LFS; `test_damage` cuts and changes archives."""
+    mini.write_bytes(b"version https://example.org/pointer")
     with pytest.raises(ValueError, match="damaged.*synthesize mini-market"):
-        unpack_archive(mini, cache)
-    assert not cache.exists() or not list(cache.iterdir())
+        unpack_archive(mini, tmp_path / "cache")
 
 
 def test_two_at_once(mini: Path, tmp_path: Path) -> None:

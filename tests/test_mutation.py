@@ -28,12 +28,6 @@ def test_outcomes_are_counted_and_survivors_named_by_function() -> None:
     }
 
 
-@pytest.mark.parametrize("code", [None, 2])
-def test_a_mutant_without_an_outcome_is_named(code: int | None) -> None:
-    with pytest.raises(ValueError, match="a.x_f__mutmut_2"):
-        mutation.summary({"a.x_f__mutmut_1": 1, "a.x_f__mutmut_2": code})
-
-
 @pytest.mark.parametrize(("killed", "status"), [(17, 0), (16, 1)])
 def test_records_are_written_and_a_low_share_is_an_error(
     killed: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

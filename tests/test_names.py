@@ -133,29 +133,23 @@ def test_a_camera_that_duke_does_not_have_is_passed_over(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-class TestLinks:
-    @pytest.mark.parametrize("target", ["gone.jpg", "0003_c1s1_000001_00.jpg", "."])
-    def test_links_to_no_file_are_named(self, tmp_path: Path, target: str) -> None:
-        """Gone, in a circle, or a folder."""
-        link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
+def test_links_to_files_are_followed_and_others_named(tmp_path: Path) -> None:
+    link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
+    link.symlink_to("0002_c1s1_000451_03.jpg")
+    assert load_dataset("market1501", tmp_path).query["identity"].tolist() == [2, 2, 3]
+    for target in ("gone.jpg", link.name, "."):  # gone, in a circle, a folder
+        link.unlink()
         link.symlink_to(target)
-        with pytest.raises(FileNotFoundError, match="0003_c1s1_000001_00.jpg is no file"):
+        with pytest.raises(FileNotFoundError, match=link.name):
             load_dataset("market1501", tmp_path)
-
-    def test_links_to_files_are_followed(self, tmp_path: Path) -> None:
-        link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
-        link.symlink_to("0002_c1s1_000451_03.jpg")
-        assert load_dataset("market1501", tmp_path).query["identity"].tolist() == [2, 2, 3]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("../../etc/passwd 0", "cannot read the file name .passwd"),
-        ("/etc/passwd 0", "cannot read the file name .passwd"),
         ("0000_000_01_0303morning_0008_0.jpg " + "9" * 5000, "line 1"),
         ("0000/0000_000_00_0303morning_0008_0.jpg 0", "camera 0"),
-        ("0000/0000_000_01_0303morning_0008_0.jpg -1", "line 1"),
         ("\0 0", "no UTF-8 text"),
     ],
 )
