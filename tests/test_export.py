@@ -118,7 +118,3 @@ class TestNothingIsWritten:
         assert main(["export", str(saved), str(tmp_path / "m.onnx")]) == 2
         assert "pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
-
-    def test_of_no_model(self, tmp_path, capsys):
-        assert main(["export", str(tmp_path / "none"), str(tmp_path / "m.onnx")]) == 2
-        assert "no checkpoint at" in capsys.readouterr().err

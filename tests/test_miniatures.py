@@ -90,17 +90,6 @@ def test_part_maps_show_all_of_a_person() -> None:
     assert all(shares[PART_NAMES.index(part)] > 0.004 for part in ("head", "torso", "left shin"))
 
 
-def test_images_can_be_drawn_alone_and_in_any_order() -> None:
-    table = plan("mini-duke")
-    rows = table.index[(table["camera"] == 0) & (table["population"] == "test")][:2].tolist()
-    first = [draw_image("mini-duke", row) for row in rows]
-    drawing._world.cache_clear()
-    again = [draw_image("mini-duke", table["path"][row]) for row in reversed(rows)][::-1]
-    for one, two in zip(first, again, strict=True):
-        assert np.array_equal(one.image, two.image) and np.array_equal(one.parts, two.parts)
-    assert not np.array_equal(first[0].image, first[1].image)
-
-
 @pytest.mark.slow
 def test_several_processes_draw_the_same() -> None:
     table = plan("mini-cuhk03")

@@ -117,17 +117,6 @@ def test_obstacles_and_company_have_their_own_labels():
     assert hidden >= 4 and joined >= 3
 
 
-def test_members_of_a_family_share_most_but_not_everything():
-    rng = np.random.default_rng(0)
-    family = sample_family(CALM, rng)
-    people = [sample_person(CALM, family, rng) for _ in range(20)]
-    assert len(set(people)) == 20
-    assert {person.top.kind for person in people} == {family.top.kind}
-    colours = np.array([person.top.colour for person in people])
-    assert np.abs(colours - family.top.colour).max() < 0.25
-    assert sum(person.bottom.kind == family.bottom.kind for person in people) >= 10
-
-
 def _raster(*shapes: Primitive) -> Raster:
     raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
     for shape in shapes:

@@ -155,3 +155,13 @@ class TestMatching:
         assert best_matches(*maps[:2]).abs().max() <= 1 + 1e-5
         itself = best_matches(maps.queries, maps.queries).diagonal()
         torch.testing.assert_close(itself, torch.ones_like(itself))
+
+    @given(all_maps(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))
+    def test_matches_have_the_type_of_the_maps_and_scores_single_precision(self, maps, dtype):
+        queries, gallery = (side.to(dtype) for side in maps[:2])
+        assert best_matches(queries, gallery).dtype == dtype
+        scores = match_gallery(maps.matcher, queries, gallery)
+        assert scores.dtype == torch.float32
+        if dtype == torch.float64:
+            expected = match_gallery(maps.matcher, *maps[:2])
+            torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
