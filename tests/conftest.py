@@ -5,8 +5,6 @@ Property-based tests draw the same examples everywhere, and are not hurried;
 mutants` draws fewer, and looks for no simpler one where one fails.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Chapter 2: cut networks and their maps, and files of weights from elsewhere."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from argparse import Namespace

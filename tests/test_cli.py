@@ -1,7 +1,5 @@
 """The command line: whatever is typed, one sentence names what is wrong."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Colab: the set-up cell, played where there is nothing but the notebook and installed packages."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Damaged and half-written files: each is read or refused by name, and the old or the new one."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -240,7 +238,6 @@ class TestTrainingStates:
             ({"config": None}, "settings"),
             ({"config": {"seed": 7}}, "settings"),
             ({"images": None}, "other images"),
-            ({"epoch": None}, "which epochs are done"),
             ({"epoch": 3, "history": [{}] * 3}, "which epochs are done"),
             ({"momentum.0": torch.zeros(3)}, "momentum is of another model"),
             ({"model.y": torch.zeros(3)}, "left over"),

@@ -1,7 +1,5 @@
 """Datasets on small trees of empty files, splits, image files, and the shipped miniatures."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

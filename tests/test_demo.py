@@ -1,7 +1,5 @@
 """The demo: its answers are the library's, and it takes and keeps no more than it says."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os

@@ -1,7 +1,5 @@
 """Two processes that work as one, held against one process that does it all."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import multiprocessing
@@ -33,9 +31,8 @@ CLASSES = 5
 LITE = dataclasses.replace(TINY, backbone="efficientnet_lite0", frozen_stages=2)
 # Micro-batches of which each process takes half.
 PARTS = dataclasses.replace(TINY, loss="softmax", accumulate=2, clip_norm=0.5)
-TRIPLETS = dataclasses.replace(TINY, loss="pairwise", triplet_margin=2.0)
 CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES}
-CONFIGS |= {"lite": LITE, "micro-batches": PARTS, "triplets": TRIPLETS}
+CONFIGS |= {"lite": LITE, "micro-batches": PARTS}
 
 
 def make_table(folder):

@@ -1,7 +1,5 @@
 """Public layouts on generated trees: protocols of CUHK03, lists of MSMT17, rendered people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +193,6 @@ class TestMsmt17:
         ("content", "message"),
         [
             ("0000/a.jpg 0".encode("utf-16-le"), "perhaps UTF-16; save it as UTF-8"),
-            (b"0000/\xe9.jpg 0", r"list_val.txt cannot be read as text \(byte 5\)"),
             (b"0000/0000_001_02_0303morning_0020_0.jpg", "list_val.txt, line 1"),
             (b"0000/0000_001_00_0303morning_0020_0.jpg 0", "list_val.txt, line 1.* camera 00"),
             (b"0000/0001_c1s1_000451_03.jpg 0", "list_val.txt, line 1.* Market-1501"),
@@ -212,14 +209,6 @@ class TestMsmt17:
         (write_msmt17(tmp_path) / name).rename(tmp_path / "later")
         with pytest.raises(FileNotFoundError, match=f"{name}; MSMT17 keeps"):
             load_dataset("msmt17", tmp_path)
-
-    def test_missing_images_are_counted(self, tmp_path):
-        root = write_msmt17(tmp_path)
-        with open(root / "list_gallery.txt", "a") as file:
-            for number in range(3):
-                file.write(f"\n0001/0001_00{number}_05_0113noon_0018_0.jpg 1")
-        with pytest.raises(FileNotFoundError, match="line 2, .*; 3 of the list's 4 images are"):
-            load_dataset("msmt17", root)
 
 
 RANDPERSON = ["000000_s00_c00_f000264", "000000_s10_c03_f000096", "000007_s00_c01_f001632"]

@@ -56,6 +56,11 @@ def people(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def pooled():
+    return ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+
+
+@pytest.fixture(scope="module")
 def lists(people):
     return list_photographs(people / "queries"), list_photographs(people / "gallery")
 
@@ -151,8 +156,7 @@ def test_a_match_is_what_the_model_says(model, lists, logits):
         found.show(threshold=1.0)
 
 
-def test_scores_of_a_pooled_model_are_its_similarities(lists):
-    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+def test_scores_of_a_pooled_model_are_its_similarities(lists, pooled):
     found = match_photographs(pooled, lists[0][0], lists[1][0])
     assert found.score == pytest.approx(found.similarity) and 0 <= found.score <= 1
     norms = [float(maps.norm(dim=0).sub(1).abs().max()) for maps in found.maps]
@@ -225,9 +229,7 @@ def test_times_lift(model, lists, logits, times):
     assert set(found["camera"]) == {"door 0", "door 1"}
 
 
-def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times):
-    torch.manual_seed(0)
-    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times, pooled):
     with pytest.raises(ValueError, match="TLift takes probabilities"):
         search_gallery(pooled, *lists, times=times)
     calibration = Calibration(8.0, -4.0)
@@ -354,7 +356,6 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     content = model_file.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
     Path("times.csv").write_text("file,camera,seconds\ngood.jpg,0,0\n")
-    Path("folder.png").mkdir()
     Path("mine").mkdir()
     Path("mine/ranks.csv").write_text("name,place\nme,1\n")
     return tmp_path
@@ -369,7 +370,6 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
-        ("match good.jpg good.jpg --output folder.png", "folder.png is a folder"),
         ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
@@ -378,13 +378,10 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
         ("search good.jpg --gallery nothing", "no images in nothing"),
         ("search good.jpg --gallery none", "there is no folder none"),
-        ("search good.jpg --gallery good.jpg", "good.jpg is a file; a folder"),
         ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
-        ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
         ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
-        ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
         ("calibrate mini-duke", "the model's file comes first"),
     ],

@@ -4,8 +4,6 @@ The brute-force definitions of single functions stand in their own test files. H
 invariances, on scenes that hypothesis makes up: with ties, with single images, with few cameras.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import NamedTuple
 

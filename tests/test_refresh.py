@@ -1,7 +1,5 @@
 """Tests of book/tools/refresh.py: running notebooks and bringing them into normal form."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nbformat

@@ -93,8 +93,7 @@ def test_a_released_checkpoint_gives_the_released_scores(tmp_path, version, back
     assert (config.neck_channels, config.neck_size, config.pixels) == (CHANNELS, 3, "none")
     assert config.neck_norm is (version != "v2.1") and not model.training
     rows, columns = torch.arange(HEIGHT)[:, None] / 8, torch.arange(WIDTH) / 8
-    plain = [rows.sin(), columns.sin(), rows - columns, rows.floor() % 2]
-    textures = [torch.rand(HEIGHT, WIDTH), *plain]
+    textures = [torch.rand(HEIGHT, WIDTH), rows.sin(), columns.sin(), rows - columns, rows % 2]
     images = torch.stack([texture.expand(3, HEIGHT, WIDTH) for texture in textures])
     with torch.no_grad():
         maps = model.backbone(images)

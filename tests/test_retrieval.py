@@ -1,7 +1,5 @@
 """Searching a gallery on disk and in two stages, against scoring everything."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
@@ -86,9 +84,7 @@ class TestShortlist:
         ("queries", "gallery", "message"),
         [
             (torch.ones(2, 5), torch.ones(3, 6), r"query_vectors must have shape \(q, 6\)"),
-            (torch.ones(6), torch.ones(3, 6), r"query_vectors must have shape \(q, d\)"),
             (torch.full((2, 6), torch.nan), torch.ones(3, 6), "query_vectors must be finite"),
-            (torch.ones(2, 6), torch.full((3, 6), torch.nan), "gallery must be finite"),
             (torch.ones(2, 6), torch.ones(6), r"gallery must have shape \(g, d\)"),
             (torch.ones(2, 6), torch.ones(3, 6).bool(), "gallery must hold floating-point"),
             (torch.ones(2, 6), torch.ones(0, 6), "the gallery is empty"),
@@ -97,13 +93,6 @@ class TestShortlist:
     def test_vectors_are_checked(self, queries, gallery, message):
         with pytest.raises(ValueError, match=message):
             shortlist(queries, gallery, 1)
-
-    def test_another_metric_is_refused(self):
-        faiss = pytest.importorskip("faiss")
-        index = faiss.IndexFlatL2(6)
-        index.add(np.eye(6, dtype=np.float32))
-        with pytest.raises(ValueError, match="must be over the inner product"):
-            shortlist(torch.ones(2, 6), index, 1)
 
     def test_without_faiss_there_is_an_instruction(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "faiss", None)

@@ -1,7 +1,5 @@
 """The store on disk: what is written comes back, and damage is named."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """TFusion, and transition times with labels, against their definitions, spelled out in loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

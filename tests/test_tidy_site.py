@@ -1,7 +1,5 @@
 """What `book/tools/tidy_site.py` makes of the pages' HTML."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """The text of the book: what every committed notebook and page is held to."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

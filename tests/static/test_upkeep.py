@@ -1,7 +1,5 @@
 """Upkeep: workflows, hooks, templates and the Makefile run what exists and agree."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex
