@@ -130,6 +130,7 @@ def test_a_cell_may_state_a_wider_tolerance() -> None:
     assert text_differences("loss 4.00", "loss 4.41", Tolerance("training", relative=0.1))
 
 
+@pytest.mark.slow
 def test_notebooks_are_compared_that_way(tmp_path: Path) -> None:
     """The whole way: refresh keeps the tolerance, nbval compares with it."""
     stated = {"absolute": 1.0, "reason": "a test"}

@@ -144,6 +144,7 @@ def small():
     return replace(whole, query=query, gallery=gallery), [0.2, 0.9, 0.4, 0.1, 0.7]
 
 
+@pytest.mark.slow
 def test_files_are_written_and_hold_what_the_model_says(tmp_path, model, small, monkeypatch):
     monkeypatch.setattr(explorer_page, "QUERIES", 2)
     monkeypatch.setattr(explorer_page, "EACH", 2)

@@ -159,14 +159,9 @@ def test_an_interrupted_drawing_leaves_the_old_archive(
 
 
 def test_wrong_requests() -> None:
-    with pytest.raises(ValueError, match="mini-market, mini-duke"):
-        plan("mini-something")
-    with pytest.raises(ValueError, match="images 0 to"):
-        draw_image("mini-market", 10**6)
-    with pytest.raises(ValueError, match="not 'nothing.jpg'"):
-        draw_image("mini-market", "nothing.jpg")
-    with pytest.raises(ValueError, match="jobs"):
-        write_archive("mini-market", ".", jobs=0)
+    for wrong in (10**6, "nothing.jpg"):
+        with pytest.raises(ValueError, match=str(wrong)):
+            draw_image("mini-market", wrong)
 
 
 def test_contact_sheet() -> None:
