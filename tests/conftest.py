@@ -5,8 +5,6 @@ Property-based tests draw the same examples everywhere, and are not hurried;
 mutants` draws fewer, and looks for no simpler one where one fails.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -15,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-CHROMIUM = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 settings.register_profile("book", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.register_profile(
@@ -46,6 +45,15 @@ def _close():
     yield
     if plt := sys.modules.get("matplotlib.pyplot"):
         plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=120_000)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What the book says about the library: it runs, and its tables are those of the records."""
 
-from __future__ import annotations
-
 import pkgutil
 import re
 from pathlib import Path

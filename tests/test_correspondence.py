@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from qaconv_lib.datasets import ReidDataset
-from qaconv_lib.experiments.records import read_records
 from qaconv_lib.matches.correspondence import (
     BODY_PARTS,
     SHOWN,
@@ -78,8 +77,6 @@ def test_changed_cells():
     second[0, 0, 1] = 90  # one pixel of four
     second[2:, 2:] = 105  # noise
     assert changed_cells(first, second, 2, 2).tolist() == [True, False, False, False]
-    second[0, 0, 1] = 95
-    assert not changed_cells(first, second, 2, 2).any()
     with pytest.raises(ValueError, match="one shape"):
         changed_cells(first, second[:2], 2, 2)
 
@@ -119,14 +116,6 @@ def test_matches_in_loops(pairs):
             assert row["chance"] == pytest.approx(on_body * len(alike) / max(len(body), 1))
 
 
-def test_matches_refuse_what_does_not_fit(pairs):
-    query, gallery, ours, theirs = pairs
-    with pytest.raises(ValueError, match="one shape"):
-        match_table(query, gallery[:2], ours, theirs)
-    with pytest.raises(ValueError, match="gallery_parts must have shape"):
-        match_table(query, gallery, ours, theirs[:2])
-
-
 def test_pairs_are_what_they_are_called():
     rng = np.random.default_rng(0)
     query = pd.DataFrame({"identity": [1, 2, 3], "camera": [0, 0, 1]})
@@ -142,28 +131,3 @@ def test_pairs_are_what_they_are_called():
         assert [image["identity"] == identity for image in chosen.values()] == [True, False, False]
         strangers = (gallery["identity"] != identity) & (gallery["camera"] != camera)
         assert scores[row, partners["hard negatives"][row]] == scores[row, strangers].max()
-
-
-@pytest.mark.parametrize(
-    "record", read_records("correspondence"), ids=lambda record: record["target"]
-)
-def test_a_record_agrees_with_itself(record):
-    rows = pd.DataFrame(record["rows"])
-    known = rows[rows["matches"] > 0]
-    assert (known["low"] <= known["share"]).all() and (known["share"] <= known["high"]).all()
-    assert known["share"].between(0, 1).all()
-    features = ("QAConv", "ImageNet", "softmax, same layer", "softmax, last layer", "colour")
-    for (name, kind), part in rows[rows["features"].isin(features)].groupby(["features", "pairs"]):
-        whole = part[part["by"] == "all"].iloc[0]
-        for by in ("part", "viewpoint", "hidden", "aligned", "mutual"):
-            some = part[(part["by"] == by) & (part["matches"] > 0)]
-            assert some["matches"].sum() == whole["matches"], (name, kind, by)
-            mean = np.average(some["share"], weights=some["matches"])
-            assert mean == pytest.approx(whole["share"], abs=1e-4)
-    overall = rows[rows["by"] == "all"].set_index(["features", "pairs"])["share"]
-    for row in record["differences"]:
-        expected = overall["QAConv", row["pairs"]] - overall[row["over"], row["pairs"]]
-        assert row["share"] == pytest.approx(expected, abs=1e-4)
-    for row in record["ends"]:
-        ends = [row[end] for end in ("same part", "another part", "background", "others")]
-        assert sum(ends) == pytest.approx(1, abs=1e-3)

@@ -1,7 +1,5 @@
 """Damaged and half-written files: each is read or refused by name, and the old or the new one."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -22,7 +20,7 @@ from PIL import Image
 
 from qaconv_lib._files import read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib.cli import main
-from qaconv_lib.datasets import load_image, load_part_map
+from qaconv_lib.datasets import load_image
 from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.records import read_records, write_record
 from qaconv_lib.layouts.archives import unpack_archive
@@ -59,7 +57,7 @@ def cuts(content: bytes) -> list[bytes]:
     return [content[:end] for end in sorted({0, 1, 8, size // 4, size // 2, size - 2})]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_an_image_is_read_or_named(tmp_path: Path, kind: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (24, 12, 3), dtype=np.uint8)
     stream, path, refused = io.BytesIO(), tmp_path / "damaged.jpg", 0
@@ -76,16 +74,6 @@ def test_an_image_is_read_or_named(tmp_path: Path, kind: str) -> None:
                 assert str(path) in str(error)
                 refused += 1
     assert refused
-
-
-def test_a_part_map_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "part_maps" / "query" / "1.png"
-    path.parent.mkdir(parents=True)
-    Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
-    np.testing.assert_array_equal(load_part_map(tmp_path / "query" / "1.jpg"), np.eye(8))
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match="part_maps"):
-        load_part_map(tmp_path / "query" / "1.jpg")
 
 
 class TestArchives:
@@ -218,17 +206,8 @@ class TestCheckpoints:
 
     @pytest.mark.parametrize(
         "changes",
-        [
-            {"config": None},
-            {"config": {"loss": ["qaconv"]}},
-            {"config": {"learning_rate": "fast"}},
-            {"config": {"height": 2**30, "width": 2**30}},
-            {"config": {"neck_channels": -4}},
-            {"num_classes": "many"},
-            {"num_classes": 0},
-            {"num_classes": 10**15},
-            {"num_classes": None},
-        ],
+        [{"config": None}, {"config": {"learning_rate": "fast"}}, {"config": {"neck_channels": -4}}]
+        + [{"num_classes": "many"}, {"num_classes": 10**15}],
     )
     def test_details_of_no_model_are_refused(self, checkpoint, tmp_path, changes: dict) -> None:
         path = tmp_path / "m.safetensors"
@@ -259,7 +238,6 @@ class TestTrainingStates:
             ({"decisive": None}, "settings"),
             ({"decisive": {"seed": 7}}, "images"),
             ({"momentum.0": torch.zeros(3)}, "momentum is of another model"),
-            ({"momentum.x": torch.zeros(3)}, "momentum is of another model"),
             ({"model.y": torch.zeros(3)}, "left over"),
         ],
     )

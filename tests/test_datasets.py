@@ -1,7 +1,5 @@
 """Datasets on small trees of empty files, splits, image files, and the shipped miniatures."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings
@@ -91,11 +89,11 @@ def test_market_counts_and_names(market: Path) -> None:
     assert data.query["camera"].tolist() == [0, 1]
     assert data.num_cameras == 3 and data.has_time
     assert all(Path(path).is_file() for path in data.gallery["path"])
-    summary = data.summary()
-    assert summary.loc["gallery"].to_dict() == {
-        "images": 5, "identities": 1, "cameras": 3, "distractor images": 1,
-    }  # fmt: skip
-    assert "query 2 images of 1 identities" in repr(data) and "with time" in repr(data)
+    assert data.summary().loc["gallery"].tolist() == [5, 1, 3, 1]
+    assert "query 2 images" in repr(data)
+    for name in ("market", "market-all"):
+        with pytest.raises(ValueError, match="'market'.* market1501, dukemtmc"):
+            load_dataset(name)
 
 
 def test_market_sessions_lie_end_to_end(market: Path) -> None:
@@ -127,42 +125,26 @@ def test_cuhk03_boxes(cuhk03: Path, kind: str, count: int) -> None:
         load_dataset("cuhk03-np-labeled", cuhk03 / "detected")
 
 
-def test_unknown_name() -> None:
-    for name in ("market", "market-all"):
-        with pytest.raises(ValueError, match="'market'.* market1501, dukemtmc"):
-            load_dataset(name)
-
-
-@pytest.mark.parametrize("split", BOXES)
-def test_empty_split(market: Path, split: str) -> None:
-    for path in (market / split).iterdir():
+def test_empty_split_and_names_that_cannot_be_read(market: Path) -> None:
+    for name in ("cat.jpg", "0001_c1s1_000451.jpg", "-2_c1s1_000451_03.jpg"):
+        touch(market / "query", name)
+        with pytest.raises(ValueError, match=f"{name}.*query"):
+            load_dataset("market1501", market)
+        (market / "query" / name).unlink()
+    for path in (market / "query").iterdir():
         path.unlink()
-    touch(market / split, "Thumbs.db", "._0001_c1s3_000010_00.jpg")
-    with pytest.raises(ValueError, match=f"no images in .*{split}"):
+    touch(market / "query", "Thumbs.db", "._0001_c1s3_000010_00.jpg")
+    with pytest.raises(ValueError, match="no images in .*query"):
         load_dataset("market1501", market)
 
 
-BAD_NAMES = """0001_c1_f0000001.jpg cat.jpg 0001_c1s1_000451.jpg 0001_c1s1_0004x1_03.jpg
--2_c1s1_000451_03.jpg 0001_c0s1_000451_03.jpg"""
-
-
-@pytest.mark.parametrize("name", BAD_NAMES.split())
-def test_name_that_cannot_be_read(market: Path, name: str) -> None:
-    touch(market / "query", name)
-    with pytest.raises(ValueError, match=f"{name}.*query"):
-        load_dataset("market1501", market)
-
-
-@pytest.mark.parametrize("folder", ["nowhere", "~/nowhere"])
-def test_a_mistyped_data_folder_is_named(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistyped_data_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("QACONV_DATA", folder)
-    with pytest.raises(FileNotFoundError, match=f"{os.path.expanduser(folder)} .which does not"):
-        load_dataset("market1501")
-    (tmp_path / "nowhere").mkdir()
+    for folder in ("nowhere", "~/nowhere"):
+        monkeypatch.setenv("QACONV_DATA", folder)
+        with pytest.raises(FileNotFoundError, match=os.path.expanduser(folder)):
+            load_dataset("market1501")
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_dataset("market1501", "~/elsewhere")
 
@@ -219,14 +201,6 @@ def test_validation_split(sightings: pd.DataFrame) -> None:
             validation_split(sightings, wrong)
 
 
-def test_real_data_is_not_taken_for_a_miniature(
-    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qaconv_lib.datasets.data_folders", lambda: [market.parent])
-    with pytest.raises(FileNotFoundError, match="synthesize mini-market"):
-        load_dataset("mini-market")
-
-
 @pytest.mark.parametrize("name", [name for name in DATASETS if name.startswith("mini")])
 def test_shipped_miniatures(name: str) -> None:
     """Splits are sound and every file is there; test_miniatures holds the counts."""
@@ -255,54 +229,41 @@ def saved(path, image, **options):
     return path
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_noted_rotation_is_carried_out(tmp_path, orientation):
-    a = PIXELS
+def test_a_noted_rotation_is_carried_out(tmp_path):
     # 6: the camera lay on its side, and the image is turned clockwise to be upright
-    undone = [a, a[:, ::-1], a[::-1, ::-1], a[::-1], a.transpose(1, 0, 2), np.rot90(a, 1)]
-    undone += [a[::-1, ::-1].transpose(1, 0, 2), np.rot90(a, -1)]
-    stored = np.ascontiguousarray(undone[orientation - 1])
-    note = Image.Exif()
-    note[274] = orientation
-    path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=note)
-    assert np.array_equal(np.asarray(load_image(path)), PIXELS)
-    assert image_size(path) == (6, 12)
+    for orientation, turned in ((1, 0), (3, 2), (6, 1), (8, -1)):
+        note = Image.Exif()
+        note[274] = orientation
+        stored = Image.fromarray(np.ascontiguousarray(np.rot90(PIXELS, turned)))
+        path = saved(tmp_path / "a.png", stored, exif=note)
+        assert np.array_equal(np.asarray(load_image(path)), PIXELS)
+        assert image_size(path) == (6, 12)
     # A note that cannot be read is ignored.
     path = saved(tmp_path / "a.png", Image.fromarray(PIXELS), exif=b"Exif\x00\x00nonsense")
     assert np.array_equal(np.asarray(load_image(path)), PIXELS)
 
 
-def test_transparent_parts_become_white(tmp_path):
-    alpha = np.zeros((12, 6), np.uint8)
-    alpha[:6] = 255
+def test_other_pixels_become_rgb(tmp_path):
+    for mode, name in (("L", "a.png"), ("CMYK", "a.tif"), ("1", "a.png")):
+        image = Image.fromarray(PIXELS).convert(mode)
+        found = load_image(saved(tmp_path / name, image))
+        assert np.array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
+    alpha = np.where(np.arange(12)[:, None] < 6, 255, 0).repeat(6, axis=1).astype(np.uint8)
     image = Image.fromarray(np.dstack([PIXELS, alpha]), "RGBA")
     found = np.asarray(load_image(saved(tmp_path / "a.png", image)))
-    assert np.array_equal(found[:6], PIXELS[:6]) and (found[6:] == 255).all()
-
-
-def test_16_bits_keep_their_range(tmp_path):
-    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    assert np.array_equal(found[:6], PIXELS[:6]) and (found[6:] == 255).all()  # white
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)  # 16 bits
     found = np.asarray(load_image(saved(tmp_path / "a.png", deep)))
-    assert all(np.array_equal(found[..., channel], PIXELS[..., 0]) for channel in range(3))
+    assert (found == PIXELS[..., :1]).all()
 
 
-@pytest.mark.parametrize("mode, name", [("L", "a.png"), ("CMYK", "a.tif"), ("1", "a.png")])
-def test_other_pixels_become_rgb(tmp_path, mode, name):
-    image = Image.fromarray(PIXELS).convert(mode)
-    found = load_image(saved(tmp_path / name, image))
-    assert found.mode == "RGB"
-    assert np.array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
-
-
-@pytest.mark.parametrize("limit", [71, 30])  # Pillow warns above the limit, refuses above twice
-def test_too_many_pixels(tmp_path, monkeypatch, limit):
+def test_too_many_pixels(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 72)
-    assert load_image(path).size == (6, 12)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    for read in (load_image, image_size):
-        with pytest.raises(ValueError, match=f"a.png has more than {limit} pixels"):
-            read(path)
+    for limit in (71, 30):  # Pillow warns above the limit, refuses above twice
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for read in (load_image, image_size):
+            with pytest.raises(ValueError, match=f"a.png has more than {limit} pixels"):
+                read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "cut"])
@@ -315,19 +276,6 @@ def test_what_is_not_an_image_is_named(tmp_path, content):
             load_image(wrong)
     with pytest.raises(FileNotFoundError, match="absent.jpg"):
         load_image(tmp_path / "absent.jpg")
-
-
-def test_fractions_are_refused(tmp_path):
-    path = saved(tmp_path / "a.tif", Image.fromarray(np.full((8, 4), 0.5, np.float32)))
-    with pytest.raises(ValueError, match="a.tif: its pixels are fractions"):
-        load_image(path)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="a.png is not a file"):
-        load_image(tmp_path / "a.png")
 
 
 # Unreadable images

@@ -1,7 +1,5 @@
 """The demo: its answers are the library's, and it takes and keeps no more than it says."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os
@@ -25,10 +23,7 @@ from qaconv_lib.photographs.demo import MAX_FILES, MAX_MEGABYTES, Answers
 from qaconv_lib.photographs.gallery import search_gallery
 from qaconv_lib.photographs.matching import Knowledge, match_photographs
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 KNOWN = Knowledge("here", "here", Calibration(2.0, 3.0), {0.01: -0.5})
-WAIT = 120_000  # milliseconds, for busy machines
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +109,7 @@ def test_names_are_text_and_not_part_of_the_page(answers, people, tmp_path):
     assert "<img src=x" not in answer and "&lt;img src=x onerror=alert(1)&gt;.jpg" in answer
 
 
-@pytest.fixture
-def environment(monkeypatch, tmp_path):
-    """`launch` sets these."""
-    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "GRADIO_TEMP_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
+GRADIO = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "GRADIO_TEMP_DIR")  # `launch` sets them
 
 
 class Page:
@@ -136,26 +127,20 @@ def test_the_command_says_where_the_page_is(capsys, monkeypatch, people, tmp_pat
     monkeypatch.setattr(demo, "launch", launch)
     assert main(["demo", "--gallery", str(Path(people[0]).parent)]) == 0
     said = capsys.readouterr().out
-    assert "demo         http://there/ (stop it with Ctrl+C)" in said
-    assert "trained on drawn people" in said and "password" not in said
+    assert "http://there/" in said and "password" not in said
     answers, folder, host, port = asked[0]
     assert (len(answers.gallery), host, port) == (7, "127.0.0.1", 7860)
     assert not os.path.exists(folder), "uploads go with the demo"
     assert main(["demo", "--host", "192.0.2.1"]) == 0
     assert "without a password" in capsys.readouterr().out
     (tmp_path / "text.jpg").write_text("text")
-    for option, value, sentence in (
-        ("--gallery", tmp_path, "text.jpg is no image"),
-        ("--gallery", tmp_path / "none", "there is no folder"),
-        ("--model", tmp_path / "text.jpg", "text.jpg is damaged"),
-        ("--prior", "1", "prior must lie"),
-    ):
-        assert main(["demo", option, str(value)]) == 2
-        assert sentence in capsys.readouterr().err
-    assert len(asked) == 2
+    assert main(["demo", "--gallery", str(tmp_path)]) == 2
+    assert "text.jpg is no image" in capsys.readouterr().err and len(asked) == 2
 
 
-def test_without_gradio_the_way_to_it_is_named(capsys, monkeypatch, environment):
+def test_without_gradio_the_way_to_it_is_named(capsys, monkeypatch):
+    for name in GRADIO:
+        monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 2
     assert 'the demo needs Gradio: pip install -e ".[demo]"' in capsys.readouterr().err
@@ -166,7 +151,7 @@ def served(model, tmp_path_factory):
     """The demo of the small model: its address, and the folder of uploads."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "GRADIO_TEMP_DIR"):
+        for name in GRADIO:
             patch.setenv(name, "")
         folder = tmp_path_factory.mktemp("uploads")
         page, address = demo.launch(Answers(model, KNOWN), str(folder), "127.0.0.1", 0)
@@ -174,8 +159,11 @@ def served(model, tmp_path_factory):
         page.close()
 
 
-def test_places_that_cannot_be_listened_at(capsys, environment):
+@pytest.mark.slow
+def test_places_that_cannot_be_listened_at(capsys, monkeypatch):
     pytest.importorskip("gradio", reason="gradio is not installed")
+    for name in GRADIO:
+        monkeypatch.setenv(name, "")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for place in (["--port", port], ["--host", "256.0.0.1"]):
@@ -190,18 +178,15 @@ def test_other_files_are_not_served(served, people):
 
 
 @pytest.fixture
-def page(served):
+def page(served, browser):
     """The page in a browser; a request to elsewhere fails the test."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=WAIT)
-        page, asked = browser.new_page(), []
-        page.set_default_timeout(WAIT)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(served[0])
-        page.get_by_role("button", name="Compare").wait_for()
-        yield page
-        browser.close()
+    page, asked = browser.new_page(), []
+    page.set_default_timeout(120_000)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(served[0])
+    page.get_by_role("button", name="Compare").wait_for()
+    yield page
+    page.close()
     assert not [url for url in asked if not url.startswith((served[0], "data:", "blob:"))]
 
 

@@ -1,6 +1,7 @@
 """A student taught by a teacher's similarities."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -12,8 +13,6 @@ from qaconv_lib.beyond.distillation import (
     distillation_loss,
     on_the_scale_of,
 )
-from qaconv_lib.experiments import runs
-from qaconv_lib.experiments import suite as experiments
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matching import QAConv
@@ -29,13 +28,9 @@ def smoke_model(loss="qaconv", **more):
 
 def by_definition(student, teacher, temperature):
     total, size = 0.0, len(student)
-    for i in range(size):
-        for j in range(size):
-            if i != j:
-                s, u = (
-                    1 / (1 + math.exp(-z[i, j].item() / temperature)) for z in (student, teacher)
-                )
-                total -= u * math.log(s) + (1 - u) * math.log(1 - s)
+    for i, j in itertools.permutations(range(size), 2):
+        s, u = (1 / (1 + math.exp(-z[i, j].item() / temperature)) for z in (student, teacher))
+        total -= u * math.log(s) + (1 - u) * math.log(1 - s)
     return temperature**2 * total / (size * (size - 1))
 
 
@@ -159,26 +154,8 @@ def test_a_step_with_a_teacher_adds_its_loss():
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
-class TestRuns:
-    def test_the_teacher_shares_what_must_be_alike(self):
-        settings = {"teacher": "efficientnet_lite2", "neck_channels": 16, "identities": 50}
-        run = Run("qaconv", "mini-duke", seed=2, settings=settings)
-        name = "qaconv-mini-duke-laptop-backbone=efficientnet_lite2-identities=50-seed2"
-        assert run.teacher().name == name
-        assert run.teacher().teacher() is None
-
-    def test_a_student_waits_for_its_teacher(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("QACONV_CACHE", str(tmp_path))
-        run = Run("qaconv", "mini-market", "smoke", settings=TAUGHT)
-        monkeypatch.setattr(Run, "table", lambda self: None)
-        with pytest.raises(FileNotFoundError, match="no checkpoint at .*identities=8"):
-            runs.train_run(run)
-
-    def test_an_experiment_trains_the_teacher_first(self, monkeypatch):
-        trained = []
-        run = Run("qaconv", "mini-market", settings={"teacher": "efficientnet_lite2"})
-        monkeypatch.setattr(Run, "checkpoint", lambda self: self.name)
-        monkeypatch.setattr(Run, "trained", lambda self, path: path in trained)
-        monkeypatch.setattr(experiments, "train_run", lambda run, **_: trained.append(run.name))
-        experiments._train(run, "cpu", False)
-        assert trained == [run.teacher().name, run.name]
+def test_the_teacher_shares_what_must_be_alike():
+    settings = {"teacher": "efficientnet_lite2", "neck_channels": 16, "identities": 50}
+    teacher = Run("qaconv", "mini-duke", seed=2, settings=settings).teacher()
+    name = "qaconv-mini-duke-laptop-backbone=efficientnet_lite2-identities=50-seed2"
+    assert teacher.name == name and teacher.teacher() is None

@@ -1,9 +1,6 @@
 """The page "The explorer" in headless Chromium: what it shows is the library's answer."""
 
-from __future__ import annotations
-
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +17,8 @@ from qaconv_lib.matches.explorer_page import read_explorer
 from qaconv_lib.matching import correlate, find_correspondences
 from qaconv_lib.models import load_model
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 CELLS = '[data-side="{}"] [role="gridcell"]'
 
@@ -72,14 +65,6 @@ def served():
             route.fulfill(path=BOOK / path)
 
     return answer
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, timeout=120_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -182,16 +167,6 @@ def test_lines_are_the_librarys(open_page, model, data, query, gallery, directio
         assert shown == pytest.approx(expected, abs=0.005 + TOLERANCE)
 
 
-def test_lines_of_one_row_do_not_cover_each_other(open_page):
-    page = open_page("#lines=query&above=1")
-    curves = page.locator(".explorer-line .explorer-curve").evaluate_all(
-        "paths => paths.map(path => path.getAttribute('d'))"
-    )
-    assert len(curves) == len(set(curves)) == 32
-    starts = {curve[1:].partition("C")[0].split()[1] for curve in curves}
-    assert len(starts) == 32, "each begins at a height of its own"
-
-
 def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, model, data):
     page = open_page()
     assert page.locator(".explorer").is_visible()
@@ -200,12 +175,8 @@ def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, mod
     above = sum(value > data["threshold"] for *_, value in matches)
     near = sum(abs(value - data["threshold"]) < TOLERANCE for *_, value in matches)
     assert abs(page.locator(".explorer-line").count() - above) <= near
-    drawn = "images => images.every(image => image.naturalWidth === {} && image.alt)"
-    images = page.locator(".explorer-picture img")
-    assert images.evaluate_all(drawn.format(256))
-    page.locator("#explorer-seen").check()
-    page.wait_for_load_state("networkidle")
-    assert images.evaluate_all(drawn.format(64))
+    drawn = "images => images.every(image => image.naturalWidth === 256 && image.alt)"
+    assert page.locator(".explorer-picture img").evaluate_all(drawn)
 
 
 def test_the_score_is_the_librarys(open_page, model, data):
@@ -222,11 +193,6 @@ def test_the_score_is_the_librarys(open_page, model, data):
         verdict = page.inner_text("#explorer-verdict")
         assert verdict.startswith("✓ The same" if one["same"] else "✗ Another")
         assert f"rank {one['rank']} of 1,4" in verdict
-    page.locator('[name="explorer-features"][value="ImageNet"]').check()
-    found = find_correspondences(*maps_of(model, data, 6, 3, "ImageNet"))
-    mean = torch.cat([found.similarity_to_gallery, found.similarity_to_query]).mean()
-    texts = page.locator("#explorer-score tr td:nth-child(2)").all_inner_texts()
-    assert float(texts[-1]) == pytest.approx(float(mean), abs=0.011)
 
 
 def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data):

@@ -18,14 +18,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 TINY = TrainingConfig(
-    backbone="resnet18_ibn_a",
-    pretrained=False,
-    final_layer="layer2",
-    neck_channels=8,
-    height=32,
-    width=16,
-    frozen_stages=1,
-)
+    backbone="resnet18_ibn_a", pretrained=False, final_layer="layer2", neck_channels=8,
+    height=32, width=16, frozen_stages=1,
+)  # fmt: skip
 
 
 def make_model(**settings):
@@ -123,7 +118,3 @@ class TestNothingIsWritten:
         assert main(["export", str(saved), str(tmp_path / "m.onnx")]) == 2
         assert "pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
-
-    def test_of_no_model(self, tmp_path, capsys):
-        assert main(["export", str(tmp_path / "none"), str(tmp_path / "m.onnx")]) == 2
-        assert "no checkpoint at" in capsys.readouterr().err

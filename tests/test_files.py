@@ -1,7 +1,5 @@
 """Where files are kept, and files, folders and archives that are there whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import threading
 import zipfile
@@ -77,20 +75,11 @@ def test_archive_is_unpacked_once(mini: Path, tmp_path: Path, monkeypatch) -> No
         unpack_archive(mini, mini / "cache")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_damaged_archive(mini: Path, tmp_path: Path, damage: str) -> None:
-    content = bytearray(mini.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    elif damage == "flip":
-        content[content.index(b"x" * 99) + 5] ^= 0xFF
-    else:
-        content = bytearray(b"version https://example.org/pointer")
-    mini.write_bytes(content)
-    cache = tmp_path / "cache"
+def test_damaged_archive(mini: Path, tmp_path: Path) -> None:
+    """A pointer of Git LFS; `test_damage` cuts and changes archives."""
+    mini.write_bytes(b"version https://example.org/pointer")
     with pytest.raises(ValueError, match="damaged.*synthesize mini-market"):
-        unpack_archive(mini, cache)
-    assert not cache.exists() or not list(cache.iterdir())
+        unpack_archive(mini, tmp_path / "cache")
 
 
 def test_two_at_once(mini: Path, tmp_path: Path) -> None:
@@ -109,16 +98,6 @@ def test_two_at_once(mini: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == [results[0]]
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg"])
-def test_no_entry_leaves_the_folder(tmp_path: Path, name: str) -> None:
-    entry = zipfile.ZipInfo("harmless.jpg")
-    entry.filename = name  # the constructor would turn separators of this platform into /
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as bundle:
-        bundle.writestr(entry, b"")
-    folder = unpack_archive(tmp_path / "bad.zip", tmp_path / "cache" / "deep")
-    assert all(path.is_relative_to(folder) for path in tmp_path.rglob("*evil.jpg"))
-
-
 def test_write_whole(tmp_path: Path) -> None:
     write_whole(tmp_path / "page.md", b"one")
     write_whole(tmp_path / "page.md", b"two")
@@ -129,15 +108,6 @@ def test_write_whole(tmp_path: Path) -> None:
             write_whole(place, b"three")
         assert refused.value.filename == str(place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.md"]
-
-
-def test_a_drive_without_permissions_is_written_to(tmp_path: Path, monkeypatch) -> None:
-    def refuse(path: str, mode: int, **options: object) -> None:
-        raise PermissionError(1, "Operation not permitted", str(path))
-
-    monkeypatch.setattr(os, "chmod", refuse)
-    write_whole(tmp_path / "page.md", b"one")
-    assert (tmp_path / "page.md").read_bytes() == b"one"
 
 
 def test_checkpoints_and_records(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Public layouts on generated trees: protocols of CUHK03, lists of MSMT17, rendered people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +82,6 @@ class TestCuhk03Protocol:
             ({"labels": None}, "it has no labels"),
             ({"labels": np.ones((3, 1))}, "lists 7 files but 3 identities"),
             ({"query_idx": np.array([[1], [8]])}, "query_idx goes from 1 to 8, .* files 1 to 7"),
-            ({"query_idx": np.zeros((1, 1))}, "query_idx goes from 0 to 0"),
             ({"gallery_idx": np.zeros((0, 1))}, "an empty gallery_idx"),
         ],
     )
@@ -166,11 +163,11 @@ LISTS = {
 }
 
 
-def write_msmt17(root: Path, folders=("train", "test"), encoding="utf-8") -> Path:
+def write_msmt17(root: Path, folders=("train", "test")) -> Path:
     for name, lines in LISTS.items():
         folder = folders[name in ("list_query.txt", "list_gallery.txt")]
         touch(root / folder, *(line.split()[0].replace(".jpg", ".JPG") for line in lines))
-        (root / name).write_bytes("\r\n".join(lines).encode(encoding))
+        (root / name).write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     return root
 
 
@@ -192,16 +189,10 @@ class TestMsmt17:
         assert data.query["identity"].tolist() == [1]  # 0, as in the list, would be a distractor
         assert all_images(data)["identity"].tolist() == [0, 0, 1, 1]
 
-    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-    def test_encodings_of_lists(self, tmp_path, encoding):
-        assert len(load_dataset("msmt17", write_msmt17(tmp_path, encoding=encoding)).train) == 2
-
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             ("0000/a.jpg 0".encode("utf-16-le"), "perhaps UTF-16; save it as UTF-8"),
-            (b"0000/\xe9.jpg 0", r"list_val.txt cannot be read as text \(byte 5\)"),
-            (b"", "list_val.txt is empty"),
             (b"0000/0000_001_02_0303morning_0020_0.jpg", "list_val.txt, line 1"),
             (b"0000/0000_001_00_0303morning_0020_0.jpg 0", "list_val.txt, line 1.* camera 00"),
             (b"0000/0001_c1s1_000451_03.jpg 0", "list_val.txt, line 1.* Market-1501"),
@@ -218,14 +209,6 @@ class TestMsmt17:
         (write_msmt17(tmp_path) / name).rename(tmp_path / "later")
         with pytest.raises(FileNotFoundError, match=f"{name}; MSMT17 keeps"):
             load_dataset("msmt17", tmp_path)
-
-    def test_missing_images_are_counted(self, tmp_path):
-        root = write_msmt17(tmp_path)
-        with open(root / "list_gallery.txt", "a") as file:
-            for number in range(3):
-                file.write(f"\n0001/0001_00{number}_05_0113noon_0018_0.jpg 1")
-        with pytest.raises(FileNotFoundError, match="line 2, .*; 3 of the list's 4 images are"):
-            load_dataset("msmt17", root)
 
 
 RANDPERSON = ["000000_s00_c00_f000264", "000000_s10_c03_f000096", "000007_s00_c01_f001632"]
@@ -259,17 +242,11 @@ class TestRandPerson:
         touch(images / "subset", f"{RANDPERSON[2]}.jpg")  # what its authors train on comes first
         assert len(load_dataset("randperson", tmp_path).train) == 1
 
-    def test_scenes_whose_archives_are_packed(self, tmp_path):
-        touch(tmp_path / "scene00", "camera0_1.tar.gz")
-        with pytest.raises(ValueError, match="000000_s00_c00_f000264.jpg .* unpacked archives"):
-            load_dataset("randperson", tmp_path)
-
     def test_there_is_nothing_to_test_on(self, tmp_path, monkeypatch):
         touch(tmp_path / "randperson_subset", *(f"{name}.jpg" for name in RANDPERSON))
         monkeypatch.setenv("QACONV_DATA", str(tmp_path))
         data = load_dataset("randperson")
         assert not data.has_test and not data.has_time and "nothing to test on" in repr(data)
-        assert data.num_cameras == 3 and data.summary().loc["query", "images"] == 0
         assert all_images(data)["identity"].tolist() == [0, 0, 1]
         with pytest.raises(ValueError, match="randperson has no query and gallery images"):
             load_test("randperson")
@@ -282,36 +259,19 @@ def write_clonedperson(root: Path) -> Path:
     return root
 
 
-class TestClonedPerson:
-    def test_cameras_of_different_scenes_differ(self, tmp_path):
-        data = load_dataset("clonedperson", write_clonedperson(tmp_path / "clonedperson").parent)
-        assert data.train["camera"].tolist() == [0, 2] and data.train["identity"].nunique() == 1
-        assert data.query["camera"].tolist() == [1] and data.gallery["camera"].tolist() == [2, 3]
-        assert data.has_test and data.has_time and data.num_cameras == 4
-        assert data.query["seconds"].tolist() == [50.0]
+def test_cameras_of_different_scenes_of_clonedperson_differ(tmp_path):
+    data = load_dataset("clonedperson", write_clonedperson(tmp_path / "clonedperson").parent)
+    assert data.train["camera"].tolist() == [0, 2] and data.train["identity"].nunique() == 1
+    assert data.query["camera"].tolist() == [1] and data.gallery["camera"].tolist() == [2, 3]
+    assert data.has_time and data.query["seconds"].tolist() == [50.0]
 
 
-class TestWrongRoot:
-    def test_half_a_dataset(self, tmp_path):
-        touch(tmp_path / "Market-1501" / "query", "0001_c1s3_000010_00.jpg")
-        with pytest.raises(
-            FileNotFoundError,
-            match="Market-1501 holds query but lacks bounding_box_train, bounding_box_test, so",
-        ):
-            load_dataset("market1501", tmp_path)
-
-    def test_another_dataset(self, tmp_path):
-        root = write_clonedperson(tmp_path)
-        with pytest.raises(FileNotFoundError, match=r"looks like ClonedPerson \(clonedperson\)"):
-            load_dataset("market1501", root)
-
-    def test_something_else(self, tmp_path):
-        touch(tmp_path, "letters/a.txt", "photographs/b.jpg")
-        with pytest.raises(FileNotFoundError, match="holds letters, photographs; "):
-            load_dataset("msmt17", tmp_path)
-
-    def test_a_folder_in_a_folder_of_the_same_kind(self, tmp_path):
-        root = tmp_path / "market1501" / "Market-1501-v15.09.15"
-        for folder in ("bounding_box_train", "query", "bounding_box_test"):
-            touch(root / folder, "0002_c1s1_000451_03.jpg")
-        assert load_dataset("market1501", tmp_path).root == root
+def test_a_wrong_root_is_named(tmp_path):
+    touch(tmp_path / "half" / "Market-1501" / "query", "0001_c1s3_000010_00.jpg")
+    with pytest.raises(FileNotFoundError, match="Market-1501 .* lacks bounding_box_train"):
+        load_dataset("market1501", tmp_path / "half")
+    with pytest.raises(FileNotFoundError, match="looks like ClonedPerson"):
+        load_dataset("market1501", write_clonedperson(tmp_path / "other"))
+    touch(tmp_path / "else", "letters/a.txt", "photographs/b.jpg")
+    with pytest.raises(FileNotFoundError, match="letters, photographs"):
+        load_dataset("msmt17", tmp_path / "else")

@@ -12,12 +12,6 @@ def unit_maps(count, seed=0):
     return F.normalize(torch.randn(count, 3, 2, 2, generator=generator), dim=1)
 
 
-def test_starts_empty():
-    memory = ClassMemory(4, 3, 2, 2)
-    assert memory.features.shape == (4, 3, 2, 2) and not memory.features.any()
-    assert memory.valid.tolist() == [False] * 4
-
-
 def test_replace_keeps_the_newest():
     memory, first, second = ClassMemory(4, 3, 2, 2), unit_maps(2, 1), unit_maps(1, 2)
     memory.update(first, torch.tensor([1, 3]))
@@ -48,14 +42,6 @@ def test_no_gradient_reaches_the_memory():
     memory, maps = ClassMemory(4, 3, 2, 2), unit_maps(1).requires_grad_()
     memory.update(maps, torch.tensor([0]))
     assert not memory.features.requires_grad and not list(memory.parameters())
-
-
-def test_is_saved_with_the_model():
-    memory = ClassMemory(4, 3, 2, 2)
-    memory.update(unit_maps(1), torch.tensor([3]))
-    copy = ClassMemory(4, 3, 2, 2)
-    copy.load_state_dict(memory.state_dict())
-    assert torch.equal(copy.features, memory.features) and torch.equal(copy.valid, memory.valid)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Plans, drawing and archives of the miniatures; the shipped archives against a new drawing."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -78,44 +76,12 @@ def test_the_data_card_counts_what_is_shipped() -> None:
     assert drawing.counts_markdown(DATA) in page
 
 
-def test_part_maps_show_all_of_a_person() -> None:
-    gallery = load_dataset("mini-market", DATA).gallery
-    shares = np.zeros(len(PART_NAMES))
-    for path in gallery["path"][gallery["identity"] > 0][::40]:
-        parts = load_part_map(path)
-        assert parts.shape == (128, 64)
-        shares += np.bincount(parts.ravel(), minlength=len(PART_NAMES))
-    shares /= shares.sum()
-    assert 0.3 < shares[0] < 0.85
-    assert all(shares[PART_NAMES.index(part)] > 0.004 for part in ("head", "torso", "left shin"))
-
-
-def test_images_can_be_drawn_alone_and_in_any_order() -> None:
-    table = plan("mini-duke")
-    rows = table.index[(table["camera"] == 0) & (table["population"] == "test")][:2].tolist()
-    first = [draw_image("mini-duke", row) for row in rows]
-    drawing._world.cache_clear()
-    again = [draw_image("mini-duke", table["path"][row]) for row in reversed(rows)][::-1]
-    for one, two in zip(first, again, strict=True):
-        assert np.array_equal(one.image, two.image) and np.array_equal(one.parts, two.parts)
-    assert not np.array_equal(first[0].image, first[1].image)
-
-
+@pytest.mark.slow
 def test_several_processes_draw_the_same() -> None:
     table = plan("mini-cuhk03")
     paths = table["path"][table["camera"] == 0][:2].tolist()
     with drawing._drawn("mini-cuhk03", paths, 2) as several:
         assert list(several) == [encode_image("mini-cuhk03", path) for path in paths]
-
-
-def test_nobody_occurs_twice() -> None:
-    people = []
-    for name in ("mini-market", "mini-cuhk03"):
-        world = drawing._world(name)
-        sizes = {"train": world.spec.train_identities, "test": world.spec.test_identities}
-        sizes["distractor"] = world.spec.distractors
-        people += [world.person(group, n) for group, size in sizes.items() for n in range(size)]
-    assert len({replace(person, seed=0) for person in people}) == len(people) == 340 + 200
 
 
 @pytest.mark.parametrize("name", ["mini-market", "mini-duke"])
@@ -133,26 +99,6 @@ def test_time_in_file_names_is_that_of_the_walks(name: str) -> None:
         assert (parts.max() - parts.min()).max() < 0.05
     else:  # one clock for all cameras
         assert ahead.max() - ahead.min() < 0.05
-
-
-@pytest.mark.parametrize("name", ["mini-market", "mini-duke"])
-def test_temporal_lifting_finds_pivots(name: str) -> None:
-    """Queries have others near them, and groups of three and more about K = 10 true pivots."""
-    data, table = load_dataset(name, DATA), plan(name)
-    sizes = table[table["population"] == "test"].groupby("group")["person"].nunique()
-    group = table[table["population"] == "test"].groupby("identity")["group"].first()
-    query, gallery = data.query, data.gallery
-    images = pd.crosstab(gallery["identity"], gallery["camera"])
-    camera, seconds = query["camera"].to_numpy(), query["seconds"].to_numpy()
-    near = (camera[:, None] == camera) & (np.abs(seconds[:, None] - seconds) < 100)
-    pivots = []
-    for row, around in zip(query.itertuples(), near, strict=True):
-        if sizes[group[row.identity]] >= 3:
-            counts = images.loc[query["identity"][around].unique()].sum()
-            other = (images.loc[row.identity] > 0) & (images.columns != row.camera)
-            pivots.extend(counts[other])
-    assert np.median(near.sum(axis=1) - 1) >= 4
-    assert np.median(pivots) >= 10
 
 
 # Archives of a few people ------------------------------------------------------------------------
@@ -213,14 +159,9 @@ def test_an_interrupted_drawing_leaves_the_old_archive(
 
 
 def test_wrong_requests() -> None:
-    with pytest.raises(ValueError, match="mini-market, mini-duke"):
-        plan("mini-something")
-    with pytest.raises(ValueError, match="images 0 to"):
-        draw_image("mini-market", 10**6)
-    with pytest.raises(ValueError, match="not 'nothing.jpg'"):
-        draw_image("mini-market", "nothing.jpg")
-    with pytest.raises(ValueError, match="jobs"):
-        write_archive("mini-market", ".", jobs=0)
+    for wrong in (10**6, "nothing.jpg"):
+        with pytest.raises(ValueError, match=str(wrong)):
+            draw_image("mini-market", wrong)
 
 
 def test_contact_sheet() -> None:
@@ -232,16 +173,6 @@ def test_contact_sheet() -> None:
 def test_command_line(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["synthesize", "mini-duke", "--out", str(tmp_path), "--jobs", "1", "--quiet"]) == 0
     assert "mini-duke.zip" in capsys.readouterr().out
-    assert main(["synthesize", "mini-dude", "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "'mini-dude'" in error and "mini-duke" in error
-    assert main(["synthesize", "mini-duke", "--out", str(tmp_path), "--jobs", "0"]) == 2
-    (tmp_path / "file").write_text("")
-    assert main(["synthesize", "mini-duke", "--out", str(tmp_path / "file")]) == 2
-    for wrong in ([], ["nothing"], ["synthesize", "--jobs", "two"]):
-        with pytest.raises(SystemExit) as stop:
-            main(wrong)
-        assert stop.value.code == 2
 
 
 # The camera network -------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The renderer of the miniatures: determinism, geometry, labels and settings out of range."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -83,11 +81,7 @@ def test_labelled_box_is_tight_and_parts_cover_sensible_shares():
         rows, columns = np.nonzero(drawings[-1].parts)
         assert rows.min() < 10 and rows.max() > 117
         assert abs(columns.min() + columns.max() - 63) < 24
-    shares = {name: np.mean([_area(d, name) for d in drawings]) for name in PART_NAMES}
-    assert 0.02 < shares["head"] < 0.10
-    assert 0.06 < shares["torso"] < 0.25
-    assert 0.2 < np.mean([_area(d, *BODY) for d in drawings]) < 0.6
-    assert shares["other person"] == shares["occluder"] == 0
+    assert 0.2 < np.mean([_area(drawing, *BODY) for drawing in drawings]) < 0.6
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -96,39 +90,6 @@ def test_left_and_right_follow_the_heading(seed):
     front, back = (_draw(person, camera, seed=seed, heading=angle) for angle in (0.0, np.pi))
     assert _column(front, *LEFT) > _column(front, *RIGHT)
     assert _column(back, *LEFT) < _column(back, *RIGHT)
-
-
-@pytest.mark.parametrize("place, seen_from", [("front", 0.0), ("back", np.pi)])
-def test_a_print_shows_on_one_side_only(place, seen_from):
-    person, camera = _cast()
-    grey, red = (0.6, 0.6, 0.6), (0.9, 0.05, 0.05)
-    print_ = {"place": place, "shape": "lines", "colour": red}
-    top = replace(
-        person.top,
-        **{"kind": "tshirt", "colour": grey, "collar": "none", "opening": 0.0, "sleeve": 0.3},
-        pattern=replace(person.top.pattern, kind="plain"),
-        emblem=replace(person.top.emblem, **print_, width=0.25, height=0.2, drop=0.2),
-    )
-    bag = replace(person.bag, kind="none", handheld="none")
-    person = replace(person, top=top, bag=bag, headwear=replace(person.headwear, scarf=False))
-    white = (1.0, 1.0, 1.0)
-    camera = replace(camera, cast=white, light_colour=white, noise=0.0, blur=0.2, motion=0.0)
-
-    def red_share(heading):
-        drawing = _draw(person, camera, seed=4, heading=heading, labelled_box=True)
-        pixels = drawing.image[drawing.parts == PART["torso"]].astype(float)
-        return float((pixels[:, 0] > 1.6 * pixels[:, 1]).mean())
-
-    assert red_share(seen_from) > 0.04
-    assert red_share(seen_from + np.pi) < 0.01
-
-
-def test_a_backpack_shows_from_behind_and_its_straps_from_the_front():
-    person, camera = _cast()
-    person = replace(person, bag=replace(person.bag, kind="backpack"))
-    front, back = (_draw(person, camera, heading=angle) for angle in (0.0, np.pi))
-    assert _area(back, "bag") > 0.04
-    assert 0.001 < _area(front, "bag") < _area(back, "bag")
 
 
 def test_obstacles_and_company_have_their_own_labels():
@@ -140,17 +101,6 @@ def test_obstacles_and_company_have_their_own_labels():
         hidden += _area(blocked, "occluder") > 0
         joined += _area(crowded, "other person") > 0
     assert hidden >= 4 and joined >= 3
-
-
-def test_members_of_a_family_share_most_but_not_everything():
-    rng = np.random.default_rng(0)
-    family = sample_family(CALM, rng)
-    people = [sample_person(CALM, family, rng) for _ in range(20)]
-    assert len(set(people)) == 20
-    assert {person.top.kind for person in people} == {family.top.kind}
-    colours = np.array([person.top.colour for person in people])
-    assert np.abs(colours - family.top.colour).max() < 0.25
-    assert sum(person.bottom.kind == family.bottom.kind for person in people) >= 10
 
 
 def _raster(*shapes: Primitive) -> Raster:

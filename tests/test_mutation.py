@@ -1,37 +1,10 @@
 """The script behind `make mutants`: what it reads, counts and writes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import mutation
 import pytest
-
-
-def test_outcomes_are_counted_and_survivors_named_by_function() -> None:
-    codes = {
-        "qaconv_lib.matching.x_correlate__mutmut_1": 1,
-        "qaconv_lib.matching.x_correlate__mutmut_2": 0,
-        "qaconv_lib.matching.x_correlate__mutmut_10": 0,
-        "qaconv_lib.matching.xǁQAConvǁ__init____mutmut_1": 33,
-        "qaconv_lib.matching.x__pool__mutmut_1": -24,
-        "qaconv_lib.matching.x__pool__mutmut_2": -11,
-    }
-    assert mutation.summary(codes) == {
-        "mutants": 6,
-        "killed": 2,
-        "timed_out": 1,
-        "survived": 2,
-        "untested": 1,
-        "survivors": {"matching.correlate": 2, "matching.QAConv.__init__": 1},
-    }
-
-
-@pytest.mark.parametrize("code", [None, 2])
-def test_a_mutant_without_an_outcome_is_named(code: int | None) -> None:
-    with pytest.raises(ValueError, match="a.x_f__mutmut_2"):
-        mutation.summary({"a.x_f__mutmut_1": 1, "a.x_f__mutmut_2": code})
 
 
 @pytest.mark.parametrize(("killed", "status"), [(17, 0), (16, 1)])

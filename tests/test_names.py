@@ -1,11 +1,8 @@
 """File names of every layout: each is read, counted or named, whatever it holds."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -17,34 +14,24 @@ from qaconv_lib.layouts import LAYOUTS
 from qaconv_lib.layouts.names import FORMATS, passing_over
 
 
-class Tree(NamedTuple):
-    """A dataset of few empty images, and the folder in it that a hostile name is put into."""
-
-    files: tuple[str, ...]
-    folder: str
-
-
-def boxes(*names: str, inside: str = "") -> Tree:
+def boxes(*names: str, inside: str = "") -> tuple[list[str], str]:
     folders = ("bounding_box_train", "bounding_box_test", "query")
-    files = (f"{inside}{folder}/{name}" for folder in folders for name in names)
-    return Tree(tuple(files), f"{inside}query")
+    return [f"{inside}{folder}/{name}" for folder in folders for name in names], f"{inside}query"
 
 
+# Few empty images of every layout, and the folder that a hostile name is put into.
 TREES = {
     "market1501": boxes("0002_c1s1_000451_03.jpg", "0002_c2s1_000451_01.jpg"),
     "dukemtmc": boxes("0005_c2_f0046985.jpg", "0005_c1_f0000001.jpg"),
     "cuhk03-np-detected": boxes("0001_c1_1.png", "0001_c2_1.png", inside="detected/"),
     "cuhk03-np-labeled": boxes("0001_c1_1.png", "0001_c2_1.png", inside="labeled/"),
-    "msmt17": Tree(
-        ("train/0000_000_01_0303morning_0008_0.jpg", "test/0000_000_01_0303morning_0008_0.jpg"),
+    "msmt17": (
+        [f"{part}/0000_000_01_0303morning_0008_0.jpg" for part in ("train", "test")],
         "test",
     ),
-    "randperson": Tree(
-        ("000000_s00_c00_f000264.jpg", "000000_s10_c03_f000096.jpg", "000007_s00_c01_f01.jpg"), ""
-    ),
-    "clonedperson": Tree(
-        tuple(f"{part}/700000_s02_c00_f023389.jpg" for part in ("train", "test/query"))
-        + ("test/gallery/700000_s06_c00_f023413.jpg",),
+    "randperson": (["000000_s00_c00_f000264.jpg", "000007_s00_c01_f01.jpg"], ""),
+    "clonedperson": (
+        [f"{part}/700000_s02_c00_f023389.jpg" for part in ("train", "test/query", "test/gallery")],
         "test/query",
     ),
 }
@@ -52,14 +39,15 @@ TREES = {
 
 def plant(layout: str, root: Path) -> Path:
     """Write the tree of a layout; returns the folder for a hostile name."""
-    for name in TREES[layout].files:
+    files, folder = TREES[layout]
+    for name in files:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     if layout == "msmt17":
         for name in ("train", "val", "query", "gallery"):
             (root / f"list_{name}.txt").write_text("0000_000_01_0303morning_0008_0.jpg 0\n")
-    return root / TREES[layout].folder
+    return root / folder
 
 
 PIECES = st.one_of(
@@ -133,39 +121,23 @@ def test_a_camera_that_duke_does_not_have_is_passed_over(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-class TestLinks:
-    @pytest.mark.parametrize("target", ["gone.jpg", "0003_c1s1_000001_00.jpg", "."])
-    def test_links_to_no_file_are_named(self, tmp_path: Path, target: str) -> None:
-        """Gone, in a circle, or a folder."""
-        link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
+def test_links_to_files_are_followed_and_others_named(tmp_path: Path) -> None:
+    link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
+    link.symlink_to("0002_c1s1_000451_03.jpg")
+    assert load_dataset("market1501", tmp_path).query["identity"].tolist() == [2, 2, 3]
+    for target in ("gone.jpg", link.name, "."):  # gone, in a circle, a folder
+        link.unlink()
         link.symlink_to(target)
-        with pytest.raises(FileNotFoundError, match="0003_c1s1_000001_00.jpg is no file"):
+        with pytest.raises(FileNotFoundError, match=link.name):
             load_dataset("market1501", tmp_path)
-
-    def test_links_to_files_are_followed(self, tmp_path: Path) -> None:
-        link = plant("market1501", tmp_path) / "0003_c1s1_000001_00.jpg"
-        link.symlink_to("0002_c1s1_000451_03.jpg")
-        assert load_dataset("market1501", tmp_path).query["identity"].tolist() == [2, 2, 3]
-
-    def test_links_in_the_lists_of_msmt17(self, tmp_path: Path) -> None:
-        path = plant("msmt17", tmp_path) / "0000_000_01_0303morning_0008_0.jpg"
-        path.unlink()
-        path.symlink_to(__file__)
-        assert len(load_dataset("msmt17", tmp_path).query) == 1
-        path.unlink()
-        path.symlink_to("nowhere")
-        with pytest.raises(FileNotFoundError, match="list_(query|gallery).txt, line 1, names"):
-            load_dataset("msmt17", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("../../etc/passwd 0", "cannot read the file name .passwd"),
-        ("/etc/passwd 0", "cannot read the file name .passwd"),
         ("0000_000_01_0303morning_0008_0.jpg " + "9" * 5000, "line 1"),
         ("0000/0000_000_00_0303morning_0008_0.jpg 0", "camera 0"),
-        ("0000/0000_000_01_0303morning_0008_0.jpg -1", "line 1"),
         ("\0 0", "no UTF-8 text"),
     ],
 )

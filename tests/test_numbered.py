@@ -1,7 +1,5 @@
 """Figures and equations: `book/tools/numbered.py`, in a small site."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

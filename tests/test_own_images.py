@@ -1,7 +1,5 @@
 """Your own images from a CSV file or a table, and what is wrong with them by row and column."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -106,10 +104,8 @@ class TestCsv:
             (["a.jpg,,0,,train"], "row 2, column identity"),
             ([ROWS[0], "", "b.jpg,3,-1,,train"], "row 4, column camera: '-1' is negative"),
             ([ROWS[0], "b.jpg,3,hall,,train"], "row 3, column camera: 'hall' is not a whole num"),
-            (["a.jpg,x,0,,train", "b.jpg,y,0,,train", "c.jpg,7,0,,train"], "row 4, .*'7' is not"),
             ([ROWS[0], "b.jpg,1.5,1,,train", "c.jpg,3,1,,train"], "row 3, column identity: '1.5'"),
             (["a.jpg,3,0,noon,train"], "row 2, column seconds: 'noon'"),
-            (["a.jpg,3,0,inf,train"], "row 2, column seconds: 'inf'"),
             (["a.jpg,3,0,,test", "b.jpg,3,0,,val"], r"row 2, column split: 'test' .*\(and 1"),
             (["a.jpg,3,0,1.7e12,train"], "row 2, column seconds: '1.7e12' is too large"),
             ([ROWS[0], "a.jpg,4,0,,train"], "row 3, column path: 'a.jpg' was named before"),
@@ -117,7 +113,6 @@ class TestCsv:
             (ROWS[:3], "query images but no gallery images"),
             ([ROWS[0], ROWS[3]], "gallery images but no query images"),
             ([], "has no rows; the columns path, identity, camera"),
-            ([f"{ROWS[0]},extra"], "more cells than its header"),
             ([ROWS[0], f"{ROWS[1]},extra"], "line 3"),
         ],
     )  # fmt: skip
@@ -126,39 +121,26 @@ class TestCsv:
         with pytest.raises(ValueError, match=f"people.csv.*{message}"):
             load_dataset("people.csv", folder)
 
+    def test_missing_columns_are_named(self, folder):
+        for header in ("path|identity|camera", "path,identity,cam"):
+            write(folder, header, header=header)
+            with pytest.raises(ValueError, match="no column .*camera"):
+                load_dataset("people.csv", folder)
+        (folder / "people.csv").write_bytes(b"")
+        with pytest.raises(ValueError, match="people.csv is empty"):
+            load_dataset("people.csv", folder)
+
     def test_missing_images_are_named_and_counted(self, folder):
         write(folder, ROWS[0], "x.jpg,3,1,,train", "y.jpg,3,1,,train")
         with pytest.raises(FileNotFoundError, match=r"row 3, column path: .*x\.jpg.* 1 more row"):
             load_dataset("people.csv", folder)
 
-    @pytest.mark.parametrize(
-        ("header", "message"),
-        [
-            ("path|identity|camera", "no column path .*identity .*camera"),
-            ("path,identity,cam", "no column camera; .* its columns are: path, identity, cam"),
-        ],
-    )
-    def test_missing_columns_are_named(self, folder, header, message):
-        write(folder, header.replace("path", "a.jpg"), header=header)
-        with pytest.raises(ValueError, match=message):
-            load_dataset("people.csv", folder)
-        (folder / "people.csv").write_bytes(b"")
-        with pytest.raises(ValueError, match="people.csv is empty"):
-            load_dataset("people.csv", folder)
-
 
 class TestTable:
     def test_numbers_as_pandas_keeps_them(self, folder):
-        table = pd.DataFrame(
-            {
-                "path": [folder / "a.jpg", "b.jpg"],
-                "identity": [2.0, 5.0],
-                "camera": pd.Categorical(["hall", "yard"]),
-                "seconds": [1.5, np.nan],
-                "note": ["", "not read"],
-            },
-            index=[7, 7],
-        )
+        columns = {"path": [folder / "a.jpg", "b.jpg"], "identity": [2.0, 5.0]}
+        columns |= {"camera": pd.Categorical(["hall", "yard"]), "seconds": [1.5, np.nan]}
+        table = pd.DataFrame(columns, index=[7, 7])
         data = dataset_from_table(table, folder, name="hall and yard")
         assert data.name == "hall and yard" and data.train["identity"].tolist() == [2, 5]
         assert data.train["camera"].tolist() == [0, 1] and data.train["seconds"][0] == 1.5
@@ -193,21 +175,24 @@ class TestCheck:
         assert "people.csv: nothing amiss was found" in capsys.readouterr().out
 
 
+def write_people(folder: Path, rng: np.random.Generator, count: int, images: int = 1) -> None:
+    """People drawn as noise, in two cameras each; all but the last two are for training."""
+    rows = []
+    for person, camera, number in np.ndindex(count, 2, images):
+        split = "train" if person < count - 2 else "gallery" if camera else "query"
+        name = f"{person + 1}_{camera}_{number}.png"
+        pixels = rng.integers(0, 255, (64, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        rows.append(f"{name},{person + 1},{camera},,{split}")
+    write(folder, *rows)
+
+
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    """People of a CSV file, drawn as noise; two training images and one gallery image damaged."""
+    """Two training images and one gallery image are damaged."""
     folder = tmp_path_factory.mktemp("studio")
     (folder / "results").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for person in range(1, 9):
-        for camera in range(2):
-            for number in range(3):
-                split = "train" if person < 7 else "gallery" if camera else "query"
-                name = f"{person}_{camera}_{number}.png"
-                pixels = rng.integers(0, 255, (64, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / name)
-                rows.append(f"{name},{person},{camera},,{split}")
-    write(folder, *rows)
+    write_people(folder, np.random.default_rng(0), 8, images=3)
     for name in ("2_0_1", "3_1_2", "7_1_0"):
         (folder / f"{name}.png").write_bytes(b"damaged")
     with pytest.MonkeyPatch.context() as patch:
@@ -222,8 +207,8 @@ class TestUnreadableImages:
     def test_training_stops_and_says_how_many(self, studio, capsys):
         assert main(["train", *self.RUN]) == 2
         error = capsys.readouterr().err
-        assert "people.csv, training: 2 of 36 images cannot be read: " in error
-        assert "2_0_1.png" in error and "3_1_2.png" in error and "--skip-unreadable" in error
+        for part in ("2 of 36 images", "2_0_1.png", "3_1_2.png", "--skip-unreadable"):
+            assert part in error
         assert not list(studio.rglob("*.safetensors"))
 
     def test_training_and_testing_go_on_without_them(self, studio):
@@ -239,26 +224,16 @@ class TestUnreadableImages:
         assert record["unreadable_images"] == 1
         assert main(evaluate) == 2  # the similarities kept are those of the readable images
 
-    def test_check(self, studio, capsys):
-        assert main(["check-data", "people.csv", "--root", str(studio), "--skip-unreadable"]) == 1
-        out = capsys.readouterr().out
-        assert "3 images cannot be read: " in out and "their rows were left out" in out
-        assert out.splitlines()[2].split() == ["train", "34", "6", "2"]
-
 
 def test_flaws_of_times_and_of_images_listed_twice(folder):
     write(folder, "a.jpg,3,0,,query", "b.jpg,3,1,7,gallery", "a.jpg,3,0,,gallery")
     remarks = " ".join(check_dataset("people.csv", folder)[1])
     assert "2 of 3 query and gallery images have no time" in remarks
     assert "1 images are both query and gallery images" in remarks
-    rows = [
-        f"{name}.jpg,3,1,{time},gallery" for name, time in zip("bcd", (0, 60, 9e5), strict=True)
-    ]
+    rows = ["b.jpg,3,1,0,gallery", "c.jpg,3,1,60,gallery", "d.jpg,3,1,9e5,gallery"]
     write(folder, "a.jpg,3,0,1,query", *rows)
-    assert (
-        "camera 1: its times jump by 250.0 hours"
-        in check_dataset("people.csv", folder)[0].attrs["notes"][0]
-    )
+    notes = check_dataset("people.csv", folder)[0].attrs["notes"]
+    assert "camera 1: its times jump by 250.0 hours" in notes[0]
 
 
 @pytest.mark.parametrize("change", ["another folder", "another image"])
@@ -268,26 +243,14 @@ def test_models_and_records_are_of_the_images_they_were_made_from(
     """Two folders have a `people.csv`, or images are replaced under the same names."""
     (tmp_path / "results").mkdir()
     monkeypatch.setenv("QACONV_CACHE", str(tmp_path / "cache"))
-    run, models, rng = (
-        ["softmax", "people.csv", "--profile", "smoke", "--device=cpu", "--quiet"],
-        [],
-        np.random.default_rng(0),
-    )
+    run = ["softmax", "people.csv", "--profile", "smoke", "--device=cpu", "--quiet"]
     evaluate = ["evaluate", *run[:2], "people.csv", *run[2:]]
+    models, rng = [], np.random.default_rng(0)
     for number in range(2):
         folder = tmp_path / ("one" if change == "another image" else f"{number}")
         folder.mkdir(exist_ok=True)
         monkeypatch.setenv("QACONV_DATA", f"{folder}{os.pathsep}{tmp_path}")
-        for name in (
-            names := [f"{person}_{camera}.png" for person in range(18) for camera in (0, 1)]
-        ):
-            Image.fromarray(rng.integers(0, 255, (64, 32, 3), dtype=np.uint8)).save(folder / name)
-        parts = [
-            "train" if int(n[:-6]) < 9 else "gallery" if n[-5] == "1" else "query" for n in names
-        ]
-        write(
-            folder, *(f"{n},{n[:-6]},{n[-5]},,{part}" for n, part in zip(names, parts, strict=True))
-        )
+        write_people(folder, rng, 18)
         if number:
             assert main(evaluate) == 2 and "softmax-people.csv" in capsys.readouterr().err
         assert main(["train", *run]) == 0

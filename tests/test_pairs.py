@@ -20,9 +20,8 @@ def test_both_agree_with_their_definitions(margin):
     logits, more = random_logits(), () if margin is None else (margin,)
     loss = hard_triplet_loss if more else pairwise_loss
     found = loss(logits, LABELS, *more).item()
-    assert (
-        found == pytest.approx(getattr(plain, loss.__name__)(logits, LABELS, *more)) and found > 0
-    )
+    expected = getattr(plain, loss.__name__)(logits, LABELS, *more)
+    assert found == pytest.approx(expected) and found > 0
 
 
 def test_triplets_by_hand():

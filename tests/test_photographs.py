@@ -56,6 +56,11 @@ def people(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def pooled():
+    return ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+
+
+@pytest.fixture(scope="module")
 def lists(people):
     return list_photographs(people / "queries"), list_photographs(people / "gallery")
 
@@ -123,12 +128,10 @@ def test_times_are_found_by_path_or_by_name(tmp_path):
     [
         (b"", "not a CSV"),
         (b"file,camera,seconds\n\xff\xfe,1,2\n", "not a CSV file in UTF-8"),
-        (b'file,camera,seconds\n"a,1,2\n', "not a CSV"),
         (b"file,camera\na,1\n", "lacks the column seconds"),
         (b"file;camera;seconds\na;1;2\n", "separated by commas"),
         (b"file,camera,seconds\n", "no rows"),
         (b"file,camera,seconds\na,1,soon\n", "'soon' for seconds in row 1"),
-        (b"file,camera,seconds\na,1,inf\n", "row 1"),
         (b"file,camera,seconds\na,,3\n", "no camera in row 1"),
         (b"file,camera,seconds\na,1,2\na,1,3\n", "names a twice"),
     ],
@@ -153,22 +156,17 @@ def test_a_match_is_what_the_model_says(model, lists, logits):
         found.show(threshold=1.0)
 
 
-def test_scores_of_a_pooled_model_are_its_similarities(lists):
-    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+def test_scores_of_a_pooled_model_are_its_similarities(lists, pooled):
     found = match_photographs(pooled, lists[0][0], lists[1][0])
     assert found.score == pytest.approx(found.similarity) and 0 <= found.score <= 1
     norms = [float(maps.norm(dim=0).sub(1).abs().max()) for maps in found.maps]
     assert max(norms) < 1e-5  # so that lines show cosines
 
 
-def test_what_is_not_on_record_is_unknown():
-    known = known_about(None)
-    assert known.source == "unknown" and known.calibration is None and not known.thresholds
+def test_the_shipped_model_warns_and_is_calibrated(tmp_path):
+    assert known_about(None).calibration is None and not known_about(None).thresholds
     with pytest.raises(ValueError, match="python -m qaconv_lib calibrate"):
         known_about(None, "mini-duke")
-
-
-def test_the_shipped_model_warns_and_is_calibrated(tmp_path):
     record = find_calibrations(open_model(device="cpu"))
     known = known_about(record)
     assert known.domain == DEFAULT_DOMAIN and known.source != known.domain
@@ -225,16 +223,13 @@ def test_reranking_is_that_of_the_book(model, lists, maps, logits):
 
 def test_times_lift(model, lists, logits, times):
     found = search_gallery(model, *lists, times=times)
-    cameras = np.arange(15) % 2
-    seconds = np.arange(15) * 17.5
+    cameras, seconds = np.arange(15) % 2, np.arange(15) * 17.5
     lifted = tlift(expit(logits), cameras[:3], seconds[:3], cameras[3:], seconds[3:])
     assert as_matrix(found, "rank_score", lists) == pytest.approx(lifted, abs=1e-5)
     assert set(found["camera"]) == {"door 0", "door 1"}
 
 
-def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times):
-    torch.manual_seed(0)
-    pooled = ReidModel(get_profile("smoke").config("softmax", pretrained=False), 2).eval()
+def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times, pooled):
     with pytest.raises(ValueError, match="TLift takes probabilities"):
         search_gallery(pooled, *lists, times=times)
     calibration = Calibration(8.0, -4.0)
@@ -268,24 +263,18 @@ def model_file(model, tmp_path_factory):
     return path
 
 
-def test_match_command(lists, tmp_path, capsys):
+def test_match_command(model_file, lists, tmp_path, capsys):
     command = ["match", str(lists[0][0]), str(lists[1][0]), "--device", "cpu", "--output"]
     out = tmp_path / "пара.png"
     assert main([*command, str(out), "--prior", ".1"]) == 0
     said = capsys.readouterr().out
-    assert "similarity" in said and "if it was 10 % before; calibrated on mini-msmt17" in said
-    assert said.count("decision") == 2 and "not fit for photographs of real people" in said
+    assert "similarity" in said and "10 % before" in said and said.count("decision") == 2
     with Image.open(out) as image:
-        assert image.text["Description"].startswith("Two pictures side by side")
-
-
-def test_match_with_a_model_of_ones_own(model_file, lists, tmp_path, capsys):
-    command = ["match", str(lists[0][0]), str(lists[1][0]), "--model", str(model_file), "--all"]
-    for ending in ("svg", "pdf"):
-        out = tmp_path / f"pair.{ending}"
-        assert main([*command, "--output", str(out), "--threshold", "-1"]) == 0
-        assert out.stat().st_size > 1000
-        assert "no calibration of this model" in capsys.readouterr().out
+        assert image.text["Description"]
+    own = ["--model", str(model_file), "--all", "--threshold", "-1"]
+    assert main([*command, str(tmp_path / "pair.pdf"), *own]) == 0
+    assert (tmp_path / "pair.pdf").stat().st_size > 1000
+    assert "no calibration of this model" in capsys.readouterr().out
 
 
 def test_search_command(model_file, people, lists, times, tmp_path, capsys):
@@ -298,8 +287,7 @@ def test_search_command(model_file, people, lists, times, tmp_path, capsys):
     assert sorted(p.name for p in out.glob("*.png")) == [
         f"{n + 1:03d}-кто {n}.png" for n in range(3)
     ]
-    said = capsys.readouterr().out
-    assert said.count("similarity") == 3
+    assert capsys.readouterr().out.count("similarity") == 3
 
 
 def test_a_search_says_what_its_probabilities_rest_on(people, lists, tmp_path, capsys):
@@ -313,15 +301,9 @@ def test_a_search_says_what_its_probabilities_rest_on(people, lists, tmp_path, c
     assert found["probability"].to_numpy() == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "share, said",
-    [
-        (1e-7, "under 0.0001 %"), (0.000123, "0.012 %"), (0.5, "50 %"), (0.986, "99 %"),
-        (0.9951, "99.5 %"), (0.9998, "99.98 %"), (1.0, "over 99.9999 %"),
-    ],
-)  # fmt: skip
-def test_percentages_have_the_digits_that_matter(share, said):
-    assert percent(share) == said
+def test_percentages_have_the_digits_that_matter():
+    shares = {1e-7: "under 0.0001 %", 0.000123: "0.012 %", 0.5: "50 %", 0.9998: "99.98 %"}
+    assert [percent(share) for share in shares] == list(shares.values())
 
 
 def test_files_that_cannot_be_used_are_left_out_if_asked(model_file, people, tmp_path, capsys):
@@ -348,17 +330,15 @@ def test_lists_of_an_earlier_search_go_and_other_files_stay(model_file, people, 
     (gallery / "phone.HEIC").touch()
     (gallery / ".hidden").touch()
     command = ["--gallery", str(gallery), "--model", str(model_file), "--output", str(out)]
-    assert main(["search", str(people / "queries"), *command, "--quiet"]) == 0
-    assert "files of other kinds: 1 (.heic)" in capsys.readouterr().out
+    command += ["--quiet", "--length", "1"]
+    assert main(["search", str(people / "queries"), *command]) == 0
+    assert ".heic" in capsys.readouterr().out
     (out / "002-mine.png").touch()
     assert len(list(out.glob("*.png"))) == 4
     one = next((people / "queries").glob("*2.jpg"))
-    assert main(["search", str(one), *command, "--quiet"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == [
-        f"001-{one.stem}.png",
-        "002-mine.png",
-        "ranks.csv",
-    ]
+    assert main(["search", str(one), *command]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [f"001-{one.stem}.png", "002-mine.png", "ranks.csv"]
 
 
 @pytest.fixture
@@ -376,7 +356,6 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     content = model_file.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
     Path("times.csv").write_text("file,camera,seconds\ngood.jpg,0,0\n")
-    Path("folder.png").mkdir()
     Path("mine").mkdir()
     Path("mine/ranks.csv").write_text("name,place\nme,1\n")
     return tmp_path
@@ -387,34 +366,23 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
     [
         ("match good.jpg text.jpg", "text.jpg is no image"),
         ("match good.jpg none.jpg", "no image at none.jpg"),
-        ("match good.jpg nothing", "nothing is not a file"),
         ("match good.jpg dot.png", "dot.png has 1 x 1 pixels"),
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
-        ("match good.jpg dot.png --output dot.png", "one of the pictures"),
-        ("match good.jpg good.jpg --output folder.png", "folder.png is a folder"),
         ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
         ("match good.jpg good.jpg --model none.safetensors", "no checkpoint at none"),
-        ("match good.jpg good.jpg --model nothing", "a folder, not a checkpoint"),
         ("match good.jpg good.jpg --model half.safetensors", "is damaged or no safetensors"),
         ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
         ("search good.jpg --gallery nothing", "no images in nothing"),
         ("search good.jpg --gallery none", "there is no folder none"),
-        ("search good.jpg --gallery good.jpg", "good.jpg is a file; a folder"),
         ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
-        ("search good.jpg --gallery gallery --rerank --depth 0", "depth must be at least 1"),
-        ("search good.jpg --gallery gallery --depth 9", "nothing is re-ranked"),
-        ("search good.jpg --gallery gallery --output good.jpg", "good.jpg is a file; a folder"),
-        ("search gallery --gallery gallery", "gallery holds nothing but the query"),
         ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
-        ("search good.jpg --gallery gallery --store good.jpg", "should be a folder"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
-        ("calibrate good.jpg", "good.jpg is damaged or no safetensors"),
         ("calibrate mini-duke", "the model's file comes first"),
     ],
 )

@@ -4,8 +4,7 @@ The brute-force definitions of single functions stand in their own test files. H
 invariances, on scenes that hypothesis makes up: with ties, with single images, with few cameras.
 """
 
-from __future__ import annotations
-
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -56,20 +55,13 @@ def all_maps(draw, whole_numbers=False):
 def all_similarities(maps):
     """Every location against every other, (q, g, h*w, h*w), from padded maps, cell by cell."""
     reach = maps.matcher.kernel_size // 2
-    height, width = maps.queries.shape[2:]
+    size = 2 * reach + 1
+    places = list(itertools.product(*map(range, maps.queries.shape[2:])))
     patches = []
     for side in (maps.queries, maps.gallery):
         padded = F.pad(side, (reach,) * 4)
-        patches.append(
-            torch.stack(
-                [
-                    padded[:, :, i : i + 2 * reach + 1, j : j + 2 * reach + 1].flatten(1)
-                    for i in range(height)
-                    for j in range(width)
-                ],
-                dim=1,
-            )
-        )
+        cells = [padded[:, :, i : i + size, j : j + size].flatten(1) for i, j in places]
+        patches.append(torch.stack(cells, dim=1))
     queries, gallery = patches
     return (queries[:, None, :, None] * gallery[None, :, None, :]).sum(dim=-1)
 
@@ -110,7 +102,8 @@ class TestMatching:
     @given(all_maps())
     def test_match_gallery_equals_the_plain_form(self, maps):
         assume(maps.matcher.kernel_size == 1)
-        torch.testing.assert_close(match_gallery(maps.matcher, *maps[:2]), plain_scores(maps))
+        expected = plain.match_gallery(maps.matcher, *maps[:2])
+        torch.testing.assert_close(match_gallery(maps.matcher, *maps[:2]), expected)
 
     @given(all_maps(), st.integers(1, 40), st.integers(1, 3))
     def test_blocks_do_not_matter(self, maps, elements, columns):
@@ -126,7 +119,7 @@ class TestMatching:
 
     @given(all_maps(), st.randoms(use_true_random=False))
     def test_order_of_queries_and_gallery_does_not_matter(self, maps, random):
-        q, g = (torch.tensor(shuffled(len(side), random)) for side in maps[:2])
+        q, g = (torch.tensor(random.sample(range(len(side)), len(side))) for side in maps[:2])
         result = match_gallery(maps.matcher, maps.queries[q], maps.gallery[g])
         expected = match_gallery(maps.matcher, *maps[:2])[q][:, g]
         torch.testing.assert_close(result, expected)
@@ -137,12 +130,8 @@ class TestMatching:
         channels, generator = maps.queries.shape[1], torch.Generator().manual_seed(seed)
         rotation = torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q
         rotated = [torch.einsum("cd,ndhw->nchw", rotation, side) for side in maps[:2]]
-        torch.testing.assert_close(
-            match_gallery(maps.matcher, *rotated),
-            match_gallery(maps.matcher, *maps[:2]),
-            atol=1e-4,
-            rtol=1e-4,
-        )
+        found, expected = (match_gallery(maps.matcher, *side) for side in (rotated, maps[:2]))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
     @given(all_maps(), st.integers(-8, 8))
     def test_longer_channels_give_as_much_larger_matches(self, maps, power):
@@ -161,12 +150,9 @@ class TestMatching:
 
     @given(all_maps())
     def test_unit_channels_give_cosines(self, maps):
-        matches = best_matches(*maps[:2])
-        assert matches.abs().max() <= 1 + 1e-5
-        torch.testing.assert_close(
-            best_matches(maps.queries, maps.queries).diagonal(),
-            torch.ones_like(best_matches(maps.queries, maps.queries).diagonal()),
-        )
+        assert best_matches(*maps[:2]).abs().max() <= 1 + 1e-5
+        itself = best_matches(maps.queries, maps.queries).diagonal()
+        torch.testing.assert_close(itself, torch.ones_like(itself))
 
     @given(all_maps(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))
     def test_matches_have_the_type_of_the_maps_and_scores_single_precision(self, maps, dtype):
@@ -177,13 +163,3 @@ class TestMatching:
         if dtype == torch.float64:
             expected = match_gallery(maps.matcher, *maps[:2])
             torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
-
-
-def plain_scores(maps):
-    return plain.match_gallery(maps.matcher, maps.queries, maps.gallery)
-
-
-def shuffled(count, random):
-    order = list(range(count))
-    random.shuffle(order)
-    return order

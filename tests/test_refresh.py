@@ -1,7 +1,5 @@
 """Tests of book/tools/refresh.py: running notebooks and bringing them into normal form."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nbformat
@@ -54,12 +52,6 @@ def test_normal_form() -> None:
     assert result.execution_count == cell.execution_count == 7
     assert error.traceback == ["ValueError: no"]
     assert untidy.metadata.kernelspec.name == "mine", "the argument is not changed"
-
-
-def test_the_code_of_a_check_is_folded() -> None:
-    cell = new_code_cell("check(f, [])", metadata={"tags": ["exercise-check"]})
-    (check,) = refresh.normalise(new_notebook(cells=[cell])).cells
-    assert check.metadata == refresh.FOLDED | {"tags": ["exercise-check", "hide-input"]}
 
 
 def test_normal_form_is_a_fixed_point_with_ids_that_follow_from_sources() -> None:

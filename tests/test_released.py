@@ -93,8 +93,7 @@ def test_a_released_checkpoint_gives_the_released_scores(tmp_path, version, back
     assert (config.neck_channels, config.neck_size, config.pixels) == (CHANNELS, 3, "none")
     assert config.neck_norm is (version != "v2.1") and not model.training
     rows, columns = torch.arange(HEIGHT)[:, None] / 8, torch.arange(WIDTH) / 8
-    plain = [rows.sin(), columns.sin(), rows - columns, rows.floor() % 2]
-    textures = [torch.rand(HEIGHT, WIDTH), *plain]
+    textures = [torch.rand(HEIGHT, WIDTH), rows.sin(), columns.sin(), rows - columns, rows % 2]
     images = torch.stack([texture.expand(3, HEIGHT, WIDTH) for texture in textures])
     with torch.no_grad():
         maps = model.backbone(images)
@@ -109,10 +108,8 @@ def test_a_released_checkpoint_gives_the_released_scores(tmp_path, version, back
 
 def test_names_of_data_parallel(tmp_path):
     content = released("v1.0")
-    wrapped = {
-        entry: {f"module.{key}": value for key, value in content[entry].items()}
-        for entry in ("model", "criterion")
-    }
+    content = {key: content[key] for key in ("model", "criterion")}
+    wrapped = {k: {f"module.{key}": v for key, v in part.items()} for k, part in content.items()}
     torch.save(wrapped, tmp_path / "c.pth")
     state = load_released(tmp_path / "c.pth", **SIZE).state_dict()
     kernel = content["model"]["base.layer3.1.conv2.weight"]
@@ -142,21 +139,11 @@ def without(entry, key):
         (lambda c: c.pop("criterion"), "no checkpoint of the released QAConv.*has epoch, model"),
         (lambda c: c.update(model=3), "entry model,.*state dict, got a int"),
         (without("criterion", "fc.weight"), "holds no QAConv: its criterion lacks fc.weight"),
-        (without("criterion", "bn.weight"), "missing: criterion.matcher.bn.weight"),
         (without("model", "base.conv1.weight"), "missing: backbone.trunk.conv1.weight"),
         (lambda c: c["model"].update(x=torch.ones(1)), "left over: backbone.trunk.x"),
-        (without("model", "base.layer2.1.conv1.weight"), "missing: backbone.trunk.layer2.1.conv1"),
-        (
-            lambda c: c["model"].update({"base.layer1.2.conv1.weight": torch.ones(1)}),
-            r"holds no ResNet of the released QAConv: base has \(3, 2, 2\) blocks",
-        ),
         (
             lambda c: c["model"].update({"neck_conv.weight": torch.ones(16, 99, 3, 3)}),
             "misshapen: backbone.neck.0.weight",
-        ),
-        (
-            lambda c: c["model"].update({"neck_conv.weight": torch.ones(16)}),
-            r"neck_conv.weight of shape \(16,\)",
         ),
     ],
 )
@@ -173,10 +160,4 @@ def test_images_of_another_size(tmp_path):
     torch.save(released("v1.0"), tmp_path / "c.pth")
     message = "head of 16 weights, but images of 384 x 128 give 24 x 8.*give the height and width"
     with pytest.raises(ValueError, match=message):
-        load_released(tmp_path / "c.pth")
-
-
-def test_a_state_dict_of_tensors_alone_is_named(tmp_path):
-    torch.save(torch.ones(3), tmp_path / "c.pth")
-    with pytest.raises(ValueError, match="entries model and criterion, and has none"):
         load_released(tmp_path / "c.pth")

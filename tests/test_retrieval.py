@@ -1,7 +1,5 @@
 """Searching a gallery on disk and in two stages, against scoring everything."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
@@ -49,18 +47,14 @@ def test_a_store_is_scored_as_its_maps_are(matcher, stored):
 
 
 class TestShortlist:
-    def test_the_nearest_come_first(self):
+    def test_the_nearest_come_first_also_by_an_exact_index(self):
         queries, gallery = pool_maps(unit_maps(3)), pool_maps(unit_maps(40, seed=1))
         rows = shortlist(queries, gallery, 40)
         scores = (queries @ gallery.T).gather(1, rows)
         assert (scores.diff(dim=1) <= 0).all()
         assert torch.equal(rows.sort(dim=1).values, torch.arange(40).expand(3, 40))
-        assert torch.equal(shortlist(queries, gallery, 7), rows[:, :7])
-
-    def test_an_exact_index_names_the_same_images(self):
-        queries, gallery = pool_maps(unit_maps(3)), pool_maps(unit_maps(40, seed=1))
-        index = build_index(gallery)
-        assert torch.equal(shortlist(queries, index, 7), shortlist(queries, gallery, 7))
+        for where in (gallery, build_index(gallery)):
+            assert torch.equal(shortlist(queries, where, 7), rows[:, :7])
 
     def test_an_index_of_cells_finds_most(self):
         gallery = pool_maps(unit_maps(400, seed=1))
@@ -90,9 +84,7 @@ class TestShortlist:
         ("queries", "gallery", "message"),
         [
             (torch.ones(2, 5), torch.ones(3, 6), r"query_vectors must have shape \(q, 6\)"),
-            (torch.ones(6), torch.ones(3, 6), r"query_vectors must have shape \(q, d\)"),
             (torch.full((2, 6), torch.nan), torch.ones(3, 6), "query_vectors must be finite"),
-            (torch.ones(2, 6), torch.full((3, 6), torch.nan), "gallery must be finite"),
             (torch.ones(2, 6), torch.ones(6), r"gallery must have shape \(g, d\)"),
             (torch.ones(2, 6), torch.ones(3, 6).bool(), "gallery must hold floating-point"),
             (torch.ones(2, 6), torch.ones(0, 6), "the gallery is empty"),
@@ -102,22 +94,6 @@ class TestShortlist:
         with pytest.raises(ValueError, match=message):
             shortlist(queries, gallery, 1)
 
-    def test_kinds_are_checked(self, stored):
-        queries = pool_maps(unit_maps(2))
-        for gallery in (stored[0], [[1.0] * 24]):
-            with pytest.raises(TypeError, match="of a store: its vectors"):
-                shortlist(queries, gallery, 1)
-        with pytest.raises(ValueError, match="vectors must be a finite torch.Tensor"):
-            build_index(queries.numpy())
-        assert shortlist(queries.double(), stored[0].vectors, 3).shape == (2, 3)
-
-    def test_another_metric_is_refused(self):
-        faiss = pytest.importorskip("faiss")
-        index = faiss.IndexFlatL2(6)
-        index.add(np.eye(6, dtype=np.float32))
-        with pytest.raises(ValueError, match="must be over the inner product"):
-            shortlist(torch.ones(2, 6), index, 1)
-
     def test_without_faiss_there_is_an_instruction(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "faiss", None)
         with pytest.raises(ImportError, match="pip install faiss-cpu"):
@@ -125,37 +101,29 @@ class TestShortlist:
 
 
 class TestMatchShortlist:
-    @pytest.mark.parametrize("from_disk", [False, True])
-    def test_scores_are_those_of_the_whole_gallery(self, matcher, stored, from_disk):
-        store, maps = stored
+    def test_scores_are_those_of_the_whole_gallery(self, matcher, stored):
         queries = unit_maps(3)
         rows = torch.stack([torch.randperm(40)[:9] for _ in range(3)])
-        found = match_shortlist(matcher, queries, store if from_disk else maps, rows)
-        everything = match_gallery(matcher, queries, maps)
-        torch.testing.assert_close(found, everything.gather(1, rows))
+        everything = match_gallery(matcher, queries, stored[1])
+        for gallery in stored:
+            found = match_shortlist(matcher, queries, gallery, rows)
+            torch.testing.assert_close(found, everything.gather(1, rows))
 
-    @pytest.mark.parametrize("from_disk", [False, True])
     @pytest.mark.parametrize(
-        ("rows", "error", "message"),
+        ("rows", "error"),
         [
-            (torch.full((2, 3), -1), IndexError, "rows must lie in 0..39, got -1 to -1"),
-            (torch.tensor([[40], [0]]), IndexError, "rows must lie in 0..39, got 0 to 40"),
-            (torch.rand(2, 3), TypeError, "rows must be whole numbers"),
-            (torch.zeros(3, 1).long(), ValueError, r"rows must have shape \(2, n\)"),
-            ([[0, 1], [2]], ValueError, "rows must be an array"),
-            ([["a"], ["b"]], TypeError, "rows must be whole numbers"),
-            (None, TypeError, "rows must be whole numbers"),
+            (torch.full((2, 3), -1), IndexError),
+            (torch.tensor([[40], [0]]), IndexError),
+            (torch.rand(2, 3), TypeError),
+            (torch.zeros(3, 1).long(), ValueError),
+            ([[0, 1], [2]], ValueError),
+            (None, TypeError),
         ],
     )
-    def test_rows_are_checked(self, matcher, stored, from_disk, rows, error, message):
-        with pytest.raises(error, match=message):
-            match_shortlist(matcher, unit_maps(2), stored[0 if from_disk else 1], rows)
-
-    @pytest.mark.parametrize("from_disk", [False, True])
-    def test_no_queries_give_an_empty_result(self, matcher, stored, from_disk):
-        gallery = stored[0] if from_disk else stored[1]
-        found = match_shortlist(matcher, unit_maps(0), gallery, torch.empty(0, 5).long())
-        assert found.shape == (0, 5)
+    def test_rows_are_checked(self, matcher, stored, rows, error):
+        for gallery in stored:
+            with pytest.raises(error, match="rows must"):
+                match_shortlist(matcher, unit_maps(2), gallery, rows)
 
 
 def test_maps_of_another_kind_are_named(matcher, stored):

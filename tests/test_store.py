@@ -1,7 +1,5 @@
 """The store on disk: what is written comes back, and damage is named."""
 
-from __future__ import annotations
-
 import json
 import os
 
@@ -85,19 +83,6 @@ class TestWhatIsWritten:
             store.append(maps[:1], rows(1))
         assert list(MapStore(store.folder).table["path"][8:]) == ["8.jpg", "9.jpg"]
 
-    def test_columns_of_narrow_types_can_be_appended_again(self, tmp_path):
-        table = pd.DataFrame({"camera": np.array([3], np.uint8)})
-        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
-        for _ in range(2):
-            store.append(unit_maps(1), table)
-            store = MapStore(store.folder)
-        assert store.table["camera"].tolist() == [3, 3]
-
-    def test_what_was_read_does_not_keep_the_file_writable(self, filled):
-        store, maps = filled
-        next(store.blocks())[1].zero_()
-        torch.testing.assert_close(MapStore(store.folder).maps([0]), maps[:1].half())
-
 
 @pytest.mark.parametrize("step", range(1, 5))
 def test_an_append_that_is_interrupted_changes_nothing(filled, monkeypatch, step):
@@ -123,16 +108,13 @@ def test_an_append_that_is_interrupted_changes_nothing(filled, monkeypatch, step
 
 class TestDamage:
     @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
-    def test_a_truncated_file_is_named(self, filled, kind):
+    def test_a_truncated_or_missing_file_is_named(self, filled, kind):
         path = filled[0].folder / f"part-000001.{kind}"
         path.write_bytes(path.read_bytes()[:-7])
-        with pytest.raises(ValueError, match=rf"part-000001.{kind} is damaged: \d+ bytes instead"):
+        with pytest.raises(ValueError, match=f"part-000001.{kind}"):
             MapStore(filled[0].folder)
-
-    @pytest.mark.parametrize("kind", ["maps.npy", "vectors.npy", "table.json"])
-    def test_a_missing_file_is_named(self, filled, kind):
-        (filled[0].folder / f"part-000000.{kind}").unlink()
-        with pytest.raises(FileNotFoundError, match=f"part-000000.{kind} is missing"):
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=f"part-000001.{kind}"):
             MapStore(filled[0].folder)
 
     @pytest.mark.parametrize("old, new", [(b"\x93", b"x"), (b"{", b"("), (b"<f2", b"<i2")])
@@ -143,49 +125,26 @@ class TestDamage:
             MapStore(filled[0].folder)
 
     @pytest.mark.parametrize(
-        "text",
-        ["", "[]", "{", '{"version": 1}', '{"version": 1, "format": "qaconv store"}', "\xff"],
-    )
-    def test_a_damaged_manifest_is_named(self, filled, text):
-        (filled[0].folder / "store.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ValueError, match="store.json is damaged"):
-            MapStore(filled[0].folder)
-
-    @pytest.mark.parametrize(
         "change",
-        [
-            {"parts": None},
-            {"parts": [1]},
-            {"shape": []},
-            {"shape": [6, 4, 0]},
-            {"name": "../other/part-000000"},
-            {"images": None},
-            {"images": 0},
-            {"bytes": {}},
-        ],
+        [b"", b"{", b"\xff", b"[]", {"version": 2}, {"parts": [1]}, {"shape": [6, 4, 0]}]
+        + [{"name": "../other/part-000000"}, {"images": 0}, {"bytes": {}}],
     )
-    def test_json_that_is_not_a_manifest_is_named(self, filled, change):
+    def test_a_damaged_manifest_is_named(self, filled, change):
         path = filled[0].folder / "store.json"
-        manifest = json.loads(path.read_text())
-        (manifest if change.keys() <= {"parts", "shape"} else manifest["parts"][0]).update(change)
-        path.write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match="store.json is damaged"):
-            MapStore(filled[0].folder)
-
-    def test_another_version_is_refused(self, filled):
-        path = filled[0].folder / "store.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-        with pytest.raises(ValueError, match="version 2; this library reads version 1"):
+        if isinstance(change, dict):
+            manifest = json.loads(path.read_text())
+            (manifest if change.keys() <= manifest.keys() else manifest["parts"][0]).update(change)
+            change = json.dumps(manifest).encode()
+        path.write_bytes(change)
+        with pytest.raises(ValueError, match="store.json|version 2"):
             MapStore(filled[0].folder)
 
 
 class TestBadInput:
-    def test_another_model_is_refused(self, filled):
+    def test_a_store_of_another_model_and_a_folder_without_one(self, filled, tmp_path):
         with pytest.raises(ValueError, match="maps of model 0{16}, not of def"):
             MapStore(filled[0].folder, model="def")
-
-    def test_no_store(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="store.json is missing"):
+        with pytest.raises(FileNotFoundError, match="store.json"):
             MapStore(tmp_path)
 
     def test_a_folder_in_use_is_left_alone(self, tmp_path):
@@ -194,36 +153,25 @@ class TestBadInput:
             MapStore.create(tmp_path, MODEL, SHAPE)
         assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
-    @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 0), (6, 4, 2.0)])
-    def test_shape_is_checked(self, tmp_path, shape):
-        with pytest.raises(ValueError, match="three whole numbers"):
-            MapStore.create(tmp_path / "new", MODEL, shape)
-
-    @pytest.mark.parametrize("model", [None, 7, "abc", "0" * 17, "G" * 16])
-    def test_model_must_be_a_fingerprint(self, tmp_path, model):
-        with pytest.raises(ValueError, match="sixteen hexadecimal digits"):
-            MapStore.create(tmp_path / "new", model, SHAPE)
+    def test_shape_and_fingerprint_are_checked(self, tmp_path):
+        for shape in ((6, 4), (6, 4, 0), (6, 4, 2.0)):
+            with pytest.raises(ValueError, match="three whole numbers"):
+                MapStore.create(tmp_path / "new", MODEL, shape)
+        for model in (None, "abc", "G" * 16):
+            with pytest.raises(ValueError, match="hexadecimal"):
+                MapStore.create(tmp_path / "new", model, SHAPE)
 
     @pytest.mark.parametrize(
         ("maps", "table", "error", "message"),
         [
             (unit_maps(2)[:, :5], rows(2), ValueError, r"maps must have shape \(n, 6, 4, 2\)"),
-            (unit_maps(2)[:0], rows(0), ValueError, "maps must have shape"),
             (unit_maps(2), rows(3), ValueError, "2 maps need 2 rows, got 3"),
             (unit_maps(2) * 1.5, rows(2), ValueError, "row 0 must have channels of unit length"),
             (unit_maps(2) * torch.nan, rows(2), ValueError, "row 0 must have channels"),
-            (unit_maps(2).bool(), rows(2), ValueError, "maps must hold floating-point numbers"),
             (np.zeros((2, *SHAPE)), rows(2), TypeError, "maps must be a torch.Tensor"),
             (unit_maps(2), rows(2)[["path"]], ValueError, "the store has columns path, camera"),
             (unit_maps(2), rows(2).assign(camera=["a", "b"]), ValueError, "'camera' holds int64"),
-            (unit_maps(2), rows(2).assign(camera=[0.5, 1]), ValueError, "'camera' holds int64"),
             (unit_maps(2), rows(2).assign(camera=["a", None]), TypeError, "'camera' holds"),
-            (
-                unit_maps(2),
-                rows(2).assign(camera=pd.to_datetime([1, 2])),
-                TypeError,
-                "'camera' holds datetime",
-            ),
             (unit_maps(2), pd.DataFrame([[1, 2], [3, 4]]), TypeError, "columns must have names"),
         ],
     )
@@ -240,15 +188,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("wrong", "error"),
-        [
-            ([8], IndexError),
-            ([-1], IndexError),
-            ([[0, 8]], IndexError),
-            ([[0, 1]], ValueError),
-            ([0.5], TypeError),
-            ([True, False], TypeError),
-            (torch.tensor([1.0]), TypeError),
-        ],
+        [([8], IndexError), ([-1], IndexError), ([[0, 1]], ValueError), ([0.5], TypeError)],
     )
     def test_rows_are_checked(self, filled, wrong, error):
         with pytest.raises(error, match="rows must"):
@@ -265,14 +205,3 @@ def test_a_model_and_its_file_have_one_fingerprint(tmp_path):
     assert model_fingerprint(models[0]) == model_fingerprint(again)
     assert model_fingerprint(models[0]) != model_fingerprint(models[1])
     assert np.char.isalnum(model_fingerprint(again)) and len(model_fingerprint(again)) == 16
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
-def test_no_part_keeps_a_file_open(filled):
-    store, maps = filled
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        store.append(maps[:1], rows(1))
-    again = MapStore(store.folder)
-    again.maps([0, 12])
-    assert len(again) == 13 and len(os.listdir("/proc/self/fd")) == before

@@ -1,7 +1,5 @@
 """TFusion, and transition times with labels, against their definitions, spelled out in loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -100,15 +98,9 @@ def test_labelled_transitions_equal_the_definition(with_sessions):
     labelled_cameras = rng.choice(cameras, 30)
     sessions = [rng.integers(0, 2 if with_sessions else 1, n) for n in (14, 40, 30)]
     given = dict(zip(("query_sessions", "gallery_sessions", "sessions"), sessions, strict=True))
-    found = labelled_transitions(
-        *scene,
-        identities=people,
-        cameras=labelled_cameras,
-        seconds=seconds,
-        window=90.0,
-        floor=0.05,
-        **(given if with_sessions else {}),
-    )
+    labels = dict(identities=people, cameras=labelled_cameras, seconds=seconds)
+    labels |= given if with_sessions else {}
+    found = labelled_transitions(*scene, **labels, window=90.0, floor=0.05)
     labelled = list(zip(people, labelled_cameras, seconds, sessions[2], strict=True))
     expected = labelled_by_definition(scene, sessions, labelled, 90.0, 0.05)
     assert (expected > 0).any() and (expected < 0).any()
@@ -203,14 +195,10 @@ def test_an_empty_gallery_gives_an_empty_result():
 @pytest.mark.parametrize("same_camera", ["keep", "suppress"])
 def test_clocks_and_numbers_of_cameras_do_not_matter(same_camera):
     """A camera's clock may be off, if it is for queries and gallery alike."""
-    similarity, query_cams, query_secs, gallery_cams, gallery_secs = scene = random_scene(3)
+    scene = random_scene(3)
     offsets, names = np.array([0, 700.0, -2100]), np.array([5, -2, 99])
-    moved = (
-        similarity,
-        names[query_cams],
-        query_secs + offsets[query_cams],
-        names[gallery_cams],
-        gallery_secs + offsets[gallery_cams],
-    )
+    moved = [scene[0]]
+    for cameras, seconds in (scene[1:3], scene[3:]):
+        moved += [names[cameras], seconds + offsets[cameras]]
     options = dict(same_camera=same_camera, num_matches=2, num_random=5, floor=0.01)
     np.testing.assert_allclose(tfusion(*moved, **options), tfusion(*scene, **options), rtol=1e-12)

@@ -1,7 +1,5 @@
 """What `book/tools/tidy_site.py` makes of the pages' HTML."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -40,14 +38,3 @@ def test_a_page_is_described_by_its_first_paragraph_of_words() -> None:
     assert context["description"].endswith(" …") and len(context["description"]) <= 202
     tidy_site.describe(app, "page", "page.html", context, None)
     assert context["description"] == "The book"
-
-
-def test_scripts_of_thebe_are_dropped() -> None:
-    scripts = [
-        SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={}),
-        SimpleNamespace(filename=None, attributes={"body": "const THEBE_JS_URL = 1"}),
-        SimpleNamespace(filename="_static/doctools.js", attributes={}),
-    ]
-    context = {"script_files": scripts}
-    tidy_site.drop_thebe(None, "page", "page.html", context, None)
-    assert context["script_files"] == scripts[2:]

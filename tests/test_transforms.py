@@ -46,13 +46,6 @@ def test_occlusion_is_one_white_square_of_the_promised_size():
     assert sides == set(range(1, 9))
 
 
-def test_occlusion_reaches_every_pixel_and_leaves_its_input_alone():
-    torch.manual_seed(0)
-    image = torch.zeros(3, 20, 10)
-    seen = sum(RandomOcclusion()(image) for _ in range(500))
-    assert (seen > 0).all() and not image.any()
-
-
 def test_cutout_is_black_and_may_reach_over_the_border():
     torch.manual_seed(0)
     areas = {int((Cutout()(torch.ones(3, 20, 10)) == 0)[0].sum()) for _ in range(300)}

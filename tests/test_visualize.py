@@ -35,13 +35,6 @@ def lines(figure):
     return figure.findobj(ConnectionPatch)
 
 
-def test_one_line_for_every_match_above_the_threshold(pair):
-    found = find_correspondences(*pair[2:])
-    for threshold in (-1.0, 0.5, 0.8, 1.0):
-        figure = show_correspondences(*pair, threshold=threshold, alt="a pair")
-        assert len(lines(figure)) == int((found.similarity_to_gallery > threshold).sum())
-
-
 def test_lines_from_either_side(pair):
     found = find_correspondences(*pair[2:])
     forth = set(enumerate(found.gallery_location.tolist()))
@@ -54,6 +47,8 @@ def test_lines_from_either_side(pair):
         mutual = show_correspondences(*pair, threshold=-1, side=side, mutual=True, alt="a pair")
         counts[side] = len(lines(mutual))
     assert set(counts.values()) == {len(forth & back)}
+    few = show_correspondences(*pair, threshold=0.5, alt="a pair")
+    assert len(lines(few)) == int((found.similarity_to_gallery > 0.5).sum())
     some = show_correspondences(*pair, threshold=-1, locations={1, 6}, alt="a pair")
     assert [line.xy1 for line in lines(some)] == [(1.5, 0.5), (0.5, 3.5)]
     with pytest.raises(ValueError, match="side must be"):
@@ -93,16 +88,6 @@ def test_lines_in_the_colours_of_body_parts_within_a_figure(pair):
             show_correspondences(*pair, parts=wrong, alt="a pair")
 
 
-def test_location_match_marks_the_best_cell(pair):
-    figure = show_location_match(*pair, [0, 5], alt="two locations")
-    found = find_correspondences(*pair[2:])
-    below = [axis for axis in figure.axes if axis.get_title().startswith("best")]
-    for axis, location in zip(below, [0, 5], strict=True):
-        place = int(found.gallery_location[location])
-        assert axis.patches[0].get_xy() == (place % 2, place // 2)
-        assert axis.get_title() == f"best: {found.similarity_to_gallery[location]:.2f}"
-
-
 def test_rank_lists_tell_right_from_wrong_without_colour(pair):
     kinds = ["match", "wrong", "distractor", "junk", "unknown"]
     figure = show_rank_list(pair[0], [pair[1]] * 5, kinds, [0.9, 0.8, 0.7, 0.6, 0.5], alt="a list")
@@ -113,13 +98,17 @@ def test_rank_lists_tell_right_from_wrong_without_colour(pair):
         "before": RankList([pair[1]] * 3, ["wrong", "match", "junk"], [0.9, 0.8, 0.7]),
         "after": RankList([pair[1]], ["match"], [0.95]),
     }
-    figure = show_rank_lists(pair[0], lists, alt="two lists")
-    assert len(figure.axes) == 8
-    assert [axis.get_ylabel() for axis in figure.axes[::4]] == ["before", "after"]
-    titles = [axis.get_title() for axis in figure.axes if axis.axison]
-    assert len(titles) == 6 and titles[5] == "\N{CHECK MARK}\n0.95"
+    titles = [axis.get_title() for axis in show_rank_lists(pair[0], lists, alt="two").axes]
+    assert [title for title in titles if "0.95" in title] == ["\N{CHECK MARK}\n0.95"]
     with pytest.raises(ValueError, match="kinds must be .* got 'right'"):
         show_rank_list(pair[0], [pair[1]], ["right"], [1.0], alt="a list")
+
+
+def test_location_match_names_the_best_similarity(pair):
+    figure = show_location_match(*pair, [0, 5], alt="two locations")
+    best = find_correspondences(*pair[2:]).similarity_to_gallery
+    titles = " ".join(axis.get_title() for axis in figure.axes)
+    assert f"{best[0]:.2f}" in titles and f"{best[5]:.2f}" in titles
 
 
 def test_every_figure_is_white_and_described(pair):
@@ -152,31 +141,23 @@ def test_a_time_line_shows_pivots_and_probability():
     at = dict(zip(curve.get_xdata(), curve.get_ydata(), strict=True))
     expected = (np.exp(-4.84) + np.exp(-3.24) + 1) / 3  # of X4, as in the chapter
     assert at[1400.0] == pytest.approx(expected)
-    marked = [line for line in below.lines if line.get_marker() in ("o", "s")]
-    places = [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked]
-    assert places == [(1400.0, 0.60), (1000.0, 0.50)]
-    assert marked[0].get_color() != marked[1].get_color()
     with pytest.raises(ValueError, match="no gallery images of camera 7"):
         show_time_line(*TIMED, 0, 7, alt="nothing")
 
 
-def test_a_roc_starts_above_zero_and_ends_at_one():
+def test_curves_are_drawn_as_they_are():
     rates = {"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.5, 1]}
-    (axis,) = show_roc({"a": rates, "b": rates}, alt="two curves").axes
-    curves = [line for line in axis.lines if line.get_label() in "ab"]
-    assert len(curves) == 2 and len({line.get_linestyle() for line in curves}) == 2
-    for line in curves:
-        assert line.get_xydata().tolist() == [[0.1, 0.5], [1, 1]]
-    assert axis.get_xscale() == "log"
-
-
-def test_reliability_is_drawn_as_it_is():
     table = {"stated": [0.1, 0.6], "happened": [0.2, 0.5]}
-    figure = show_reliability({"a": table, "b": pd.DataFrame(table)}, alt="reliability")
-    lines = [line for line in figure.axes[0].lines if line.get_label() in "ab"]
-    assert len(lines) == 2
-    for line in lines:
-        assert line.get_xydata().tolist() == [[0.1, 0.2], [0.6, 0.5]]
+    figures = (
+        show_roc({"a": rates, "b": rates}, alt="two curves"),
+        show_reliability({"a": table, "b": pd.DataFrame(table)}, alt="reliability"),
+    )
+    # The logarithmic axis of the first leaves out a rate of zero.
+    for figure, points in zip(
+        figures, ([[0.1, 0.5], [1, 1]], [[0.1, 0.2], [0.6, 0.5]]), strict=True
+    ):
+        curves = [line for line in figure.axes[0].lines if line.get_label() in "ab"]
+        assert [curve.get_xydata().tolist() for curve in curves] == [points] * 2
 
 
 def share_table(index):
@@ -184,22 +165,13 @@ def share_table(index):
     return pd.DataFrame({"share": shares, "low": shares - 0.1, "high": shares + 0.05}, index=index)
 
 
-def test_shares_stand_on_their_lines_with_their_intervals():
+def test_shares_are_drawn_with_their_intervals():
     tables = {"a": share_table(["head", "torso"]), "b": share_table(["torso", "foot"])}
-    figure = show_shares(tables, label="right, %", alt="shares")
-    (axis,) = figure.axes
+    (axis,) = show_shares(tables, label="right, %", alt="shares").axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["head", "torso", "foot"]
     marks, _, (bars,) = axis.containers[1]
-    np.testing.assert_allclose(marks.get_xdata(), [20, 60])
-    assert [round(y) for y in marks.get_ydata()] == [1, 2]
+    np.testing.assert_allclose(marks.get_xydata(), [[20, 1], [60, 2]], atol=0.4)
     np.testing.assert_allclose(bars.get_segments()[1][:, 0], [50, 65])
-    assert marks.get_marker() != axis.containers[0][0].get_marker()
-
-
-def test_share_curves_have_bands():
     tables = {"a": share_table([0.1, 0.5]), "b": share_table([0.2, 0.4])}
     (axis,) = show_share_curves(tables, across="cosine", label="right, %", alt="curves").axes
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.2, 20], [0.4, 60]])
-    heights = axis.collections[0].get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == pytest.approx((10, 65))
-    assert axis.get_xlabel() == "cosine"

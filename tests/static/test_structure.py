@@ -1,7 +1,5 @@
 """The library's layout: its public names, and imports that point downwards only."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

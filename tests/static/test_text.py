@@ -1,11 +1,7 @@
 """The text of the book: what every committed notebook and page is held to."""
 
-from __future__ import annotations
-
-import base64
 import re
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -13,7 +9,6 @@ import pytest
 import yaml
 from compare import tolerance_of
 from nbformat import NotebookNode
-from PIL import Image
 
 from qaconv_lib.experiments.published import TABLES34
 
@@ -26,24 +21,12 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 REPOSITORY = CONFIG["repository"]["url"]
 OTHER_REPOSITORIES = {"ShengcaiLiao/QAConv", "huggingface/pytorch-image-models"}
 
-HEADINGS = [
-    "What you will do",
-    "The idea",
-    "The equation",
-    "Paper and code",
-    "Common mistakes",
-    "Exercises",
-    "Summary",
-    "What is next",
-    "References",
-]
 LARGEST_LENIENT_SHARE = 0.1
 WIDE = 600  # pixels as shown; six inches
 MACHINE_PATH = re.compile(r"(?:/(?:work|home|root|Users|tmp|content)/|[A-Z]:\\\\?Users)")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
 def number_of(path: Path) -> str:
@@ -58,6 +41,11 @@ def read(path: Path) -> NotebookNode:
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def has_image(cell: NotebookNode) -> bool:
+    kinds = (kind for output in cell.outputs for kind in output.get("data", {}))
+    return any(kind.startswith("image/") for kind in kinds)
 
 
 def prose(notebook: NotebookNode) -> str:
@@ -94,18 +82,13 @@ def test_outputs_hold_no_errors_paths_or_stderr(path: Path) -> None:
 @each_notebook
 def test_pictures_have_a_description(path: Path) -> None:
     for cell in code_cells(read(path)):
-        if any(mime.startswith("image/") for o in cell.outputs for mime in o.get("data", {})):
+        if has_image(cell):
             alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
             assert alt.strip(), f"no mystnb.image.alt in the metadata of\n{cell.source}"
     text = prose(read(path))
     assert not re.search(r"!\[\s*\]\(", text)
     for tag in re.findall(r"<img\b[^>]*>", text):
         assert re.search(r"\balt=\"[^\"]+\"", tag), tag
-
-
-def test_size_of_notebooks() -> None:
-    sizes = [path.stat().st_size for path in NOTEBOOKS]
-    assert max(sizes) <= 1.5e6 and sum(sizes) <= 12e6
 
 
 @each_notebook
@@ -153,39 +136,12 @@ def test_setup_cell(path: Path) -> None:
 
 
 @each_chapter
-def test_headings_stand_in_order(path: Path) -> None:
-    text = without_code(prose(read(path)))
-    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
-    headings = re.findall(r"^## (.*\S)", text, re.MULTILINE)
-    usual = [heading for heading in headings if heading in HEADINGS]
-    assert usual == sorted(usual, key=HEADINGS.index) and "Summary" in usual
-    assert text.count("<details>") == text.count("</details>")
-
-
-def pictures(cell: nbformat.NotebookNode) -> list[tuple[int, int]]:
-    """Of each picture of a cell: its pixels across, and those of the page it is shown on."""
-    widths = []
-    for output in cell.get("outputs", []):
-        for kind, data in output.get("data", {}).items():
-            if kind.startswith("image/"):
-                across = Image.open(BytesIO(base64.b64decode(data))).width
-                widths.append((across, output.metadata.get(kind, {}).get("width", across)))
-    return widths
-
-
-@each_chapter
-def test_figures_of_a_chapter(path: Path) -> None:
-    """A caption that the code repeats under a number, and twice as many pixels as are shown."""
-    shown = filter(pictures, read(path).cells)
+def test_captions_repeat_in_the_code_under_the_figures_number(path: Path) -> None:
+    shown = [cell for cell in code_cells(read(path)) if has_image(cell)]
     for number, cell in enumerate(shown, start=1):
-        figure = cell.metadata.mystnb["figure"]
-        assert figure["caption"].endswith(".")
         first, told = cell.source.split("\n#   ", 1)
         assert first == f"# Figure {number_of(path)}.{number}", first
-        assert told.replace("\n#  ", "").startswith(figure["caption"])
-        for across, width in pictures(cell):
-            assert across >= 2 * width - 1, cell.source
-            assert (figure.get("classes") == "wide") == (width >= WIDE), cell.source
+        assert told.replace("\n#  ", "").startswith(cell.metadata.mystnb["figure"]["caption"])
 
 
 @each_chapter
@@ -249,13 +205,6 @@ def test_the_repository_is_named_alike_everywhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     found = set(re.findall(r"github(?:\.com|usercontent\.com)?/([\w-]+/[\w-]+)", text))
     assert found - OTHER_REPOSITORIES <= {REPOSITORY.removeprefix("https://github.com/")}
-
-
-@each_page
-def test_pages_describe_their_pictures(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for options in re.findall(r"^[`:]{3,}\{(?:image|figure)\}[^\n]*\n((?::.*\n)*)", text, re.M):
-        assert ":alt:" in options
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Upkeep: workflows, hooks, templates and the Makefile run what exists and agree."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex
@@ -19,7 +17,6 @@ BOOK = ROOT / "book"
 TOOLS = BOOK / "tools"
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
-REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
@@ -86,22 +83,3 @@ def test_hook_installs_what_its_program_imports() -> None:
     wanted -= {*sys.stdlib_module_names, "stored_figures"}
     named = {re.split("[<>=]", line)[0] for line in hook("notebooks")["additional_dependencies"]}
     assert {packages.get(name, name) for name in wanted} == named
-
-
-def test_pull_requests_and_contributing_have_one_checklist() -> None:
-    def items(path: Path) -> list[str]:
-        text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", path.read_text(encoding="utf-8"))
-        found = re.findall(r"^- \[ \] (.+(?:\n  .+)*)", text, re.MULTILINE)
-        return [" ".join(item.split()) for item in found]
-
-    wanted = items(BOOK / "contributing.md")
-    template = GITHUB / "PULL_REQUEST_TEMPLATE.md"
-    assert items(template) == wanted != []
-    for page in re.findall(rf"{REPOSITORY}/blob/main/([\w/.]+)", template.read_text("utf-8")):
-        assert (ROOT / page).is_file(), page
-
-
-def test_the_settings_of_mutmut_name_files_that_exist() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.mutmut]")[1]
-    for file in re.findall(r'"((?:tests|qaconv_lib)/[\w/]+\.py)"', text):
-        assert (ROOT / file).is_file(), file
