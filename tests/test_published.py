@@ -12,7 +12,7 @@ from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 def test_qaconv_has_the_same_numbers_in_every_table(direction: tuple[str, str]) -> None:
     assert TABLE1["qaconv"][direction] == TABLE2["alone"][direction]
     for stage in ("alone", "+RR+TLift"):
-        assert TABLES34["large", stage, *direction] == TABLE2[stage][direction]
+        assert TABLES34[("large", stage, *direction)] == TABLE2[stage][direction]
 
 
 def gains(source: str, target: str) -> dict[str, np.ndarray]:
