@@ -79,6 +79,27 @@ def test_tfusion_equals_the_definition(seed, sessions, ep, en):
     np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("ep", "en"), [(0.2, 0.1), (0.1, 0.4), (0.4, 0.0), (0.0, 0.4)])
+def test_the_score_is_the_probability_of_one_person(ep, en):
+    """Bayes' rule without its algebra: 100 images are taken for matches, 100 are not."""
+    usual = {True: 0.8, False: 0.3}  # P(10 s | one person) and P(10 s | two people); else 900 s
+    seconds = []
+    for of_one_person in (1 - ep, en):  # among those taken for matches, and among the others
+        for same, share in ((True, of_one_person), (False, 1 - of_one_person)):
+            seconds += [10.0] * round(100 * share * usual[same])
+            seconds += [900.0] * round(100 * share * (1 - usual[same]))
+    seconds, similarity = np.array(seconds), np.linspace(1, 0, 200)
+    found = tfusion(
+        similarity[None], [0], [0.0], np.ones(200, int), seconds,
+        error_positive=en, error_negative=ep, num_matches=100, num_random=50_000, window=1.0,
+    )  # fmt: skip
+    one_person = (1 - ep) * similarity + en * (1 - similarity)  # by appearance alone
+    soon = seconds == 10
+    in_that_time = np.where(soon, usual[True], 1 - usual[True])
+    expected = one_person * in_that_time / np.where(soon, soon.mean(), 1 - soon.mean())
+    np.testing.assert_allclose(found[0, expected > 0], expected[expected > 0], atol=0.03)
+
+
 def labelled_by_definition(scene, sessions, labelled, window, floor):
     pairs = [
         (a[1], b[1], b[2] - a[2], a[0] == b[0])

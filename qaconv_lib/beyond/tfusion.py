@@ -78,14 +78,14 @@ def tfusion(
     matches, right or wrong. Their time differences (gallery minus query), camera pair by camera
     pair, give :math:`P` (`TransitionTimes`). ``num_random`` random gallery images of each query
     give :math:`P_{rand}`, and those among them that are not the query's best give
-    :math:`P_{diff}`. With :math:`E_p` and :math:`E_n`, the error rates among pairs taken for
-    matches and among the others, Bayes' rule leads to the score
+    :math:`P_{diff}`. :math:`E_p` is the share of the pairs taken for matches that show two people,
+    :math:`E_n` the share of the others that show one person. Bayes' rule leads to the score
 
-    .. math:: \frac{(1 - E_p) P - E_n P_{diff}}{\max(P_{rand}, floor)}
-              \left(s + \frac{E_p}{1 - E_p - E_n}\right)
+    .. math:: \frac{(1 - E_n) P - E_p P_{diff}}{\max(P_{rand}, floor)}
+              \left(s + \frac{E_n}{1 - E_p - E_n}\right)
 
-    Pairs where this is not above 0, and pairs from different sessions, are impossible by time. They
-    get s - 1, from -1 to 0: below all others, in the order of the similarity.
+    Pairs whose score is not above 0, and pairs from different sessions, are impossible by time.
+    They get s - 1, from -1 to 0: below all others, in the order of the similarity.
 
     The default floor is the authors', for large datasets. With few images, choose it near 1 / the
     number of random pairs of a camera: otherwise a time difference that one wrong match has and no
@@ -98,7 +98,9 @@ def tfusion(
             a clock may be off by a constant.
         query_sessions, gallery_sessions: integers, both or neither; without them, all images are of
             one session.
-        error_positive, error_negative: :math:`E_p` and :math:`E_n`, from 0, in sum below 1.
+        error_positive: :math:`E_n`, the positives missed. The authors' released code, and so the
+            book's records, have the names of the two errors in each other's place.
+        error_negative: :math:`E_p`. Both are from 0, and in sum below 1.
         num_matches: top gallery images of each query that are taken for matches, from 1.
         num_random: random gallery images of each query, from 1.
         window: half width of the window around a time difference, seconds.
@@ -204,7 +206,7 @@ def _fuse(
     check_above_zero(floor=floor)
     check_choice("same_camera", same_camera, "keep", "suppress")
     (matched, random, different), (positive, negative) = times, errors
-    offset = positive / (1 - positive - negative)
+    offset = positive / (1 - positive - negative)  # positive is E_n
     fused = scene.scores - 1
     for camera in np.unique(scene.gallery_cameras):
         columns = np.flatnonzero(scene.gallery_cameras == camera)
