@@ -22,8 +22,14 @@ from qaconv_lib.experiments.runs import (
     probabilities,
     similarity_stages,
 )
-from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
-from qaconv_lib.experiments.variants import graph_sampling_settings
+from qaconv_lib.experiments.suite import (
+    ABLATIONS,
+    EXPERIMENTS,
+    Trial,
+    find_record,
+    graph_sampling_settings,
+    list_trials,
+)
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 
@@ -151,7 +157,7 @@ def test_the_best_settings_are_best_on_average(monkeypatch):
     found = [record("a", low, 0.5), record("a", high, 0.6), record("a", lone, 0.99)]
     found += [record("b", low, 0.7), record("b", high, 0.5)]
     found += [record(source, high | {"final_layer": "layer3"}, 0.9) for source in "ab"]
-    monkeypatch.setattr(search, "read_records", lambda folder: found)
+    monkeypatch.setattr(records, "read_records", lambda folder: found)
     assert search.best_settings("arc", "laptop") == low  # the lone one has no record on b
 
 

@@ -21,7 +21,7 @@ from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.evaluation import BAD_DETECTION
 from qaconv_lib.experiments.records import provenance, read_records, results_folder, write_record
-from qaconv_lib.experiments.runs import Run, dataset_key, same_content
+from qaconv_lib.experiments.runs import Run, content_key, same_content
 from qaconv_lib.experiments.statistics import paired_bootstrap
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs.calibration import (
@@ -132,7 +132,7 @@ def calibration_record(
         "config": dataclasses.asdict(model.config),
         "checkpoint": path.name,
         "model": model_fingerprint(model),
-        "target_keys": {n: key for n in targets if (key := dataset_key(n, "test"))},
+        "target_keys": {n: key for n in targets if (key := content_key(n, "test"))},
         "fitted": fitted,
         "tried": tried,
         "transfer": [
@@ -218,7 +218,7 @@ def find_calibrations(model: ReidModel) -> dict | None:
         for record in found
         for name, fit in record["fitted"].items()
         if (key := record.get("target_keys", {}).get(name)) is None
-        or same_content({"target_key": key}, name, "test")
+        or same_content(key, name, "test")
     }
     return found[0] | {"fitted": fitted} if fitted else None
 

@@ -26,9 +26,8 @@ from qaconv_lib.experiments.correspondence_records import hits_over_chance, shar
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.statistics import Difference
-from qaconv_lib.experiments.suite import EXPERIMENTS
+from qaconv_lib.experiments.suite import ABLATIONS, DIRECTIONS, EXPERIMENTS, SOURCES
 from qaconv_lib.experiments.tables import devices_of
-from qaconv_lib.experiments.variants import ABLATIONS, DIRECTIONS, SOURCES
 
 POOLED = ("softmax", "arc", "center", "class-memory")
 HOLDS, PARTLY, FAILS = "holds here", "holds in part", "does not hold here"

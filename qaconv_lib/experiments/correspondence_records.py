@@ -17,7 +17,7 @@ from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import provenance, read_record, write_record
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
-from qaconv_lib.experiments.variants import DIRECTIONS
+from qaconv_lib.experiments.suite import DIRECTIONS
 from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST, SHOWN, cell_parts, changed_cells
 from qaconv_lib.matches.pairs import (
     OTHER_LEAST,

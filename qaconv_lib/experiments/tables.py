@@ -19,12 +19,14 @@ from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import ADAPTING, DIRECT, TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import STAGES, Run
-from qaconv_lib.experiments.suite import EXPERIMENTS, find_record, list_trials
-from qaconv_lib.experiments.variants import (
+from qaconv_lib.experiments.suite import (
     ABLATIONS,
     DIRECTIONS,
+    EXPERIMENTS,
     SOURCES,
+    find_record,
     graph_sampling_settings,
+    list_trials,
     source_name,
 )
 from qaconv_lib.losses import TABLE1_LOSSES
