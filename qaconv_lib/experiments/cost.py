@@ -182,9 +182,9 @@ def predict_step_memory(
     for module in backbone.modules():
         if not list(module.children()):
             module.register_forward_hook(note)
-    head = make_criterion(config, num_classes, backbone)
-    with_memory = isinstance(head, QAConvLoss | ClassMemoryLoss)
-    memory = head.memory.features.nbytes if with_memory else 0
+    head, memory = make_criterion(config, num_classes, backbone), 0
+    if isinstance(head, QAConvLoss | ClassMemoryLoss):
+        memory = head.memory.features.nbytes
     parameters = [*backbone.parameters(), *head.parameters()]
     trained = _size(p for p in parameters if p.requires_grad)
     parts = {

@@ -231,7 +231,7 @@ def evaluate_trial(
             pairs, data, run.loss, calibration, transposed=run.transposed
         )
     q, g = len(data.query), len(data.gallery)
-    found = {"calibration": calibration, "queries": q, "gallery": g}
+    found: dict = {"calibration": calibration, "queries": q, "gallery": g}
     if skip_unreadable:
         whole = load_test(trial.target)
         found["unreadable_images"] = len(whole.query) + len(whole.gallery) - q - g
@@ -285,8 +285,10 @@ def run_experiment(
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
         report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
     found = [record for trial in trials if (record := find_record(trial)) is not None]
-    folder, act = EXPERIMENTS[name].after or ("", None)
-    for trial in trials if act else ():
+    if (after := EXPERIMENTS[name].after) is None:
+        return found
+    folder, act = after
+    for trial in trials:
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue
         if (record := find_record(trial, folder)) is None:
