@@ -255,7 +255,7 @@ def run_correspondence(
 
 
 def share_differences(pairs: str, over: str) -> Test:
-    """Both directions: QAConv's share of right matches minus another's, in percent.
+    """QAConv's share of right matches minus another's, in percent, in both directions.
 
     `pairs` is a kind of pairs, e.g. "true pairs"; `over` other features, "same place" or "chance".
     """
@@ -264,8 +264,8 @@ def share_differences(pairs: str, over: str) -> Test:
         lines: list[Comparison] = []
         for label, *_, record in _both_ways(profile):
             rows = record["differences"] if record else ()
-            known = {(row["pairs"], row["over"]): _percent(row) for row in rows}
-            lines.append((f"{label}, over {over}", known.get((pairs, over))))
+            known = [row for row in rows if (row["pairs"], row["over"]) == (pairs, over)]
+            lines.append((f"{label}, over {over}", _percent(known[0]) if known else None))
         return lines
 
     return found
@@ -275,9 +275,9 @@ def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     lines: list[Comparison] = []
     for label, *_, record in _both_ways(profile):
-        rows = record["changes"] if record else ()
-        ours = [row for row in rows if row["features"] == "QAConv"]
-        lines += [(f"{row['change']}, {label}", _percent(row, row["chance"])) for row in ours]
+        for row in record["changes"] if record else ():
+            if row["features"] == "QAConv":
+                lines.append((f"{row['change']}, {label}", _percent(row, row["chance"])))
         if record is None:
             lines.append((f"any change, {label}", None))
     return lines
