@@ -272,7 +272,7 @@ def bench(options: Namespace) -> None:
     quiet machine, and 10 GB of memory for the plain form of matching."""
     from qaconv_lib.experiments.bench import run_bench
 
-    run_bench(options.names, report=lambda line: print(line, flush=True))
+    run_bench(options.names, lambda line: print(line, flush=True))
 
 
 # Images of your own -------------------------------------------------------------------------------

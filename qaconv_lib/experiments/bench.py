@@ -418,16 +418,10 @@ CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
 }
 
 
-def run_bench(
-    names: list[str] | None = None, report: Callable[[str], None] = lambda line: None
-) -> list[dict]:
-    """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`.
-
-    ArithmeticError if a library form and its plain form do not agree.
-    """
-    if unknown := sorted(set(names or []) - set(CASES)):
+def run_bench(names: list[str], report: Callable[[str], None]) -> None:
+    """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`."""
+    if unknown := sorted(set(names) - set(CASES)):
         raise ValueError(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
-    written = []
     for name in names or CASES:
         rows = []
         for case in CASES[name]:
@@ -438,5 +432,3 @@ def run_bench(
         about: dict = {"experiment": "bench", "loss": "any", "source": "any", "profile": "any"}
         about |= {"seed": 0, "case": name, "rows": rows} | records.provenance("cpu")
         records.write_record("bench", name, about)
-        written.append(about)
-    return written

@@ -96,8 +96,8 @@ def check_dataset(
         rows[split] = [f"{f:,}" + f" ({p:,} published)" * (f != p) for f, p in counts]
         if any(more := np.subtract(found, wanted)):
             remarks.append(f"{split}: {_explain(*more)}")
-        if split != "all" and (copies := _copies_by_name(table)):
-            remarks.append(f"{split}: {copies}")
+        if split != "all":
+            remarks += [f"{split}: {copies}" for copies in _copies_by_name(table)]
     distractors = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
     if distractors != (right := DISTRACTORS.get(name, distractors)):
         remarks.append(
@@ -173,14 +173,13 @@ def _explain(images: int, identities: int, cameras: int) -> str:
     return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
 
 
-def _copies_by_name(table: pd.DataFrame) -> str:
+def _copies_by_name(table: pd.DataFrame) -> list[str]:
     """Copies of an image under names that differ in the ending."""
-    paths = table["path"].map(Path)
-    stems = paths.map(lambda path: path.parent / path.name.split(".")[0].lower())
-    copies = stems[stems.duplicated()].unique()
-    if not len(copies):
-        return ""
-    return f"{len(copies):,} images are there twice under other endings, e.g. {copies[0].name}"
+    stems = table["path"].map(
+        lambda path: Path(path).parent / Path(path).name.split(".")[0].lower()
+    )
+    copies, words = stems[stems.duplicated()].unique(), "images are there twice under other endings"
+    return [f"{len(copies):,} {words}, e.g. {copies[0].name}"] if len(copies) else []
 
 
 def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:

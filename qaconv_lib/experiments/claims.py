@@ -162,11 +162,10 @@ def gain_of_reranking(profile: str) -> list[Comparison]:
 def larger_backbone(profile: str, stage: str) -> list[Comparison]:
     """The large backbone against the small one, for every source and target of Tables 3 and 4."""
     targets = ("duke", "market") if "TLift" in stage else ("duke", "market", "cuhk03", "msmt17")
-    directions, backbones = [(s, t) for s in SOURCES for t in targets if s != t], []
-    for size in ("large", "small"):
-        settings = get_profile(profile).backbones[size]
-        backbones.append({"stage": stage, "seeds": 3, "settings": settings})
-    return _test(*backbones, directions)(profile)
+    directions = [(s, t) for s in SOURCES for t in targets if s != t]
+    how, backbones = {"stage": stage, "seeds": 3}, get_profile(profile).backbones
+    large, small = (how | {"settings": backbones[size]} for size in ("large", "small"))
+    return _test(large, small, directions)(profile)
 
 
 #: Trained on all of MSMT17 against trained on Market or Duke, on the same target.

@@ -95,10 +95,8 @@ class Run:
 
     def table(self) -> pd.DataFrame:
         """The training images."""
-        count = self.settings.get("identities", get_profile(self.profile).identities)
         table = load_dataset(self.source).train
-        if count is None:
-            return table
+        count = self.settings.get("identities", get_profile(self.profile).identities)
         kept = np.sort(table["identity"].unique())[:count]
         return table[table["identity"].isin(kept)].reset_index(drop=True)
 
@@ -120,15 +118,15 @@ class Run:
 
     def trained(self, path: Path) -> bool:
         """Whether a file is a model of the settings and training images the run has now."""
-        details = _details(path)
-        other = differing_settings(details.get("config"), self.config())
-        return not other and self.same_source(details)
+        return self._fits(_details(path))
 
     def made(self, record: dict) -> bool:
         """Whether a record is of this run, with the settings and images it has now."""
-        same = all(record.get(key) == value for key, value in vars(self).items())
-        same = same and not differing_settings(record.get("config"), self.config())
-        return same and self.same_source(record)
+        return all(record.get(k) == v for k, v in vars(self).items()) and self._fits(record)
+
+    def _fits(self, stored: dict) -> bool:
+        other = differing_settings(stored.get("config"), self.config())
+        return not other and self.same_source(stored)
 
     def folder(self) -> Path:
         """Where the run keeps its state and its model: of these very settings and images."""
@@ -147,9 +145,9 @@ SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
 
 
 def content_key(name: str, part: str, weights: str | None = None) -> str | None:
-    """Names the content of a dataset's "train" or "test" images, and of a file of weights.
+    """Names the content of a dataset's "train" or "test" images; None for a miniature as it ships.
 
-    None for a miniature as it ships. It is computed once, until `look_again`.
+    A file of weights adds its own. Keys are computed once, until `look_again`.
     """
     key = _content_key(name, part, *_files.data_folders())
     return key if weights is None else f"{key or name}-{_digest([weights])}"
@@ -196,8 +194,7 @@ def _details(path: Path) -> dict:
 def settings_name(settings: dict) -> str:
     """Settings as part of a file name; a path among them loses its separators."""
     name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
-    name = re.sub(r'[\\/:*?"<>|]+', "_", name)
-    return _short(name, 110)
+    return _short(re.sub(r'[\\/:*?"<>|]+', "_", name), 110)
 
 
 def _short(name: str, most: int) -> str:
@@ -242,7 +239,7 @@ def train_run(
     training is resumed.
     """
     look_again()
-    path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
+    path = Path(checkpoint or run.folder() / "model.safetensors")
     if (there := _details(path)) and not run.same_source(there):
         raise ValueError(
             f"{path} holds a model trained on other images than {run.source} has now; move it first"
@@ -250,7 +247,6 @@ def train_run(
     whole = table = run.table()
     if skip_unreadable:
         table = unreadable.readable_rows(whole, f"{run.source}, training", progress)
-    lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
     for folder in (path.parent, records.results_folder() / "train"):
         _files.check_writable(folder)  # now, and not after the training
     taught_by = run.teacher()
@@ -261,7 +257,7 @@ def train_run(
         model = trainer.train(progress=progress)
     found = {
         "images": len(table),
-        **lost,
+        **({"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}),
         "num_identities": model.num_classes,
         "history": trainer.history,
         "seconds": round(time.perf_counter() - start, 1),
