@@ -129,8 +129,8 @@ def check_data(options: Namespace) -> int:
 def train(options: Namespace) -> None:
     """Train a model on a dataset."""
     from qaconv_lib._processes import process_rank
+    from qaconv_lib.experiments.cost import memory_table
     from qaconv_lib.experiments.runs import train_run
-    from qaconv_lib.experiments.step_memory import memory_table
 
     run, keys = _run(options), ("device", "run_folder", "progress", "skip_unreadable")
     how = _given(options, *keys)
@@ -221,11 +221,29 @@ def _profile(options: Namespace) -> str:
 def run(options: Namespace) -> None:
     """Run an experiment of the paper by name: train, test and record what is missing. What has a
     record is not run again; an interrupted run goes on after its last epoch."""
-    from qaconv_lib.experiments.by_name import run_by_name
+    from qaconv_lib.experiments import correspondence_records, cost, suite
+    from qaconv_lib.experiments.profiles import get_profile
 
-    how = _given(options, "seeds", "device", "jobs", "skip_unreadable", "predict_memory")
-    for line in run_by_name(options.name, _profile(options), report=_say, **how):
-        print(line)
+    name, profile, device = options.name, _profile(options), options.device
+    if name is None:
+        for key, experiment in suite.EXPERIMENTS.items():
+            print(f"{key:16}{experiment.title} ({experiment.seeds} seeds)")
+        print(f"{'correspondence':16}Matches held against part maps (1 seed)")
+        print(f"{'cost':16}Time and memory of each step")
+    elif name == "correspondence":
+        found = correspondence_records.run_correspondence(profile, device, report=_say)
+        print(f"{name}: {len(found)} records; chapter 11 shows them")
+    elif name == "cost":
+        for row in cost.cost_record(profile, device)["steps"]:
+            print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
+    elif options.predict_memory:
+        suite.check_variants(name, get_profile(profile))
+        for trained in {t.run.name: t.run for t in suite.list_trials(name, profile, 1)}.values():
+            print(cost.memory_table(trained, device))
+    else:
+        how = _given(options, "seeds", "device", "jobs", "skip_unreadable")
+        found = suite.run_experiment(name, profile=profile, report=_say, **how)
+        print(f"{name}: {len(found)} records; `python -m qaconv_lib tables` prints them")
 
 
 @_command(
@@ -254,7 +272,7 @@ def bench(options: Namespace) -> None:
     quiet machine, and 10 GB of memory for the plain form of matching."""
     from qaconv_lib.experiments.bench import run_bench
 
-    run_bench(options.names, report=lambda line: print(line, flush=True))
+    run_bench(options.names, lambda line: print(line, flush=True))
 
 
 # Images of your own -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from qaconv_lib._processes import peak_megabytes
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
-from qaconv_lib.experiments import bench, measure, plain
+from qaconv_lib.experiments import bench, plain
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, best_matches, match_gallery
@@ -184,7 +184,7 @@ class TestOnTheMiniatures:
 class TestMeasure:
     def test_memory_is_what_was_held_beyond_the_start(self):
         held = np.ones(20_000_000)  # 160 MB that were there before
-        found = measure.measure(lambda: np.ones(10_000_000).sum())
+        found = bench.measure(lambda: np.ones(10_000_000).sum())
         assert found.result == 1e7 and held.sum() == 2e7 and found.seconds > 0
         if found.megabytes is not None:  # Linux
             assert found.megabytes == pytest.approx(80, abs=10)
@@ -196,19 +196,19 @@ class TestMeasure:
             time.sleep(next(waits))
             return 7
 
-        (found,) = measure.in_turns(3, only=act).values()
+        (found,) = bench.in_turns(3, only=act).values()
         assert found.result == 7 and 0.001 <= found.seconds < 0.02
 
     def test_where_the_system_does_not_tell(self, monkeypatch):
         monkeypatch.setattr(sys, "platform", "win32")
-        found = measure.measure(lambda: 1)
+        found = bench.measure(lambda: 1)
         assert found.megabytes is None
-        row = measure.compare("step", "size", {"library": found._replace(seconds=0.123456)})
+        row = bench.compare("step", "size", {"library": found._replace(seconds=0.123456)})
         assert row == {"step": "step", "size": "size", "seconds": 0.123, "megabytes": None}
 
     def test_results_of_other_shapes_do_not_agree(self):
-        assert measure.largest_gap(np.ones((3, 1)), np.ones(3)) == float("inf")
-        assert measure.largest_gap(np.uint8([1]), np.uint8([2])) == 1
+        assert bench.largest_gap(np.ones((3, 1)), np.ones(3)) == float("inf")
+        assert bench.largest_gap(np.uint8([1]), np.uint8([2])) == 1
 
     def test_the_most_that_was_held_grows_with_what_is_held(self):
         if (first := peak_megabytes("cpu")) is not None:  # Windows does not tell

@@ -165,7 +165,7 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QACONV_DATA", str(folder))
         patch.setattr(calibration_records, "load_dataset", lambda name: name)
-        patch.setattr(calibration_records, "dataset_key", lambda name, part: None)
+        patch.setattr(calibration_records, "content_key", lambda name, part: None)
         patch.setattr(
             calibration_records,
             "cross_camera_pairs",

@@ -22,8 +22,14 @@ from qaconv_lib.experiments.runs import (
     probabilities,
     similarity_stages,
 )
-from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS, Trial, find_record, list_trials
-from qaconv_lib.experiments.variants import graph_sampling_settings
+from qaconv_lib.experiments.suite import (
+    ABLATIONS,
+    EXPERIMENTS,
+    Trial,
+    find_record,
+    graph_sampling_settings,
+    list_trials,
+)
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 
@@ -151,7 +157,7 @@ def test_the_best_settings_are_best_on_average(monkeypatch):
     found = [record("a", low, 0.5), record("a", high, 0.6), record("a", lone, 0.99)]
     found += [record("b", low, 0.7), record("b", high, 0.5)]
     found += [record(source, high | {"final_layer": "layer3"}, 0.9) for source in "ab"]
-    monkeypatch.setattr(search, "read_records", lambda folder: found)
+    monkeypatch.setattr(records, "read_records", lambda folder: found)
     assert search.best_settings("arc", "laptop") == low  # the lone one has no record on b
 
 
@@ -362,7 +368,7 @@ class TestMeansOfComputing:
         with pytest.raises(ValueError, match=wrong.split("=")[0]):
             get_profile(f"laptop+{wrong}")
 
-    def test_run_takes_them_and_names_its_flags_when_memory_runs_out(self, monkeypatch, capsys):
+    def test_run_takes_them(self, monkeypatch, capsys):
         seen = {}
 
         def fail(name, **how):
@@ -372,7 +378,7 @@ class TestMeansOfComputing:
         monkeypatch.setattr(suite, "run_experiment", fail)
         assert main(["run", "memory", *SMOKE, "--accumulate", "2", "--skip-unreadable"]) == 2
         assert seen["profile"] == "smoke+accumulate=2" and seen["skip_unreadable"]
-        assert "--accumulate" in capsys.readouterr().err
+        assert "out of memory" in capsys.readouterr().err
 
 
 class TestWhatStopsBeforeTheTraining:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from qaconv_lib.cli import main
+from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments.profiles import PROFILES, RunConfig
 from qaconv_lib.experiments.records import read_records
@@ -103,7 +104,8 @@ class TestWorkers:
 def small(no_records, table, monkeypatch):
     """The smoke profile on eight small images, without weights from a file."""
     monkeypatch.setenv("QACONV_CACHE", str(no_records / "cache"))
-    monkeypatch.setattr(runs, "training_images", lambda source: table)
+    dataset = ReidDataset("mini-market", no_records, table, table, table)
+    monkeypatch.setattr(runs, "load_dataset", lambda name: dataset)
     base = dataclasses.replace(TINY, epochs=2, decay_epochs=1)
     changed = dataclasses.replace(PROFILES["smoke"], base=base, identities=None)
     monkeypatch.setitem(PROFILES, "smoke", changed)

@@ -13,8 +13,7 @@ from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import write_record
 from qaconv_lib.experiments.runs import STAGES, Run
 from qaconv_lib.experiments.statistics import paired_bootstrap
-from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS
-from qaconv_lib.experiments.variants import graph_sampling_settings
+from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS, graph_sampling_settings
 
 
 def scores(precision, first):

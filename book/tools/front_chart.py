@@ -7,7 +7,7 @@ import numpy as np
 from qaconv_lib.experiments.comparisons import LABELS, scores_of
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
-from qaconv_lib.experiments.variants import DIRECTIONS
+from qaconv_lib.experiments.suite import DIRECTIONS
 
 LOSSES = ("softmax", "arc", "qaconv")
 STAGES = {"alone": "alone", "+RR+TLift": "with RR and TLift"}

@@ -1,15 +1,19 @@
 """The library beside the plain formulations: `python -m qaconv_lib bench` (appendix A).
 
-`CASES` lists what is measured. Most cases run the plain form and the library's on the same random
-input, in one process, in turns; check that the results agree; and give rows for a record. Of
-several turns the fastest counts, because other work on the machine only ever makes a turn slower.
+Most of the `CASES` run both forms on the same random input, in one process, in turns, and check
+that the results agree. The fastest turn counts: other work on the machine only slows a turn down.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -17,15 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qaconv_lib.datasets import load_dataset
+from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
-from qaconv_lib.experiments import plain
-from qaconv_lib.experiments.measure import compare, in_turns, largest_gap, measure, rounded
-from qaconv_lib.experiments.records import provenance, write_record
+from qaconv_lib.experiments import plain, records
 from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, match_gallery
-from qaconv_lib.models import load_model
+from qaconv_lib.models import ReidModel, load_model
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.scale.retrieval import build_index, match_shortlist, shortlist
 from qaconv_lib.scale.store import pool_maps
@@ -34,6 +36,97 @@ from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)  # of shortlists
+
+
+class Measured(NamedTuple):
+    """What one call took, and its result."""
+
+    seconds: float
+    megabytes: float | None  #: beyond what was held before; None if unknown
+    result: Any
+
+
+def measure(act: Callable[[], Any]) -> Measured:
+    """Run a function once."""
+    gc.collect()
+    before = _start_memory()
+    start = time.perf_counter()
+    result = act()
+    seconds = time.perf_counter() - start
+    extra = None if before is None else max(0.0, (_memory("VmHWM") - before) / 1e6)
+    return Measured(seconds, extra, result)
+
+
+def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
+    """Run functions one after the other, `turns` times; of each keep the fastest run.
+
+    Memory is that of the first run: later ones may find memory that an earlier one left.
+    """
+    found = {name: measure(act) for name, act in acts.items()}
+    for _ in range(turns - 1):
+        for name, act in acts.items():
+            seconds = min(found[name].seconds, measure(act).seconds)
+            found[name] = found[name]._replace(seconds=seconds)
+    return found
+
+
+def _start_memory() -> int | None:
+    """Give free memory back, forget the peak so far, and tell what is held, in bytes (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _memory("VmRSS")
+    except (OSError, AttributeError):  # another C library, or a system that forbids it
+        return None
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def compare(
+    step: str,
+    size: str,
+    found: dict[str, Measured],
+    tolerance: float = 1e-6,
+    relative: bool = False,
+) -> dict:
+    """A row about the form "library" of a step, beside the form "plain" if it was run.
+
+    ArithmeticError if their results differ by more than the tolerance: at the largest difference
+    or, if `relative`, in the norm of the difference over that of the plain form. That is for
+    gradients through maxima, where similarities equal but for rounding may change places.
+    """
+    mine, theirs = found["library"], found.get("plain")
+    row = {"seconds": mine.seconds, "megabytes": mine.megabytes}
+    if theirs is not None:
+        row |= {"plain_seconds": theirs.seconds, "plain_megabytes": theirs.megabytes}
+        row |= {"ratio": theirs.seconds / mine.seconds}
+        row["largest_difference"] = judged = largest_gap(mine.result, theirs.result)
+        if relative:
+            first, second = (np.asarray(form.result, np.float64) for form in (mine, theirs))
+            judged = float(np.linalg.norm(first - second) / np.linalg.norm(second))
+            row["relative_error"] = judged
+        if not judged <= tolerance:
+            raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
+    return {"step": step, "size": size} | {name: rounded(value) for name, value in row.items()}
+
+
+def largest_gap(mine: Any, theirs: Any) -> float:
+    """Largest absolute difference of two arrays or tensors; infinite between unequal shapes."""
+    first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
+    return float(np.abs(first - second).max()) if first.shape == second.shape else float("inf")
+
+
+def rounded(value: float | None) -> float | None:
+    """Three digits; None stays None."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+# Cases --------------------------------------------------------------------------------------------
 
 
 def unit_maps(count: int, seed: int) -> Tensor:
@@ -57,14 +150,12 @@ def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], 
     weights, number = matcher.fold()
 
     def in_pieces(size: int, act: Callable[[Tensor], Tensor]) -> Tensor:
-        """The scores with `size` gallery images at a time."""
         found = torch.empty(num_query, num_gallery)  # first: a list of columns scatters the memory
         for start in range(0, num_gallery, size):
             found[:, start : start + size] = act(gallery[start : start + size])
         return found
 
-    def products() -> None:
-        """The matrix products behind the similarities, and nothing of what follows them."""
+    def products() -> None:  # behind the similarities, and nothing of what follows them
         rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
         columns = gallery.transpose(0, 1).flatten(1)  # (d, g*h*w)
         width = 10 * queries[0, 0].numel()
@@ -72,13 +163,14 @@ def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], 
         for part in columns.split(width, dim=1):
             torch.mm(rows, part, out=out[:, : part.shape[1]])
 
+    def folded(piece: Tensor) -> Tensor:
+        return plain.best_matches(queries, piece) @ weights + number
+
     every = partial(plain.match_gallery, matcher, queries)
     return {
         "all pairs at once": partial(in_pieces, max(1, 64_000 // num_query), every),  # in 10 GB
         "one gallery image at a time": partial(in_pieces, 1, every),
-        "head folded into a dot product": partial(
-            in_pieces, 1, lambda piece: plain.best_matches(queries, piece) @ weights + number
-        ),
+        "head folded into a dot product": partial(in_pieces, 1, folded),
         "full blocks, maxima in one piece": partial(match_gallery, matcher, *maps),
         "bfloat16": partial(match_gallery, matcher, *maps, dtype=torch.bfloat16),
         "the products alone": products,
@@ -144,20 +236,18 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     maps, labels = unit_maps(32, 2), torch.arange(32)
 
     def gradient(loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gradients of the maps and of the FC weights, each divided by its largest entry."""
+        # of the maps and of the FC weights, each divided by its largest entry
         own = maps.clone().requires_grad_()
         criterion.zero_grad()
         loss(own).backward()
         found = cast(tuple[Tensor, Tensor], (own.grad, matcher.fc.weight.grad))
         return torch.cat([(one / one.abs().max()).flatten() for one in found])
 
-    forms = {
-        "library": lambda own: criterion(own, labels)[0],
-        "plain": lambda own: plain.qaconv_loss(matcher, own, memory.features, labels),
-    }
-    if not beside_plain:
-        del forms["plain"]
-    found = in_turns(turns, **{name: partial(gradient, loss) for name, loss in forms.items()})
+    forms = {"library": partial(gradient, lambda own: criterion(own, labels)[0])}
+    if beside_plain:
+        loss = partial(plain.qaconv_loss, matcher, memory=memory.features, labels=labels)
+        forms["plain"] = partial(gradient, loss)
+    found = in_turns(turns, **forms)
     return compare("training step", f"b=32, c={classes:,}", found, 1e-5, relative=True)
 
 
@@ -208,21 +298,23 @@ def bench_reranking(images: int, beside_plain: bool) -> dict:
 def bench_streaming(images: int) -> dict:
     """Re-ranking of vectors whose distances are never all there; an eighth are queries."""
     vectors, q = clustered_vectors(images), images // 8
-    found = measure(
-        lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape  # not the result
-    )
+    found = measure(lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape)
     row = compare("re-ranking, streaming", f"N={images:,}", {"library": found})
     return row | {"images": images, "matrix_megabytes": rounded(4 * images**2 / 1e6)}
+
+
+def _shipped(source: str, target: str) -> tuple[ReidModel, QAConv, ReidDataset]:
+    """The shipped QAConv model of a source, its matcher, and the target."""
+    model = load_model(checkpoint_path("qaconv", source))
+    return model, cast(QAConv, model.criterion.matcher), load_dataset(target)
 
 
 def bench_test(source: str, target: str) -> list[dict]:
     """What each step of a test takes, and the mAP where it makes a ranking: a row a step.
 
-    The shipped QAConv model of the source is tested on a target that has times.
+    The target needs times.
     """
-    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
-    matcher = model.criterion.matcher
-    assert isinstance(matcher, QAConv)
+    model, matcher, data = _shipped(source, target)
     tables, size = (data.query, data.gallery), f"{len(data.query):,} x {len(data.gallery):,}"
     rows: list[dict] = []
 
@@ -252,13 +344,10 @@ def bench_test(source: str, target: str) -> list[dict]:
 def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict]:
     """Shortlists of several lengths, made from pooled maps: a row each, then the whole gallery.
 
-    The shipped QAConv model of the source ranks the target's gallery. What is on the shortlist
-    comes first, ordered by QAConv; the rest follows in the order of the pooled vectors.
-    `distractors` is how many maps of nobody to add to the gallery; see `mixed_maps`.
+    What is on the shortlist comes first, ordered by QAConv; the rest follows in the order of the
+    pooled vectors. `distractors` is how many maps of nobody (`mixed_maps`) join the gallery.
     """
-    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
-    matcher = model.criterion.matcher
-    assert isinstance(matcher, QAConv)
+    model, matcher, data = _shipped(source, target)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)
     labels = data.gallery[["identity", "camera"]]
     poolings: dict[str, Callable[[Tensor], Tensor]] = {"four stripes": pool_maps}
@@ -295,10 +384,9 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
 
 
 def mixed_maps(maps: Tensor, count: int) -> Tensor:
-    """Maps of people who do not exist: the upper rows of one image over the lower rows of another.
+    """Maps of people who do not exist: upper rows of one, lower rows of another, half mirrored.
 
-    Half of the images are mirrored. They are as varied as real maps in every location, and are
-    nobody's. The maps (n, d, h, w) must be of images that are in no query.
+    They vary like real maps at every location. `maps` (n, d, h, w) must be of images not queried.
     """
     generator = torch.Generator().manual_seed(0)
     upper, lower = torch.randint(len(maps), (2, count), generator=generator)
@@ -330,16 +418,10 @@ CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
 }
 
 
-def run_bench(
-    names: list[str] | None = None, report: Callable[[str], None] = lambda line: None
-) -> list[dict]:
-    """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`.
-
-    ArithmeticError if a library form and its plain form do not agree.
-    """
-    if unknown := sorted(set(names or []) - set(CASES)):
+def run_bench(names: list[str], report: Callable[[str], None]) -> None:
+    """Run cases (all if none is named) on the CPU; write one record each, in `results/bench`."""
+    if unknown := sorted(set(names) - set(CASES)):
         raise ValueError(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
-    records = []
     for name in names or CASES:
         rows = []
         for case in CASES[name]:
@@ -347,7 +429,6 @@ def run_bench(
             for row in found if isinstance(found, list) else [found]:
                 report(", ".join(f"{key} {value}" for key, value in row.items()))
                 rows.append(row)
-        about = {"experiment": "bench", "loss": "any", "source": "any", "profile": "any"}
-        records.append({**about, "seed": 0, "case": name, "rows": rows, **provenance("cpu")})
-        write_record("bench", name, records[-1])
-    return records
+        about: dict = {"experiment": "bench", "loss": "any", "source": "any", "profile": "any"}
+        about |= {"seed": 0, "case": name, "rows": rows} | records.provenance("cpu")
+        records.write_record("bench", name, about)

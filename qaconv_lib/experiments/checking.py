@@ -63,9 +63,9 @@ def check_dataset(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Count a dataset, compare the counts with the published ones, and say what may be wrong.
 
-    `name` is a public dataset or a CSV file of your own images; `root` is as for `load_dataset`.
-    `read_images` opens every image, `skip_unreadable` also leaves out those that cannot be read,
-    and `find_duplicates` compares the contents of all files.
+    `name` is a public dataset or a CSV file of your own images. `read_images` opens every image,
+    `skip_unreadable` also leaves out those that cannot be read, and `find_duplicates` compares the
+    contents of all files.
 
     Returns a table with one row per split, and remarks; none means that nothing was found. The
     table's `attrs` have "notes", which are not objections, and "verdict", for want of remarks.
@@ -90,23 +90,19 @@ def check_dataset(
     for split, table in tables.items():
         known = table["identity"] != dataset.distractor_identity
         found = len(table), table["identity"][known].nunique(), table["camera"].nunique()
-        wanted = [
-            mine if theirs is None else theirs
-            for mine, theirs in zip(found, published.get(split, (None,) * 3), strict=True)
-        ]
-        rows[split] = {
-            label: f"{mine:,}" + f" ({theirs:,} published)" * (mine != theirs)
-            for label, mine, theirs in zip(Counts._fields, found, wanted, strict=True)
-        }
+        there = published.get(split, Counts(None, None, None))
+        wanted = [f if p is None else p for f, p in zip(found, there, strict=True)]
+        counts = zip(found, wanted, strict=True)
+        rows[split] = [f"{f:,}" + f" ({p:,} published)" * (f != p) for f, p in counts]
         if any(more := np.subtract(found, wanted)):
             remarks.append(f"{split}: {_explain(*more)}")
-        if split != "all" and (copies := _copies_by_name(table)):
-            remarks.append(f"{split}: {copies}")
+        if split != "all":
+            remarks += [f"{split}: {copies}" for copies in _copies_by_name(table)]
     distractors = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
-    if distractors != (wanted_distractors := DISTRACTORS.get(name, distractors)):
+    if distractors != (right := DISTRACTORS.get(name, distractors)):
         remarks.append(
-            f"gallery: {distractors:,} distractors (identity 0000) instead of "
-            f"{wanted_distractors:,}; without them scores are too high"
+            f"gallery: {distractors:,} distractors (identity 0000) instead of {right:,}; without "
+            "them scores are too high"
         )
     if own:
         remarks += _flaws_of_own(dataset)
@@ -115,12 +111,12 @@ def check_dataset(
     notes += _jumps(pd.concat([dataset.query, dataset.gallery]))
     if find_duplicates:
         remarks += _copies_by_content(dataset, progress)
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
-    table.attrs["notes"] = notes
-    table.attrs["verdict"] = f"{name} is complete: all counts are as published"
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Counts._fields))
+    verdict = f"{name} is complete: all counts are as published"
     if own:
-        table.attrs["verdict"] = "nothing amiss was found (there are no published counts of it)"
-    return table, remarks
+        verdict = "nothing amiss was found (there are no published counts of it)"
+    table.attrs |= {"notes": notes, "verdict": verdict}
+    return table.rename_axis("split"), remarks
 
 
 def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, list[str]]:
@@ -143,14 +139,14 @@ def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list
     published, notes = PUBLISHED.get(name, {}), []
     if name == "randperson":
         whole, count = WHOLE_RANDPERSON, len(dataset.train)
+        note = (
+            "of the subset, only the number of images is known to be published; all of RandPerson "
+        )
+        note += f"has {whole[1]:,} identities and {whole[2]} cameras"
         if abs(count - (whole[0] or 0)) < abs(count - (published["train"][0] or 0)):
             published = {"train": whole}
-            notes.append("compared with all of RandPerson, not the subset its authors train on")
-        else:
-            notes.append(
-                "of the subset, only the number of images is known to be published; all of "
-                f"RandPerson has {whole[1]:,} identities and {whole[2]} cameras"
-            )
+            note = "compared with all of RandPerson, not the subset its authors train on"
+        notes.append(note)
     if name == "clonedperson":
         notes.append("published totals only: no source for the counts of its splits is known")
     if name in BAD_DETECTIONS:
@@ -177,14 +173,13 @@ def _explain(images: int, identities: int, cameras: int) -> str:
     return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
 
 
-def _copies_by_name(table: pd.DataFrame) -> str:
+def _copies_by_name(table: pd.DataFrame) -> list[str]:
     """Copies of an image under names that differ in the ending."""
-    paths = table["path"].map(Path)
-    stems = paths.map(lambda path: path.parent / path.name.split(".")[0].lower())
-    copies = stems[stems.duplicated()].unique()
-    if not len(copies):
-        return ""
-    return f"{len(copies):,} images are there twice under other endings, e.g. {copies[0].name}"
+    stems = table["path"].map(
+        lambda path: Path(path).parent / Path(path).name.split(".")[0].lower()
+    )
+    copies, words = stems[stems.duplicated()].unique(), "images are there twice under other endings"
+    return [f"{len(copies):,} {words}, e.g. {copies[0].name}"] if len(copies) else []
 
 
 def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
@@ -196,10 +191,8 @@ def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
     for split, rows in table.groupby("split", sort=False):
         same = rows.groupby("digest", sort=False)["path"].agg(list)
         if len(same := same[same.map(len) > 1]):
-            count, example = same.map(len).sum() - len(same), " and ".join(same.iloc[0][:2])
-            remarks.append(
-                f"{split}: {count:,} files repeat the content of another, e.g. {example}"
-            )
+            count, two = same.map(len).sum() - len(same), " and ".join(same.iloc[0][:2])
+            remarks.append(f"{split}: {count:,} files repeat the content of another, e.g. {two}")
     once = table.drop_duplicates(["split", "digest"]).groupby("digest", sort=False)
     shared = once[["split", "path"]].agg(" and ".join)[once.size() > 1]
     for splits, paths in shared.groupby("split", sort=False)["path"]:

@@ -1,14 +1,11 @@
-"""The paper's claims, and what the records of this book say about each (page "Claims").
-
-A claim is tested by differences with intervals. `verdict` has the rules. Some are younger than the
-experiments, and the page says which.
-"""
+"""The paper's claims, tested by differences with intervals from the records (page "Claims")."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,9 +23,8 @@ from qaconv_lib.experiments.correspondence_records import hits_over_chance, shar
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.statistics import Difference
-from qaconv_lib.experiments.suite import EXPERIMENTS
+from qaconv_lib.experiments.suite import ABLATIONS, DIRECTIONS, EXPERIMENTS, SOURCES
 from qaconv_lib.experiments.tables import devices_of
-from qaconv_lib.experiments.variants import ABLATIONS, DIRECTIONS, SOURCES
 
 POOLED = ("softmax", "arc", "center", "class-memory")
 HOLDS, PARTLY, FAILS = "holds here", "holds in part", "does not hold here"
@@ -53,13 +49,10 @@ class Claim:
 def verdict(claim: Claim, found: list[Comparison]) -> str:
     """What the intervals say about a claim.
 
-    - "A is better than B" holds if every interval is above zero, in part if some are; else it does
-      not hold if every interval is below zero, and is not shown otherwise.
-    - "A is far better than B": as before, but it holds only in part if a mean is below `far`.
-    - "A and B are about equal" holds if every interval lies within the margin, does not hold if
-      every interval lies outside, holds in part if some lie within and others outside, and is open
-      otherwise.
-    - "A is no worse than B" (one-sided): the same, with only the lower end of the margin.
+    "A is better than B" holds if all are above zero (and no mean below `far`), in part if some are;
+    it does not hold if all are below zero, and is not shown otherwise. "A and B are about equal"
+    holds if all lie within the margin, does not hold if all lie outside, holds in part if there are
+    both, and is open otherwise. One-sided, only the lower end of the margin counts.
     """
     if claim.compare is None:
         return UNTESTED
@@ -85,8 +78,7 @@ def _test(
     """One method against another, each given by arguments of `scores_of`."""
 
     def scores(profile: str, direction: tuple[str, str], method: dict) -> list[dict]:
-        where = dict(zip(("source", "target"), direction, strict=True))
-        return scores_of(profile, **(where | method))
+        return scores_of(profile, **({"source": direction[0], "target": direction[1]} | method))
 
     return lambda profile: [
         (label.format(*way), compare(scores(profile, way, ours), scores(profile, way, theirs)))
@@ -99,13 +91,13 @@ def several(*tests: Test) -> Test:
     return lambda profile: [comparison for test in tests for comparison in test(profile)]
 
 
-def losses(first: str, second: str) -> Test:
-    """Both directions: one loss against another."""
-    return _test({"loss": first}, {"loss": second})
+def losses(first: str, second: str, directions: Iterable = DIRECTIONS) -> Test:
+    """One loss against another."""
+    return _test({"loss": first}, {"loss": second}, directions)
 
 
 def stages(first: str, second: str, loss: str = "qaconv") -> Test:
-    """Both directions: one stage of post-processing against another."""
+    """One stage of post-processing against another."""
     return _test({"loss": loss, "stage": first}, {"loss": loss, "stage": second})
 
 
@@ -118,10 +110,7 @@ def ablation(name: str, better: str, worse: str) -> Test:
 
 
 def best_pooled(profile: str) -> list[Comparison]:
-    """QAConv against the pooled model with the highest mAP, chosen on the very same queries.
-
-    A loss that was tried on layer3 as well counts twice.
-    """
+    """QAConv against the pooled model, of either layer, with the highest mAP on these queries."""
     found: list[Comparison] = []
     for source, target in DIRECTIONS:
         label, difference = f"{source} → {target}", None
@@ -139,12 +128,12 @@ def best_pooled(profile: str) -> list[Comparison]:
 
 def pooled_layers(profile: str) -> list[Comparison]:
     """Pooled losses on layer4 against the same on layer3, both directions, same seeds."""
-    tests = []
+    found: list[Comparison] = []
     for loss, on_layer3 in get_profile(profile).on_layer3.items():
         layer4 = {"loss": loss, "seeds": EXPERIMENTS["pooled-layer"].seeds}
         layer3 = layer4 | {"settings": on_layer3}
-        tests.append(_test(layer4, layer3, label=f"{LABELS[loss]}, {{}} → {{}}"))
-    return several(*tests)(profile)
+        found += _test(layer4, layer3, label=f"{LABELS[loss]}, {{}} → {{}}")(profile)
+    return found
 
 
 #: Each pooled loss against softmax, both directions.
@@ -170,18 +159,13 @@ def gain_of_reranking(profile: str) -> list[Comparison]:
     ]
 
 
-def larger_backbone(stage: str) -> Test:
+def larger_backbone(profile: str, stage: str) -> list[Comparison]:
     """The large backbone against the small one, for every source and target of Tables 3 and 4."""
     targets = ("duke", "market") if "TLift" in stage else ("duke", "market", "cuhk03", "msmt17")
     directions = [(s, t) for s in SOURCES for t in targets if s != t]
-
-    def found(profile: str) -> list[Comparison]:
-        backbones = get_profile(profile).backbones
-        how = {"stage": stage, "seeds": 3}
-        large, small = (how | {"settings": backbones[size]} for size in ("large", "small"))
-        return _test(large, small, directions)(profile)
-
-    return found
+    how, backbones = {"stage": stage, "seeds": 3}, get_profile(profile).backbones
+    large, small = (how | {"settings": backbones[size]} for size in ("large", "small"))
+    return _test(large, small, directions)(profile)
 
 
 #: Trained on all of MSMT17 against trained on Market or Duke, on the same target.
@@ -198,18 +182,17 @@ def sensitivity(profile: str) -> list[Comparison]:
     values: dict[str, tuple[float, ...]] = {"tau": (100, 50, 200), "sigma": (200, 100, 400)}
     values |= {"k": (10, 5, 20), "alpha": (0.2, 0.1)}
     rows: list[Comparison] = []
-    for source, target in DIRECTIONS:
+    for way in DIRECTIONS:
+        swept = [row for record in tlift_records(profile, *way) for row in record["sweeps"]]
         found: dict[tuple[str, float], list[float]] = {}
-        for record in tlift_records(profile, source, target):
-            for row in record["sweeps"]:
-                mean_ap = 100 * row["stages"]["+RR+TLift"]["mean_ap"]
-                found.setdefault((row["parameter"], row["value"]), []).append(mean_ap)
-        mean = {key: float(np.mean(seeds)) for key, seeds in found.items()}
+        for row in swept:
+            mean_ap = 100 * row["stages"]["+RR+TLift"]["mean_ap"]
+            found.setdefault((row["parameter"], row["value"]), []).append(mean_ap)
         for name, (usual, *near) in values.items():
             for value in near:
-                change = mean[name, value] - mean[name, usual] if mean else 0.0
-                difference = Difference(change, change, change) if mean else None
-                rows.append((f"{name} = {value:g}, {source} → {target}", difference))
+                means = [np.mean(found[name, v]) for v in (value, usual) if found]
+                change = Difference(*3 * [float(means[0] - means[1])]) if means else None
+                rows.append((f"{name} = {value:g}, {way[0]} → {way[1]}", change))
     return rows
 
 
@@ -234,7 +217,7 @@ CLAIMS: list[Claim] = [
     Claim("5.3", "table1", losses("softmax", "arc"),
           "Arc loss, strong on faces, is no better than softmax.",
           remark="softmax minus Arc loss, by the first rule"),
-    Claim("5.3", "table1", lambda profile: losses("center", "softmax")(profile)[:1],
+    Claim("5.3", "table1", losses("center", "softmax", DIRECTIONS[:1]),
           "Center loss improves on softmax when trained on Market."),
     Claim("5.3", "pooled-layer", pooled_layers,
           "For pooled features layer4 is better than layer3."),
@@ -298,9 +281,9 @@ CLAIMS: list[Claim] = [
           margin=2.0,
           remark="halved or doubled (alpha only halved), after re-ranking, no interval; equal "
           "means within 2 points"),
-    Claim("5.3", "table3, table4", larger_backbone("alone"),
+    Claim("5.3", "table3, table4", partial(larger_backbone, stage="alone"),
           "A larger backbone is better (published: 0.8 to 5.5 mAP)."),
-    Claim("5.3", "table3", larger_backbone("+RR+TLift"),
+    Claim("5.3", "table3", partial(larger_backbone, stage="+RR+TLift"),
           "That stays so after re-ranking and TLift."),
     Claim("5.4, 6", "table3, table4", larger_source,
           "A large and diverse source, all of MSMT17, generalises better than Market or Duke."),

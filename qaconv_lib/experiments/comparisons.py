@@ -1,8 +1,4 @@
-"""Scores from the records, and the differences that the paper's claims are about.
-
-A `Test` takes a profile and returns labelled differences in percent, in mAP unless said otherwise;
-None stands for what has not been run.
-"""
+"""Scores from the records, and the differences that the paper's claims are about."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ import numpy as np
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
-from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record
-from qaconv_lib.experiments.variants import source_name
+from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record, source_name
 
+#: A label, and a difference in percent, of mAP unless said otherwise; None if it has not been run.
 Comparison = tuple[str, Difference | None]
-Test = Callable[[str], list[Comparison]]
+Test = Callable[[str], list[Comparison]]  #: of a profile
 LABELS = {
     "softmax": "softmax",
     "arc": "Arc loss",
@@ -30,15 +26,11 @@ SUPPRESSED = " (own camera suppressed)"
 
 
 def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) -> list[dict]:
-    """Scores on a target, one dictionary for each seed below `seeds` that has a record.
+    """Scores on a target of each seed below `seeds` that has a record; the run's own is ignored.
 
-    Args:
-        run: its own seed is ignored.
-        target: name of the dataset.
-        stage: one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
-            "+RR+TFusion", with parameters chosen on the source, or with the name of another variant
-            of `tfusion_record` in brackets after it.
-        seeds: how many seeds to look for.
+    `stage` is one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
+    "+RR+TFusion", with parameters chosen on the source, or with the name of another variant of
+    `tfusion_record` in brackets after it.
     """
     folder, keys = "evaluate", ["stages", stage]
     if stage.startswith("+RR+TFusion"):
@@ -82,12 +74,8 @@ def _records(run: Run, target: str, folder: str, seeds: int) -> list[dict]:
 def compare(ours: list[dict], theirs: list[dict]) -> Difference | None:
     """Difference in mAP of two methods and its interval, in percent; None without records.
 
-    A query's score is averaged over the seeds of each method first. The interval draws people with
-    all their queries (chapter 8).
-
-    Args:
-        ours: scores of one method, one per seed, as `find_scores` gives them.
-        theirs: scores of the other, on the same queries.
+    Both are scores on the same queries, one dictionary per seed. A query's are averaged over the
+    seeds first. The interval draws people with all their queries (chapter 8).
     """
     if not ours or not theirs:
         return None

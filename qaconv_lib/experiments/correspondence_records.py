@@ -12,25 +12,14 @@ import torch
 from PIL import Image
 
 from qaconv_lib.datasets import load_dataset
+from qaconv_lib.experiments import records
 from qaconv_lib.experiments.comparisons import Comparison, Test
 from qaconv_lib.experiments.profiles import get_profile
-from qaconv_lib.experiments.records import provenance, read_record, write_record
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
-from qaconv_lib.experiments.variants import DIRECTIONS
+from qaconv_lib.experiments.suite import DIRECTIONS
+from qaconv_lib.matches import pairs as matching
 from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST, SHOWN, cell_parts, changed_cells
-from qaconv_lib.matches.pairs import (
-    OTHER_LEAST,
-    SEED,
-    Maps,
-    Scene,
-    Tables,
-    choose_pairs,
-    feature_maps,
-    maps_of,
-    match_pairs,
-    path_inside,
-)
 from qaconv_lib.miniatures.drawing import draw_image
 from qaconv_lib.miniatures.people import CHANGES
 from qaconv_lib.miniatures.render import Drawing
@@ -51,10 +40,8 @@ _BOUNDS = {  # of groups of matches
 def correspondence_record(run: Run, target: str, *, device: str | None = None) -> dict:
     """Measure the matches of a trained model on a dataset of another domain; write the record.
 
-    Args:
-        run: a run with QAConv; its model must exist, and so must that of the same run with softmax.
-        target: a miniature; others have no part maps.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+    The run's QAConv model must exist, and so must that of the same run with softmax. The target is
+    a miniature; others have no part maps.
 
     Returns:
         The record, per kind of features and of pairs. `rows` has the share of right matches among
@@ -72,21 +59,16 @@ def correspondence_record(run: Run, target: str, *, device: str | None = None) -
     dataset = load_dataset(target)
     maps = [model.extract(part) for part in (dataset.query, dataset.gallery)]
     scores = model.similarity(*maps).numpy(force=True)
-    scene = choose_pairs(scores, dataset)
-    networks = feature_maps(model, pooled)
-    tables = match_pairs(networks, model, scene, target)
+    scene = matching.choose_pairs(scores, dataset)
+    networks = matching.feature_maps(model, pooled)
+    tables = matching.match_pairs(networks, model, scene, target)
+    people, locations = dataset.query["identity"].nunique(), np.prod(maps[0].shape[2:])
+    protocol = {"queries": len(dataset.query), "people": int(people), "locations": int(locations)}
     record = {
         "experiment": _FOLDER,
         **run.about,
         "target": target,
-        "protocol": {
-            "queries": len(dataset.query),
-            "people": int(dataset.query["identity"].nunique()),
-            "locations": int(np.prod(maps[0].shape[2:])),
-            "least": LEAST,
-            "seed": SEED,
-            "repeats": _REPEATS,
-        },
+        "protocol": protocol | {"least": LEAST, "seed": matching.SEED, "repeats": _REPEATS},
         "partners": {kind: rows.tolist() for kind, rows in scene.partners.items()},
         "rows": list(_rows(tables)),
         "differences": list(_differences(tables)),
@@ -95,19 +77,19 @@ def correspondence_record(run: Run, target: str, *, device: str | None = None) -
         "tells": list(_tells(tables)),
         "changes": list(_changes(networks, model, scene, target)),
         "seconds": round(time.perf_counter() - start, 1),
-        **provenance(device),
+        **records.provenance(device),
     }
-    write_record(_FOLDER, f"{run.name}-on-{target}", record)
+    records.write_record(_FOLDER, f"{run.name}-on-{target}", record)
     return record
 
 
-def _each(tables: Tables) -> Iterator[tuple[dict, pd.DataFrame]]:
+def _each(tables: matching.Tables) -> Iterator[tuple[dict, pd.DataFrame]]:
     for features, kinds in tables.items():
         for kind, table in kinds.items():
             yield {"features": features, "pairs": kind}, table
 
 
-def _rows(tables: Tables) -> Iterator[dict]:
+def _rows(tables: matching.Tables) -> Iterator[dict]:
     for about, table in _each(tables):
         for by, value, part in _groups(table[table["visible"]]):
             row = about | {"by": by, "value": value}
@@ -116,7 +98,9 @@ def _rows(tables: Tables) -> Iterator[dict]:
                 for column in ("same_place", "chance"):
                     yield row | {"features": column.replace("_", " ")} | _share(part, column)
         strict = table[table["strict_visible"]]
-        yield about | {"by": "least", "value": OTHER_LEAST} | _share(strict, "strict_right")
+        yield (
+            about | {"by": "least", "value": matching.OTHER_LEAST} | _share(strict, "strict_right")
+        )
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str | float, pd.DataFrame]]:
@@ -143,7 +127,7 @@ def _share(table: pd.DataFrame, column: str) -> dict:
     return {name: _round(value) for name, value in named} | {"matches": len(table)}
 
 
-def _differences(tables: Tables) -> Iterator[dict]:
+def _differences(tables: matching.Tables) -> Iterator[dict]:
     for kind, ours in tables["QAConv"].items():
         ours = ours[ours["visible"]]
         others = {name: kinds[kind] for name, kinds in tables.items() if name != "QAConv"}
@@ -154,7 +138,7 @@ def _differences(tables: Tables) -> Iterator[dict]:
             yield {"pairs": kind, "over": name} | _share(ours.assign(change=change), "change")
 
 
-def _reliability(tables: Tables) -> Iterator[dict]:
+def _reliability(tables: matching.Tables) -> Iterator[dict]:
     """Right matches by similarity, in steps of 0.1; a part that is not visible makes it wrong."""
     for about, table in _each(tables):
         table = table[table["on_body"]]
@@ -163,7 +147,7 @@ def _reliability(tables: Tables) -> Iterator[dict]:
             yield row | {"similarity": _round(part["similarity"].mean())}
 
 
-def _ends(tables: Tables) -> Iterator[dict]:
+def _ends(tables: matching.Tables) -> Iterator[dict]:
     for about, table in _each(tables):
         body, background = table["found"].isin(BODY_PARTS), table["found"] == "background"
         ends = {
@@ -178,7 +162,7 @@ def _ends(tables: Tables) -> Iterator[dict]:
             yield about | {"start": start} | shares | {"matches": int(chosen.sum())}
 
 
-def _tells(tables: Tables) -> Iterator[dict]:
+def _tells(tables: matching.Tables) -> Iterator[dict]:
     for features, kinds in tables.items():
         true, *others = (table.groupby("pair")["similarity"].mean() for table in kinds.values())
         people = kinds["true pairs"].groupby("pair")["person"].first()
@@ -190,19 +174,23 @@ def _tells(tables: Tables) -> Iterator[dict]:
 
 @torch.no_grad()
 def _changes(
-    networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str, count: int = 100
+    networks: dict[str, matching.Maps],
+    model: ReidModel,
+    scene: matching.Scene,
+    name: str,
+    count: int = 100,
 ) -> Iterator[dict]:
     """Draw the gallery image of some true pairs again with one change, and match it once more."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(scene.dataset.query))[:count])
     query = scene.dataset.query.iloc[chosen]
     partners = scene.dataset.gallery.iloc[scene.partners["true pairs"][chosen]]
-    paths = [path_inside(path, scene) for path in partners["path"]]
+    paths = [matching.path_inside(path, scene) for path in partners["path"]]
     before = [draw_image(name, path) for path in paths]
     size, device = (model.config.height, model.config.width), next(model.parameters()).device
     grid = model.backbone.map_size(*size)
     body = [SHOWN.index(part) for part in BODY_PARTS]
     shows = np.stack([np.isin(cell_parts(d.parts, *grid), body) for d in before])
-    query_maps = {key: maps_of(network, query, model) for key, network in networks.items()}
+    query_maps = {key: matching.maps_of(network, query, model) for key, network in networks.items()}
 
     def best(drawings: list[Drawing]) -> dict[str, np.ndarray]:
         """Best similarity of each gallery location of each pair, (n, h*w), by features."""
@@ -247,7 +235,7 @@ def _both_ways(profile: str) -> Iterator[tuple[str, Run, str, dict | None]]:
     names = get_profile(profile).datasets
     for source, target in DIRECTIONS:
         run = Run("qaconv", names[source], profile)
-        record = read_record(_FOLDER, f"{run.name}-on-{names[target]}")
+        record = records.read_record(_FOLDER, f"{run.name}-on-{names[target]}")
         yield f"{source} → {target}", run, names[target], record
 
 
@@ -257,17 +245,17 @@ def run_correspondence(
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
     """Measure both directions between Market and Duke that have no record yet (seed 0)."""
-    records = []
+    found = []
     for _, run, target, record in _both_ways(profile):
         if record is None:
             record = correspondence_record(run, target, device=device)
             report(f"{run.source} on {target}: {record['seconds']} s")
-        records.append(record)
-    return records
+        found.append(record)
+    return found
 
 
 def share_differences(pairs: str, over: str) -> Test:
-    """Both directions: QAConv's share of right matches minus another's, in percent.
+    """QAConv's share of right matches minus another's, in percent, in both directions.
 
     `pairs` is a kind of pairs, e.g. "true pairs"; `over` other features, "same place" or "chance".
     """
@@ -276,8 +264,8 @@ def share_differences(pairs: str, over: str) -> Test:
         lines: list[Comparison] = []
         for label, *_, record in _both_ways(profile):
             rows = record["differences"] if record else ()
-            known = {(row["pairs"], row["over"]): _percent(row) for row in rows}
-            lines.append((f"{label}, over {over}", known.get((pairs, over))))
+            known = [row for row in rows if (row["pairs"], row["over"]) == (pairs, over)]
+            lines.append((f"{label}, over {over}", _percent(known[0]) if known else None))
         return lines
 
     return found
@@ -287,9 +275,9 @@ def hits_over_chance(profile: str) -> list[Comparison]:
     """How often the similarity falls most at what was changed, minus chance, in percent."""
     lines: list[Comparison] = []
     for label, *_, record in _both_ways(profile):
-        rows = record["changes"] if record else ()
-        ours = [row for row in rows if row["features"] == "QAConv"]
-        lines += [(f"{row['change']}, {label}", _percent(row, row["chance"])) for row in ours]
+        for row in record["changes"] if record else ():
+            if row["features"] == "QAConv":
+                lines.append((f"{row['change']}, {label}", _percent(row, row["chance"])))
         if record is None:
             lines.append((f"any change, {label}", None))
     return lines

@@ -1,7 +1,6 @@
-"""The plain formulations, as the paper and its release have them, kept for comparison (appendix A).
+"""The plain formulations, as the paper and its release have them (appendix A).
 
-Each follows its definition in the obvious way. The tests hold the library's forms to them, and
-`python -m qaconv_lib bench` shows what the library's forms save.
+Tests hold the library's forms to them, and `python -m qaconv_lib bench` shows what those save.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from qaconv_lib.evaluation import BAD_DETECTION
@@ -118,10 +116,9 @@ def evaluate_ranking(
     query_cameras: np.ndarray,
     gallery_cameras: np.ndarray,
 ) -> dict:
-    """Rank-k, mAP (step sum) and mINP as `evaluation.evaluate_ranking` gives them.
+    """Rank-k, mAP and mINP as `evaluation` has them, query by query; for scores without ties."""
+    from sklearn.metrics import average_precision_score
 
-    One query after the other, precision by scikit-learn. Equal similarities are not told apart.
-    """
     precision, penalty, hits = [], [], np.zeros(similarity.shape[1])
     for query, scores in enumerate(similarity):
         same = gallery_identities == query_identities[query]

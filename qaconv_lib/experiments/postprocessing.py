@@ -11,16 +11,8 @@ import numpy as np
 
 from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.experiments.runs import (
-    Run,
-    pair_similarities,
-    probabilities,
-    record_run,
-    rerank,
-    score,
-    summary,
-    times,
-)
+from qaconv_lib.experiments import runs
+from qaconv_lib.experiments.runs import Run
 from qaconv_lib.temporal import tlift
 
 #: Values tried for each parameter of TLift while the others keep their defaults.
@@ -49,28 +41,26 @@ _TFUSION_FLOOR = 2e-3
 
 def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
-    dataset = load_dataset(target)
-    pairs = pair_similarities(run, target, device=device)
+    data, pairs = load_dataset(target), runs.pair_similarities(run, target, device=device)
     stages = {
-        "+TLift": probabilities(pairs["query_gallery"], run.loss),
-        "+RR+TLift": rerank(pairs, run.loss, transposed=run.transposed),
+        "+TLift": runs.probabilities(pairs["query_gallery"], run.loss),
+        "+RR+TLift": runs.rerank(pairs, run.loss, transposed=run.transposed),
     }
 
     def lifted(per_query: bool = False, /, **options: Any) -> dict:
         return {
-            name: _scores(tlift(value, *times(dataset), **options), dataset, per_query)
+            name: _scores(tlift(value, *runs.times(data), **options), data, per_query)
             for name, value in stages.items()
         }
 
-    found = {
-        "sweeps": [
-            {"parameter": name, "value": value, "stages": lifted(**{name: value})}
-            for name, values in TLIFT_SWEEPS.items()
-            for value in values
-        ],
-        "variants": {name: lifted(True, **options) for name, options in TLIFT_VARIANTS.items()},
-    }
-    return record_run("tlift", run, target, found, device)
+    sweeps = [
+        {"parameter": name, "value": value, "stages": lifted(**{name: value})}
+        for name, values in TLIFT_SWEEPS.items()
+        for value in values
+    ]
+    variants = {name: lifted(True, **options) for name, options in TLIFT_VARIANTS.items()}
+    found = {"sweeps": sweeps, "variants": variants}
+    return runs.record_run("tlift", run, target, found, device)
 
 
 def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
@@ -82,38 +72,21 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     window that does best on the target: it shows what the times could give at most. Each has a
     twin whose name ends in ", own camera suppressed".
     """
-    source = run.source.removesuffix("-all")
-    data = {name: load_dataset(name) for name in (source, target)}
-    reranked = {
-        name: np.clip(
-            rerank(
-                pair_similarities(run, name, device=device), run.loss, transposed=run.transposed
-            ),
-            0,
-            1,
-        )
-        for name in data
-    }
-    labels = data[target].train
-    known_times = partial(
-        labelled_transitions,
-        identities=labels["identity"],
-        cameras=labels["camera"],
-        seconds=labels["seconds"],
-        sessions=labels["session"],
-    )
+    data = {name: load_dataset(name) for name in (run.source.removesuffix("-all"), target)}
+    reranked = {}
+    for name in data:
+        pairs = runs.pair_similarities(run, name, device=device)
+        similarity = runs.rerank(pairs, run.loss, transposed=run.transposed)
+        reranked[name] = np.clip(similarity, 0, 1)
+    columns = {"identities": "identity", "cameras": "camera"}
+    columns |= {"seconds": "seconds", "sessions": "session"}
+    labels = {name: data[target].train[column] for name, column in columns.items()}
+    known_times = partial(labelled_transitions, **labels)
 
     def scored(name: str, function: Callable, **options: Any) -> dict:
-        dataset = data[name]
-        fused = function(
-            reranked[name],
-            *times(dataset),
-            query_sessions=dataset.query["session"],
-            gallery_sessions=dataset.gallery["session"],
-            floor=_TFUSION_FLOOR,
-            **options,
-        )
-        return _scores(fused, dataset)
+        query, gallery = data[name].query["session"], data[name].gallery["session"]
+        options |= {"query_sessions": query, "gallery_sessions": gallery, "floor": _TFUSION_FLOOR}
+        return _scores(function(reranked[name], *runs.times(data[name]), **options), data[name])
 
     grid: list[dict] = []
     variants = {}
@@ -132,8 +105,8 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
             found = {"source_mean_ap": here["mean_ap"], "target_mean_ap": there["mean_ap"]}
             grid.append(row | own | found | {"target_rank1": there["rank1"]})
     found = {"floor": _TFUSION_FLOOR, "grid": grid, "variants": variants}
-    return record_run("tfusion", run, target, found, device)
+    return runs.record_run("tfusion", run, target, found, device)
 
 
 def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool = True) -> dict:
-    return summary(score(similarity, dataset.query, dataset.gallery), per_query)
+    return runs.summary(runs.score(similarity, dataset.query, dataset.gallery), per_query)

@@ -58,22 +58,14 @@ class RunConfig(TrainingConfig):
     def trainer(
         self, table: pd.DataFrame, *, teacher: ReidModel | None = None, **more: Any
     ) -> Trainer:
-        """A `Trainer` with everything that these settings name.
-
-        Args:
-            table: training images.
-            teacher: the trained model of the backbone that `teacher` names.
-            **more: `device` and `run_folder`.
-        """
+        """A `Trainer` with all that these settings name; `more` are `device` and `run_folder`."""
         if (self.teacher is None) != (teacher is None):
             raise ValueError("a teacher's model and the setting `teacher` go together")
         criterion = distillation = None
         if self.triplet_margin is not None:
             size = map_size(self.height, self.width, self.final_layer)
-            kernel_size, tied, margin = self.kernel_size, self.tied, self.triplet_margin
-            criterion = PairwiseLoss(
-                *size, kernel_size=kernel_size, tied=tied, triplet_margin=margin
-            )
+            matcher: dict[str, Any] = {"kernel_size": self.kernel_size, "tied": self.tied}
+            criterion = PairwiseLoss(*size, **matcher, triplet_margin=self.triplet_margin)
         if teacher is not None:
             distillation = Distillation(teacher, self.distill_temperature, self.distill_weight)
         return Trainer(
@@ -82,10 +74,8 @@ class RunConfig(TrainingConfig):
             criterion=criterion,
             sampler=sampler_by_name(self.sampler, self.images_per_identity),
             teacher=distillation,
-            precision=self.precision,
-            accumulate=self.accumulate,
-            clip_norm=self.clip_norm,
             parallel=data_parallel,
+            **{name: getattr(self, name) for name in ("precision", "accumulate", "clip_norm")},
             **more,
         )
 
@@ -167,8 +157,8 @@ PROFILES = {
         _BASELINES | {"pairwise": _GRAPH_PAPER},
     ),
 }
-#: Settings that say how a run is computed, not what it compares; `profile_with` takes them.
-MEANS = ("accumulate", "precision", "workers")
+# Settings that say how a run is computed, not what it compares; and the forms of their values.
+_MEANS = {"accumulate": "[0-9]+", "precision": ".*", "workers": "[0-9]+"}
 
 
 def get_profile(name: str) -> Profile:
@@ -180,12 +170,11 @@ def get_profile(name: str) -> Profile:
         return PROFILES[known]
     given: dict[str, Any] = {}
     for part in means:
-        found = re.fullmatch(r"(accumulate|workers)=([0-9]+)|(precision)=(.*)", part)
-        setting, value = [group for group in found.groups() if group] if found else ("", "")
-        if not found or setting in given:
+        setting, _, value = part.partition("=")
+        if setting in given or not re.fullmatch(_MEANS.get(setting, "(?!)"), value):
             raise ValueError(
-                f"profile {name!r}: {part!r} is no means of computing; there are "
-                f"{', '.join(MEANS)}, each once, such as {known}+precision=bfloat16"
+                f"profile {name!r}: {part!r} is not a means of computing; there are "
+                f"{', '.join(_MEANS)}, each once, such as {known}+precision=bfloat16"
             )
         given[setting] = int(value) if value.isdecimal() else value
     base = dataclasses.replace(PROFILES[known].base, **given)
@@ -195,9 +184,7 @@ def get_profile(name: str) -> Profile:
 def profile_with(name: str, **means: str | int | None) -> str:
     """Name of a profile with means of computing; those that it has anyway, or None, add nothing.
 
-    Its records stand beside those of the plain profile and are never mixed with them: lower
-    precision rounds otherwise, micro-batches have BN statistics of their own, and workers draw
-    their own augmentation.
+    They change results a little, so its records are never mixed with those of the plain profile.
     """
     base = get_profile(name).base
     new = {k: v for k, v in means.items() if v is not None and getattr(base, k) != v}

@@ -77,12 +77,11 @@ def _read(path: Path, changed: int) -> dict:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a record: {error}") from error
-    tables = _TABLES.get(path.parent.name, set())
-    if missing := (_REQUIRED | tables) - set(record if isinstance(record, dict) else ()):
+    record, tables = record if isinstance(record, dict) else {}, _TABLES.get(path.parent.name, ())
+    missing = {name for name in _REQUIRED if name not in record}
+    missing |= {name for name in tables if not isinstance(record.get(name), dict)}
+    if missing:
         raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
-    for name in tables:
-        if not isinstance(record[name], dict):
-            raise ValueError(f"{path} is not a record: its {name} are {record[name]!r}")
     return record
 
 

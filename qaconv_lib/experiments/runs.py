@@ -20,26 +20,14 @@ import pandas as pd
 import torch
 
 import qaconv_lib
-from qaconv_lib._files import (
-    cache_folder,
-    check_writable,
-    data_folders,
-    make_folder,
-    read_checkpoint,
-    write_whole,
-)
+from qaconv_lib import _files, datasets
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
 from qaconv_lib.config import differing_settings, plain
-from qaconv_lib.datasets import ReidDataset, all_images, content_key, load_dataset, load_image
+from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
+from qaconv_lib.experiments import records, unreadable
 from qaconv_lib.experiments.profiles import RunConfig, get_profile
-from qaconv_lib.experiments.records import provenance, results_folder, write_record
-from qaconv_lib.experiments.unreadable import (
-    counting_unreadable,
-    load_test,
-    readable_rows,
-    unreadable_images,
-)
+from qaconv_lib.experiments.unreadable import load_test
 from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -84,16 +72,13 @@ class Run:
 
     @property
     def source_key(self) -> str | None:
-        """What the run's training images and the weights it starts from contain."""
-        key, weights = dataset_key(self.source, "train"), self.settings.get("weights")
-        return key if weights is None else f"{key or self.source}-{_content_key([weights])}"
+        """The `content_key` of the training images and of the weights that it starts from."""
+        return content_key(self.source, "train", self.settings.get("weights"))
 
     def same_source(self, stored: dict) -> bool:
         """Whether something stored was made from the content that the run has now."""
-        try:
-            return stored.get("source_key") == self.source_key
-        except (FileNotFoundError, ValueError):  # what is missing speaks against nothing
-            return True
+        weights = self.settings.get("weights")
+        return same_content(stored.get("source_key"), self.source, "train", weights)
 
     def config(self) -> RunConfig:
         """The training settings."""
@@ -101,10 +86,7 @@ class Run:
         return get_profile(self.profile).config(self.loss, self.seed, **own)
 
     def teacher(self) -> Run | None:
-        """The run whose model teaches this one's: QAConv with the backbone that `teacher` names.
-
-        Source, profile, seed, identities and image size are this run's.
-        """
+        """The run whose model teaches this one's: as this one, but with the teacher's backbone."""
         backbone = self.config().teacher
         if backbone is None:
             return None
@@ -113,100 +95,84 @@ class Run:
 
     def table(self) -> pd.DataFrame:
         """The training images."""
+        table = load_dataset(self.source).train
         count = self.settings.get("identities", get_profile(self.profile).identities)
-        table = training_images(self.source)
-        if count is None:
-            return table
         kept = np.sort(table["identity"].unique())[:count]
         return table[table["identity"].isin(kept)].reset_index(drop=True)
 
     @property
     def transposed(self) -> bool:
-        """Whether re-ranking takes the order of release v1.0: where the paper is reproduced."""
+        """Whether `rerank` takes the order of release v1.0: where the paper is reproduced."""
         return self.profile.partition("+")[0] == "paper"
 
     def checkpoint(self) -> Path:
-        """The trained model: the one in the data folder, or else in the cache folder's `runs`."""
-        shipped = self.shipped()
-        if not self.settings and self.trained(shipped):
-            return shipped
+        """The trained model: the one in the data folder, or else in the run's own folder."""
+        if not self.settings and self.trained(self.shipped()):
+            return self.shipped()
         return self.folder() / "model.safetensors"
 
     def shipped(self) -> Path:
         """Where the model of the profile's settings lies in the data folder."""
-        source = file_label(self.source, "train")
-        return checkpoint_path(self.loss, source, self.profile, self.seed)
+        label = file_label(self.source, "train")
+        return checkpoint_path(self.loss, label, self.profile, self.seed)
 
     def trained(self, path: Path) -> bool:
         """Whether a file is a model of the settings and training images the run has now."""
-        details = _details(path)
-        other = differing_settings(details.get("config"), self.config())
-        return not other and self.same_source(details)
+        return self._fits(_details(path))
 
     def made(self, record: dict) -> bool:
         """Whether a record is of this run, with the settings and images it has now."""
-        same = all(record.get(key) == value for key, value in vars(self).items())
-        same = same and not differing_settings(record.get("config"), self.config())
-        return same and self.same_source(record)
+        return all(record.get(k) == v for k, v in vars(self).items()) and self._fits(record)
+
+    def _fits(self, stored: dict) -> bool:
+        other = differing_settings(stored.get("config"), self.config())
+        return not other and self.same_source(stored)
 
     def folder(self) -> Path:
-        """Where the run keeps its state while it trains, and its model.
-
-        Other settings or other training images have another folder.
-        """
+        """Where the run keeps its state and its model: of these very settings and images."""
         try:
             key = self.source_key
         except FileNotFoundError:  # without the dataset there is no such folder yet
             key = None
         parts = [self.name, self.config().digest(), *([key[-8:]] if key else [])]
-        return cache_folder() / "runs" / "-".join(parts)
+        return _files.cache_folder() / "runs" / "-".join(parts)
 
 
-#: `dataset_key` of the miniatures' training and test images as they ship. What was made from them
-#: carries no key, so it is not valid for others of the same name.
-SHIPPED: dict[str, tuple[str, ...]] = {
-    "mini-market": ("3dd4d2860a5e6f8e", "76c4ea027ac57fd1"),
-    "mini-duke": ("bf2850e2bdff4c19", "db23c3248d1e2ae6"),
-    "mini-cuhk03": ("c12d6478b7112132", "24860f03e9f1322c"),
-    "mini-cuhk03-detected": ("c12d6478b7112132", "24860f03e9f1322c"),
-    "mini-cuhk03-labeled": ("d91fb47041fbee3e", "83ab33d5383c1089"),
-    "mini-msmt17": ("f36f92134c02e84a", "d7da99d0701c6230"),
-    "mini-msmt17-all": ("5175c4504d406b92",),
-}
-_LABELS = {"train": ["identity"], "test": ["identity", "camera", "session", "seconds"]}
+#: Folders of the miniatures as they ship, named after their content. What was made from them has no
+#: key, and so is not valid for others of the same name.
+SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
+           "mini-cuhk03-865fb94c44f6975e", "mini-msmt17-225cff46b044dd77")  # fmt: skip
 
 
-def dataset_key(name: str, part: str) -> str | None:
-    """The `content_key` of a dataset's "train" or "test" images; None for a miniature as it ships.
+def content_key(name: str, part: str, weights: str | None = None) -> str | None:
+    """Names the content of a dataset's "train" or "test" images; None for a miniature as it ships.
 
-    It is computed once, until `train_run` or another function that makes records starts.
+    A file of weights adds its own. Keys are computed once, until `look_again`.
     """
-    key = _key_now(name, part, *data_folders())
-    return None if key in SHIPPED.get(name, ()) else key
+    key = _content_key(name, part, *_files.data_folders())
+    return key if weights is None else f"{key or name}-{_digest([weights])}"
 
 
 @functools.lru_cache
-def _key_now(name: str, part: str, *folders: Path) -> str:
+def _content_key(name: str, part: str, *folders: Path) -> str | None:
+    dataset = load_test(name) if part == "test" else load_dataset(name)
+    if dataset.root.name in SHIPPED:
+        return None
     if part == "train":
-        return content_key(training_images(name), _LABELS[part])
-    dataset = load_test(name)
-    return content_key(pd.concat([dataset.query, dataset.gallery]), _LABELS[part])
+        return datasets.content_key(dataset.train)
+    return datasets.content_key(_tested(dataset), ["identity", "camera", "session", "seconds"])
 
 
 def look_again() -> None:
-    """Forget the keys: images may have changed since they were computed."""
-    _key_now.cache_clear()
+    """Forget the keys: images may have changed. What makes records does this first."""
+    _content_key.cache_clear()
 
 
-def same_content(stored: dict, name: str, part: str) -> bool:
-    """Whether something stored was made from the images that the dataset `name` has now.
-
-    Where the dataset is missing, nothing speaks against it.
-    """
-    key = {"train": "source_key", "test": "target_key"}[part]
+def same_content(key: str | None, name: str, part: str, weights: str | None = None) -> bool:
+    """Whether what is stored with a key was made from what `content_key` finds now."""
     try:
-        return stored.get(key) == dataset_key(name, part)
-    except (FileNotFoundError, ValueError):
+        return key == content_key(name, part, weights)
+    except (FileNotFoundError, ValueError):  # what is missing speaks against nothing
         return True
 
 
@@ -214,13 +180,13 @@ def file_label(name: str, part: str) -> str:
     """A dataset in file names: for a CSV file, of which there are many, with its content's key."""
     if not name.lower().removesuffix("-all").endswith(".csv"):
         return name
-    return f"{_short(name, 40)}-{str(dataset_key(name, part))[:8]}"
+    return f"{_short(name, 40)}-{str(content_key(name, part))[:8]}"
 
 
 def _details(path: Path) -> dict:
     """What a checkpoint says beside its weights; nothing if it is missing or damaged."""
     try:
-        return read_checkpoint(path)[1]
+        return _files.read_checkpoint(path)[1]
     except (FileNotFoundError, ValueError):
         return {}
 
@@ -228,8 +194,7 @@ def _details(path: Path) -> dict:
 def settings_name(settings: dict) -> str:
     """Settings as part of a file name; a path among them loses its separators."""
     name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
-    name = re.sub(r'[\\/:*?"<>|]+', "_", name)
-    return _short(name, 110)
+    return _short(re.sub(r'[\\/:*?"<>|]+', "_", name), 110)
 
 
 def _short(name: str, most: int) -> str:
@@ -240,33 +205,22 @@ def _short(name: str, most: int) -> str:
     return f"{name.encode()[: most - 9].decode(errors='ignore')}-{digest}"
 
 
-def training_images(source: str) -> pd.DataFrame:
-    """Training images of a dataset; with "-all" after its name, all its images."""
-    if source.endswith("-all"):
-        return all_images(load_dataset(source.removesuffix("-all")))
-    return load_dataset(source).train
-
-
 def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
-    """Open every image of pairs of a source and a target, before a training would meet a bad one.
-
-    UnreadableImageError says which images cannot be read, and how many.
-    """
+    """Open every image of pairs of source and target; UnreadableImageError counts the bad ones."""
     tables = {}
     for source, target in dict.fromkeys(pairs):
-        dataset = load_test(target)
-        tables[f"{source}, training"] = training_images(source)
-        tables[f"{target}, query and gallery"] = pd.concat([dataset.query, dataset.gallery])
+        tables[f"{source}, training"] = load_dataset(source).train
+        tables[f"{target}, query and gallery"] = _tested(load_test(target))
     for what, table in tables.items():
-        with counting_unreadable(table, what):
-            for path in unreadable_images(table["path"])[:1]:
-                load_image(path)  # raises, and the error that leaves here counts them all
+        with unreadable.counting_unreadable(table, what):
+            for path in unreadable.unreadable_images(table["path"])[:1]:
+                datasets.load_image(path)  # raises, and the error that leaves here counts them all
 
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
     """Where a model that comes with the book lies: `data/checkpoints/<run>.safetensors`."""
     name = f"{loss}-{source}-{profile}-seed{seed}"
-    return results_folder().parent / "checkpoints" / f"{name}.safetensors"
+    return records.results_folder().parent / "checkpoints" / f"{name}.safetensors"
 
 
 def train_run(
@@ -280,37 +234,30 @@ def train_run(
 ) -> Path:
     """Train; write the model and the record of the run, and return the checkpoint.
 
-    A teacher that the run needs must have been trained.
-
-    Args:
-        run: what to train.
-        checkpoint: where to write the model; None means the run's folder in the cache.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
-        run_folder: keeps a log, and the state from which an interrupted training is resumed.
-        progress: show progress bars.
-        skip_unreadable: open every image first, and leave out those that cannot be read.
+    A teacher that the run needs must have been trained. The model goes to `checkpoint`, or else to
+    the run's folder in the cache. `run_folder` keeps a log, and the state from which an interrupted
+    training is resumed.
     """
     look_again()
-    path = Path(checkpoint) if checkpoint is not None else run.folder() / "model.safetensors"
+    path = Path(checkpoint or run.folder() / "model.safetensors")
     if (there := _details(path)) and not run.same_source(there):
         raise ValueError(
             f"{path} holds a model trained on other images than {run.source} has now; move it first"
         )
     whole = table = run.table()
     if skip_unreadable:
-        table = readable_rows(whole, f"{run.source}, training", progress)
-    lost = {"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}
-    for folder in (path.parent, results_folder() / "train"):  # now, and not after the training
-        check_writable(folder)
+        table = unreadable.readable_rows(whole, f"{run.source}, training", progress)
+    for folder in (path.parent, records.results_folder() / "train"):
+        _files.check_writable(folder)  # now, and not after the training
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
     start, done_before = time.perf_counter(), trainer.epoch
-    with counting_unreadable(table, f"{run.source}, training"):
+    with unreadable.counting_unreadable(table, f"{run.source}, training"):
         model = trainer.train(progress=progress)
     found = {
         "images": len(table),
-        **lost,
+        **({"unreadable_images": len(whole) - len(table)} if skip_unreadable else {}),
         "num_identities": model.num_classes,
         "history": trainer.history,
         "seconds": round(time.perf_counter() - start, 1),
@@ -331,24 +278,20 @@ def record_run(
     record = {"experiment": experiment, **run.about, "config": dataclasses.asdict(run.config())}
     name = run.name
     if target:
-        key, name = dataset_key(target, "test"), f"{name}-on-{file_label(target, 'test')}"
+        key, name = content_key(target, "test"), f"{name}-on-{file_label(target, 'test')}"
         record |= {"target": target} | ({"target_key": key} if key else {})
-    record |= found | provenance(device or default_device())
-    write_record(experiment, name, record)
+    record |= found | records.provenance(device or default_device())
+    records.write_record(experiment, name, record)
     return record
 
 
 def pair_similarities(
     run: Run, target: str | ReidDataset, *, device: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Similarities of a trained model on a dataset's query and gallery images, all pairs.
+    """Similarities of a trained model: "query_gallery" (q, g), "query_query" and "gallery_gallery".
 
-    Models that compare maps give logits; `probabilities` and `rerank` take their sigmoid. Those of
-    a profile's own models are kept in the cache folder, under the contents of checkpoint, dataset
-    and library, and taken from there at the next call.
-
-    Returns:
-        "query_gallery" (q, g), "query_query" (q, q) and "gallery_gallery" (g, g), float32.
+    In float32; logits if the model compares maps. Those of a profile's own models are kept in the
+    cache folder, under the contents of checkpoint, images and library.
     """
     path = run.checkpoint()
     if not path.is_file():
@@ -358,9 +301,8 @@ def pair_similarities(
             "model of other settings or other training images does not count)"
         )
     dataset = load_test(target) if isinstance(target, str) else target
-    tested = pd.concat([dataset.query, dataset.gallery])
-    code = sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
-    kept = cache_folder() / "similarities" / f"{_content_key([path, *tested['path'], *code])}.npz"
+    tested, code = _tested(dataset), sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
+    kept = _files.cache_folder() / "similarities" / f"{_digest([path, *tested['path'], *code])}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:
@@ -368,27 +310,28 @@ def pair_similarities(
         except (ValueError, EOFError, zipfile.BadZipFile):
             pass  # damaged: compute it again
     model = load_model(path, device or default_device())
-    with counting_unreadable(tested, f"{dataset.name}, query and gallery"):
-        maps = {
-            part: extract_in_shares(model, getattr(dataset, part)) for part in ("query", "gallery")
-        }
-    found = {
-        f"{a}_{b}": similarity_in_shares(model, maps[a], maps[b]).numpy(force=True)
-        for a, b in (("query", "gallery"), ("query", "query"), ("gallery", "gallery"))
-    }
+    with unreadable.counting_unreadable(tested, f"{dataset.name}, query and gallery"):
+        query, gallery = (extract_in_shares(model, t) for t in (dataset.query, dataset.gallery))
+    blocks = {"query_gallery": (query, gallery), "query_query": (query, query)}
+    blocks["gallery_gallery"] = gallery, gallery
+    found = {k: similarity_in_shares(model, *v).numpy(force=True) for k, v in blocks.items()}
     if not run.settings and process_rank() == 0:
         content = io.BytesIO()
         np.savez(content, **found)  # type: ignore[arg-type]  # none is called allow_pickle
         try:
-            make_folder(kept.parent)
-            write_whole(kept, content.getvalue())
+            _files.make_folder(kept.parent)
+            _files.write_whole(kept, content.getvalue())
         except OSError as error:  # they are here all the same
             warnings.warn(f"the similarities are not kept for another time: {error}", stacklevel=2)
     return found
 
 
-def _content_key(paths: Iterable[str | Path]) -> str:
-    """A digest of the contents of files, in their order; a missing one counts as empty."""
+def _tested(dataset: ReidDataset) -> pd.DataFrame:
+    return pd.concat([dataset.query, dataset.gallery])
+
+
+def _digest(paths: Iterable[str | Path]) -> str:
+    """Names the contents of files, in their order; a missing one counts as empty."""
     key = hashlib.sha256()
     for path in map(Path, paths):
         key.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
@@ -398,10 +341,7 @@ def _content_key(paths: Iterable[str | Path]) -> str:
 def probabilities(
     similarity: np.ndarray, loss: str, calibration: list[float] | None = None
 ) -> np.ndarray:
-    """What TLift takes: probabilities of "same person" from `pair_similarities`.
-
-    For a pooled model, `calibration` is the slope and the offset that make its similarity a logit.
-    """
+    """Probabilities of "same person" for TLift; `calibration` of a pooled model: slope, offset."""
     from scipy.special import expit
 
     if compares_maps(loss):
@@ -411,21 +351,17 @@ def probabilities(
 
 
 def distances(similarity: np.ndarray, loss: str) -> np.ndarray:
-    """What re-ranking takes: one minus the similarity, of logits `1 - sigmoid(logits / 10)`.
-
-    That is the temperature of the released code.
-    """
+    """What re-ranking takes: one minus the similarity, `sigmoid(logits / 10)` of logits."""
     if not compares_maps(loss):
         return 1 - similarity
     return 1 - torch.sigmoid(torch.from_numpy(similarity) / 10).numpy()
 
 
 def rerank(pairs: dict[str, np.ndarray], loss: str, *, transposed: bool = False) -> np.ndarray:
-    """Similarity (q, g) of `pair_similarities` after re-ranking: one minus the distance.
+    """Similarity (q, g) after re-ranking: one minus the distance.
 
-    An untied head gives s(a, b) != s(b, a). Here entry [i, j] of the blocks among queries and among
-    gallery images takes i for the query. Releases v1.0 and v1.1, which made the paper's tables,
-    take j (`transposed`): see "Paper and code".
+    In the blocks among queries and among gallery images, row i takes image i for the query. In
+    releases v1.0 and v1.1, which made the paper's tables, column j takes image j (`transposed`).
     """
     far = {kind: distances(similarity, loss) for kind, similarity in pairs.items()}
     between = far["query_query"], far["gallery_gallery"]
@@ -448,11 +384,7 @@ def similarity_stages(
     *,
     transposed: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Similarities (q, g) of `pair_similarities` after each stage of post-processing (Table 2).
-
-    Re-ranking takes `distances`; TLift takes `probabilities`, and after re-ranking one minus the
-    distance. Stages with TLift are there only if the dataset has times.
-    """
+    """Similarities (q, g) after each stage (Table 2), those with TLift if the dataset has times."""
     reranked = rerank(pairs, loss, transposed=transposed)
     stages = {"alone": pairs["query_gallery"], "+RR": reranked}
     if dataset.has_time:
@@ -472,11 +404,7 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
 
 
 def summary(scores: RankingScores, per_query: bool = True) -> dict:
-    """What records keep of the scores: shares from 0 to 1, and three lists, one entry per query.
-
-    The lists hold the identity, the average precision (step sum) and the rank of the first match
-    of every query that has a match.
-    """
+    """What records keep of scores: shares from 0 to 1 and, per query with a match, three lists."""
     found: dict[str, Any] = {f"rank{k}": scores.rank(k) for k in (1, 5, 10)}
     found |= {key: getattr(scores, key) for key in ("mean_ap", "mean_ap_trapezoid", "mean_inp")}
     found = {key: round(float(value), 5) for key, value in found.items()}

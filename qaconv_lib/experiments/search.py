@@ -10,17 +10,9 @@ import pandas as pd
 
 from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import validation_split
+from qaconv_lib.experiments import records, runs
 from qaconv_lib.experiments.profiles import get_profile, rates
-from qaconv_lib.experiments.records import provenance, read_records, results_folder, write_record
-from qaconv_lib.experiments.runs import (
-    Run,
-    file_label,
-    look_again,
-    same_content,
-    score,
-    settings_name,
-    summary,
-)
+from qaconv_lib.experiments.runs import settings_name
 from qaconv_lib.losses import compares_maps
 
 # The paper's rates first, then larger ones: the schedule is a twelfth of the paper's.
@@ -67,51 +59,43 @@ def search(
     device: str | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Try `tried_settings` on a validation split of the source; write the records.
+    """Try `tried_settings` on a validation split of the source; write and return the records.
 
     The split holds out a quarter of the training identities; a model trained on the others ranks
     them, one query per identity and camera. A pooled model's calibration for TLift (a logistic
     regression of "same person" on the similarity) is fitted on the same pairs. Candidates that have
     a record already are not run again.
-
-    Returns:
-        The records, in the order of the candidates.
     """
-    look_again()
-    check_writable(results_folder() / "search")
-    run = Run(loss, source, profile)  # refuses an unknown loss
-    table = run.table()
-    train, query, gallery = validation_split(table, 0.25, seed=0)
-    done = {
-        settings_name(record["settings"]): record
-        for record in _records(loss, profile)
-        if record["source"] == source
-    }
-    records = []
-    for settings in tried_settings(loss, profile):
-        name = settings_name(settings)
-        if name not in done:
-            trainer = get_profile(profile).config(loss, **settings).trainer(train, device=device)
-            start = time.perf_counter()
-            model = trainer.train(progress=progress).eval()
-            seconds = time.perf_counter() - start
-            maps = model.extract(query), model.extract(gallery)
-            similarity = model.similarity(*maps).numpy(force=True)
-            done[name] = {
-                "experiment": "search",
-                **run.about,
-                "settings": settings,
-                "held_out_identities": int(query["identity"].nunique()),
-                "scores": summary(score(similarity, query, gallery), per_query=False),
-                "calibration": calibrate(similarity, query, gallery),
-                "history": trainer.history,
-                "seconds": round(seconds, 1),
-                **provenance(trainer.device),
-            }
-            label = file_label(source, "train")
-            write_record("search", f"{loss}-{label}-{profile}-{name or 'default'}", done[name])
-        records.append(done[name])
-    return records
+    runs.look_again()
+    check_writable(records.results_folder() / "search")
+    run = runs.Run(loss, source, profile)  # refuses an unknown loss
+    train, query, gallery = validation_split(run.table(), 0.25, seed=0)
+    known = [record for record in _records(loss, profile) if record["source"] == source]
+    done = {settings_name(record["settings"]): record for record in known}
+    tried = {settings_name(settings): settings for settings in tried_settings(loss, profile)}
+    for name, settings in tried.items():
+        if name in done:
+            continue
+        trainer = get_profile(profile).config(loss, **settings).trainer(train, device=device)
+        start = time.perf_counter()
+        model = trainer.train(progress=progress).eval()
+        seconds = time.perf_counter() - start
+        maps = model.extract(query), model.extract(gallery)
+        similarity = model.similarity(*maps).numpy(force=True)
+        done[name] = {
+            "experiment": "search",
+            **run.about,
+            "settings": settings,
+            "held_out_identities": int(query["identity"].nunique()),
+            "scores": runs.summary(runs.score(similarity, query, gallery), per_query=False),
+            "calibration": calibrate(similarity, query, gallery),
+            "history": trainer.history,
+            "seconds": round(seconds, 1),
+            **records.provenance(trainer.device),
+        }
+        label = runs.file_label(source, "train")
+        records.write_record("search", f"{loss}-{label}-{profile}-{name or 'default'}", done[name])
+    return [done[name] for name in tried]
 
 
 def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
@@ -123,13 +107,14 @@ def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
     found: dict[str, list[dict]] = {}
     wanted = {"final_layer": None, "triplet_margin": None} | wanted
     for record in _records(loss, profile):
-        if all(record["settings"].get(key) == value for key, value in wanted.items()):
-            found.setdefault(settings_name(record["settings"]), []).append(record)
+        settings = record["settings"]
+        if wanted.items() <= (dict.fromkeys(wanted) | settings).items():
+            found.setdefault(settings_name(settings), []).append(record)
     if not found:
         raise _not_searched(loss, "SOURCE", profile)
-    sources = max(len(records) for records in found.values())
-    complete = [records for records in found.values() if len(records) == sources]
-    best = max(complete, key=lambda records: np.mean([r["scores"]["mean_ap"] for r in records]))
+    most = max(map(len, found.values()))
+    complete = [tried for tried in found.values() if len(tried) == most]
+    best = max(complete, key=lambda tried: np.mean([r["scores"]["mean_ap"] for r in tried]))
     return best[0]["settings"]
 
 
@@ -149,14 +134,18 @@ def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
 
 def _records(loss: str, profile: str) -> list[dict]:
     """The searches on the images that the datasets have now."""
-    found = [r for r in read_records("search") if (r["loss"], r["profile"]) == (loss, profile)]
-    return [r for r in found if same_content(r, r["source"], "train")]
+    return [
+        record
+        for record in records.read_records("search")
+        if (record["loss"], record["profile"]) == (loss, profile)
+        and runs.same_content(record.get("source_key"), record["source"], "train")
+    ]
 
 
 def _not_searched(loss: str, source: str, profile: str) -> FileNotFoundError:
     return FileNotFoundError(
-        f"no search of {loss} on {source} at the {profile} profile in {results_folder()}; run "
-        f"`python -m qaconv_lib tune {loss} {source} --profile {profile}`"
+        f"no search of {loss} on {source} at the {profile} profile in {records.results_folder()}; "
+        f"run `python -m qaconv_lib tune {loss} {source} --profile {profile}`"
     )
 
 

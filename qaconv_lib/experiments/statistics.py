@@ -25,18 +25,10 @@ def paired_bootstrap(
     *,
     repeats: int = 10_000,
 ) -> Difference:
-    """Mean of paired differences and its 95 % percentile bootstrap interval.
+    """Mean of paired differences (n,) and its 95 % percentile bootstrap interval.
 
-    A query's two scores stay together, so what makes a query hard for both methods cancels. Queries
-    that show one person are not independent: with `groups`, whole groups are drawn.
-
-    Args:
-        difference: one number per query, e.g. average precision of A minus that of B, shape (n,).
-        groups: one label per query, e.g. its identity; None draws single queries.
-        repeats: number of draws with replacement, at least 100.
-
-    Returns:
-        Mean and interval, in the units of the input.
+    A query's two scores stay together, so what makes it hard for both methods cancels. Queries that
+    show one person are not independent: with `groups`, e.g. identities, whole groups are drawn.
     """
     difference = np.asarray(difference, dtype=np.float64)
     if difference.ndim != 1 or not len(difference):

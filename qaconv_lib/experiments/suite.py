@@ -1,7 +1,7 @@
-"""The experiments of the paper by name, and how they are run (chapter 12).
+"""The experiments of the paper by name: lists of trials, and how they are run (chapter 12).
 
-An experiment is a list of trials: a training run and a dataset it is tested on. Trials that two
-experiments share are run once. What has a record with the same settings is not run again.
+Trials that two experiments share are run once, and what has a record with the same settings not at
+all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,35 +19,97 @@ import torch
 
 from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import UnreadableImageError, load_dataset
-from qaconv_lib.experiments.postprocessing import tfusion_record, tlift_record
+from qaconv_lib.experiments import postprocessing, records, runs
 from qaconv_lib.experiments.profiles import Profile, get_profile
-from qaconv_lib.experiments.records import read_record, results_folder
-from qaconv_lib.experiments.runs import (
-    Run,
-    check_readable,
-    look_again,
-    pair_similarities,
-    record_run,
-    same_content,
-    score,
-    similarity_stages,
-    summary,
-    train_run,
-)
+from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.search import calibration_of
 from qaconv_lib.experiments.unreadable import load_test
-from qaconv_lib.experiments.variants import (
-    ABLATIONS,
-    Row,
-    Trial,
-    ablation_rows,
-    backbone_rows,
-    check_variants,
-    graph_sampling_rows,
-    layer_rows,
-    loss_rows,
-    trials_of,
-)
+from qaconv_lib.losses import TABLE1_LOSSES
+
+DIRECTIONS = (("market", "duke"), ("duke", "market"))
+SOURCES = ("market", "duke", "msmt17")  # of Tables 3 and 4
+_TEACHER = "efficientnet_lite2"  # one of the networks of `table3`
+# The shorter of the two is what a warm start takes in all.
+_LONGER = {f"{n} epochs": {"epochs": n, "decay_epochs": m} for n, m in ((7, 6), (10, 8))}
+_VARIANTS: dict[str, dict[str, dict]] = {
+    "occlusion": {"white square": {}, "random erasing": {"occlusion": "erasing"},
+                  "cutout": {"occlusion": "cutout"}, "nothing hidden": {"occlusion": "none"}},
+    "occlusion-size": {"square up to 0.8 of the width": {},
+                       "square up to 0.4 of the width": {"occlusion_share": 0.4},
+                       "square up to the whole width": {"occlusion_share": 1.0}},
+    "memory": {"newest map": {}, "moving average": {"memory_update": "ema"}},
+    "focal": {"focal weight": {}, "no focal weight": {"gamma": 0.0}},
+    "head": {"a weight for each location": {}, "tied weights": {"tied": True}},
+    "kernel": {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}},
+    "start": {"ImageNet weights": {}, "warm start": {"warm_start": 2},
+              "random weights": {"pretrained": False, "frozen_stages": 0}},
+    "epochs": {"usual schedule": {}} | _LONGER,
+    "epochs-arc": {"Arc loss, usual schedule": {}, "Arc loss, 10 epochs": _LONGER["10 epochs"]},
+    "source-size": {"all identities": {}}
+                   | {f"{number} identities": {"identities": number} for number in (100, 50, 25)},
+    "image-size": {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
+                   "192 × 96 pixels": {"height": 192, "width": 96}},
+    "layer": {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
+              "map of layer2": {"final_layer": "layer2"}},
+    "distill": {"student alone": {}, "the teacher": {"backbone": _TEACHER},
+                "student, taught": {"teacher": _TEACHER},
+                "8 channels, alone": {"neck_channels": 8},
+                "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}},
+}  # fmt: skip
+#: By name, the loss and the settings of each variant; the first is the model used elsewhere.
+ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
+    name: ("arc" if name == "epochs-arc" else "qaconv", variants)
+    for name, variants in _VARIANTS.items()
+}
+# Ablations whose variants are numbers or networks chosen beside those of the small profiles.
+_FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
+
+
+def check_variants(name: str, profile: Profile) -> None:
+    """Raise ValueError if an experiment's variants mean nothing at a profile."""
+    if name in _FOR_SMALL_PROFILES and profile.base.backbone.startswith("resnet"):
+        raise ValueError(
+            f"{name} cannot be run at the {profile.name} profile: its variants "
+            f"({', '.join(list(ABLATIONS[name][1])[1:])}) are made for the laptop profile"
+        )
+
+
+def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
+    """What `graph-sampling` compares: by name, the loss and its settings.
+
+    Each run sees the same number of images. (Of random images, most would be in no triplet.)
+    """
+    compared: dict[str, tuple[str, dict]] = {"class memory": ("qaconv", {})}
+    drawn = {"random images": "shuffle", "random people": "pk", "graph": "graph"}
+    for words, sampler in drawn.items():
+        compared[f"pairs, {words}"] = "pairwise", {"sampler": sampler, "triplet_margin": None}
+    for words in ("random people", "graph"):
+        settings = {"sampler": drawn[words], "triplet_margin": 16.0} | profile.triplets
+        compared[f"triplets, {words}"] = "pairwise", settings
+    return compared
+
+
+def source_name(profile: Profile, role: str) -> str:
+    """The dataset trained on for "market", "duke" or "msmt17"; of MSMT17 all images are used."""
+    return profile.datasets[role] + ("-all" if role == "msmt17" else "")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training run and a dataset its model is tested on."""
+
+    run: Run
+    target: str  #: dataset whose query and gallery images are used
+    post: bool = False  #: test re-ranking and TLift too
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's record."""
+        return f"{self.run.name}-on-{runs.file_label(self.target, 'test')}"
+
+
+#: A trial of any seed: loss, source and target by role, settings, and `post`.
+Row = tuple[str, str, str, dict, bool]
 
 
 @dataclass(frozen=True)
@@ -62,25 +124,61 @@ class Experiment:
     after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
 
 
-def _qaconv(profile: Profile) -> list[Row]:
-    return loss_rows(profile, ("qaconv",))
+def _losses(profile: Profile, losses: Sequence[str] = TABLE1_LOSSES) -> list[Row]:
+    """Every loss in both directions, and within the domain."""
+    return [
+        (loss, source, target, {}, target != source or loss == "qaconv")
+        for loss in losses
+        for source, other in DIRECTIONS
+        for target in (other, source)
+    ]
 
 
+def _backbones(profile: Profile, *targets: str) -> list[Row]:
+    """QAConv with both backbones, from three sources."""
+    return [
+        ("qaconv", source, target, settings, True)
+        for settings in profile.backbones.values()
+        for source in SOURCES
+        for target in targets
+        if target != source
+    ]
+
+
+def _layers(profile: Profile) -> list[Row]:
+    return [
+        (loss, *direction, settings, not settings)
+        for loss, layer3 in profile.on_layer3.items()
+        for direction in DIRECTIONS
+        for settings in ({}, layer3)
+    ]
+
+
+def _ablation(profile: Profile, name: str) -> list[Row]:
+    loss, variants = ABLATIONS[name]
+    return [(loss, *DIRECTIONS[0], settings, False) for settings in variants.values()]
+
+
+def _graph_sampling(profile: Profile) -> list[Row]:
+    compared = graph_sampling_settings(profile).values()
+    return [(loss, *direction, s, False) for loss, s in compared for direction in DIRECTIONS]
+
+
+_QACONV = partial(_losses, losses=("qaconv",))
 EXPERIMENTS: dict[str, Experiment] = {
-    "table1": Experiment("What the loss contributes (Table 1)", 5, loss_rows),
-    "table2": Experiment("QAConv, re-ranking, TLift and TFusion (Table 2)", 5, _qaconv,
-                         ("tfusion", tfusion_record)),
-    "tlift": Experiment("Parameters and variants of TLift (appendix)", 5, _qaconv,
-                        ("tlift", tlift_record)),
+    "table1": Experiment("What the loss contributes (Table 1)", 5, _losses),
+    "table2": Experiment("QAConv, re-ranking, TLift and TFusion (Table 2)", 5, _QACONV,
+                         ("tfusion", postprocessing.tfusion_record)),
+    "tlift": Experiment("Parameters and variants of TLift (appendix)", 5, _QACONV,
+                        ("tlift", postprocessing.tlift_record)),
     "table3": Experiment("Two backbones, three sources, on Duke and Market (Table 3)", 3,
-                         backbone_rows("duke", "market")),
+                         lambda profile: _backbones(profile, "duke", "market")),
     "table4": Experiment("Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)", 3,
-                         backbone_rows("cuhk03", "msmt17")),
-    "pooled-layer": Experiment("Pooled features from layer4 and from QAConv's layer3", 3,
-                               layer_rows),
+                         lambda profile: _backbones(profile, "cuhk03", "msmt17")),
+    "pooled-layer": Experiment("Pooled features from layer4 and from QAConv's layer3", 3, _layers),
     "graph-sampling": Experiment("Class memory, and pairs of batches drawn in several ways", 2,
-                                 graph_sampling_rows),
-    **{name: Experiment(f"Ablation: {'; '.join(variants)}", 3, ablation_rows(name))
+                                 _graph_sampling),
+    **{name: Experiment(f"Ablation: {'; '.join(variants)}", 3, partial(_ablation, name=name))
        for name, (_, variants) in ABLATIONS.items()},
 }  # fmt: skip
 
@@ -93,16 +191,20 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
             "(`python -m qaconv_lib run` lists what they ask, and two more)"
         )
     experiment, chosen = EXPERIMENTS[name], get_profile(profile)
-    rows, count = experiment.rows(chosen), experiment.seeds if seeds is None else seeds
-    return [trial for seed in range(count) for trial in trials_of(rows, chosen, seed)]
+    trials = []
+    for seed in range(experiment.seeds if seeds is None else seeds):
+        for loss, source, target, settings, post in experiment.rows(chosen):
+            run = Run(loss, source_name(chosen, source), chosen.name, seed, settings)
+            trials.append(Trial(run, chosen.datasets[target], post))
+    return trials
 
 
 def find_record(trial: Trial, folder: str = "evaluate") -> dict | None:
-    """The record of a trial that was run with these very settings, if there is one."""
-    record = read_record(folder, trial.name)
+    """The record of a trial that was run with these very settings and images, if there is one."""
+    record = records.read_record(folder, trial.name)
     if record is None or record.get("target") != trial.target or not trial.run.made(record):
         return None
-    if not same_content(record, trial.target, "test"):
+    if not runs.same_content(record.get("target_key"), trial.target, "test"):
         return None
     lacking = folder == "evaluate" and trial.post and "+RR" not in record["stages"]
     return None if lacking else record
@@ -113,36 +215,32 @@ def evaluate_trial(
 ) -> dict:
     """Test a trained model on a dataset, with all post-processing if asked; write the record.
 
-    With `skip_unreadable`, images that cannot be read are left out, a warning names them, and the
-    record says how many they are.
+    With `skip_unreadable`, a warning names the images that cannot be read, and the record counts
+    them.
     """
-    look_again()
-    check_writable(results_folder() / "evaluate")
-    run, dataset, lost = trial.run, load_test(trial.target, skip_unreadable), {}
-    if skip_unreadable:
-        whole = load_test(trial.target)
-        lost["unreadable_images"] = len(whole.query) - len(dataset.query)
-        lost["unreadable_images"] += len(whole.gallery) - len(dataset.gallery)
-    calibration = None
-    if trial.post and dataset.has_time:
+    runs.look_again()
+    check_writable(records.results_folder() / "evaluate")
+    run, data, calibration = trial.run, load_test(trial.target, skip_unreadable), None
+    if trial.post and data.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
-    pairs = pair_similarities(run, dataset, device=device)
+    pairs = runs.pair_similarities(run, data, device=device)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
-        stages = similarity_stages(pairs, dataset, run.loss, calibration, transposed=run.transposed)
-    found = {
-        "calibration": calibration,
-        "queries": len(dataset.query),
-        "gallery": len(dataset.gallery),
-        **lost,
-        "stages": {
-            name: summary(score(value, dataset.query, dataset.gallery))
-            for name, value in stages.items()
-        },
-        "seconds": round(time.perf_counter() - start, 1),
+        stages = runs.similarity_stages(
+            pairs, data, run.loss, calibration, transposed=run.transposed
+        )
+    q, g = len(data.query), len(data.gallery)
+    found: dict = {"calibration": calibration, "queries": q, "gallery": g}
+    if skip_unreadable:
+        whole = load_test(trial.target)
+        found["unreadable_images"] = len(whole.query) + len(whole.gallery) - q - g
+    found["stages"] = {
+        name: runs.summary(runs.score(value, data.query, data.gallery))
+        for name, value in stages.items()
     }
-    return record_run("evaluate", run, trial.target, found, device)
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    return runs.record_run("evaluate", run, trial.target, found, device)
 
 
 def run_experiment(
@@ -158,22 +256,18 @@ def run_experiment(
     """Run what an experiment still lacks, and return the records of all its trials.
 
     What would stop a run is looked for before the first training: unreadable images, a missing
-    dataset, a loss that has not been searched.
+    dataset, a loss that has not been searched. With `skip_unreadable`, such images are left out;
+    TLift's sweeps and TFusion take whole datasets, and are left out where there are any.
 
     Args:
-        name: one of `EXPERIMENTS`.
-        profile: smoke, laptop or paper.
-        seeds: seeds 0 to seeds - 1; None takes the experiment's own number.
-        device: e.g. "cpu" or "cuda"; the GPU if there is one.
+        seeds: how many; None takes the experiment's own number.
         jobs: processes that share the processor's cores.
-        skip_unreadable: leave out images that cannot be read. What `after` does takes whole
-            datasets, and is left out where there are such images.
         report: called with a line of text whenever a run is done.
     """
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1, got {value}")
-    look_again()
+    runs.look_again()
     check_variants(name, get_profile(profile))
     trials = list_trials(name, profile, seeds)
     untested = [trial for trial in trials if find_record(trial) is None]
@@ -185,27 +279,15 @@ def run_experiment(
     for loss, source in sorted({(t.run.loss, t.run.source) for t in untested if t.post}):
         calibration_of(loss, source, profile)
     if not skip_unreadable:
-        check_readable((trial.run.source, trial.target) for trial in untested)
+        runs.check_readable((trial.run.source, trial.target) for trial in untested)
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
     for number, line in enumerate(lines, start=1):
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
         report(f"[{number} of {len(waiting)}, {left:.0f} min left] {line}")
-    records = [record for trial in trials if (record := find_record(trial)) is not None]
-    if after := EXPERIMENTS[name].after:
-        records += _follow_up(*after, trials, device, skip_unreadable, report)
-    return records
-
-
-def _follow_up(
-    folder: str,
-    act: Callable[[Run, str, str | None], dict],
-    trials: list[Trial],
-    device: str | None,
-    skip_unreadable: bool,
-    report: Callable[[str], None],
-) -> list[dict]:
-    """The records of what is done with the similarities; what is missing is done now."""
-    records = []
+    found = [record for trial in trials if (record := find_record(trial)) is not None]
+    if (after := EXPERIMENTS[name].after) is None:
+        return found
+    folder, act = after
     for trial in trials:
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue
@@ -218,18 +300,18 @@ def _follow_up(
                 report(f"{folder}: {trial.name} left out, as it takes unreadable images too")
                 continue
             report(f"{folder}: {trial.name}")
-        records.append(record)
-    return records
+        found.append(record)
+    return found
 
 
 def _execute_all(
-    groups: list[list[Trial]], device: str | None, jobs: int, skip_unreadable: bool
+    groups: list[list[Trial]], device: str | None, jobs: int, skip: bool
 ) -> Iterator[str]:
     if jobs == 1:
-        yield from (_execute(group, device, None, skip_unreadable) for group in groups)
+        yield from (_execute(group, device, None, skip) for group in groups)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    execute = partial(_execute, device=device, threads=threads, skip=skip_unreadable)
+    execute = partial(_execute, device=device, threads=threads, skip=skip)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(execute, groups)
@@ -252,12 +334,12 @@ def _execute(trials: list[Trial], device: str | None, threads: int | None, skip:
     return f"{run.name}: {', '.join(found)} (rank-1 / mAP)"
 
 
-def _train(run: Run, device: str | None, skip_unreadable: bool) -> None:
+def _train(run: Run, device: str | None, skip: bool) -> None:
     """Train a run, and before it the one that teaches it, unless their models are there."""
-    record = read_record("train", run.name)
+    record = records.read_record("train", run.name)
     if run.trained(run.checkpoint()) and record is not None and run.made(record):
         return
     if (teacher := run.teacher()) is not None:
-        _train(teacher, device, skip_unreadable)
-    train_run(run, device=device, run_folder=run.folder(), skip_unreadable=skip_unreadable)
+        _train(teacher, device, skip)
+    runs.train_run(run, device=device, run_folder=run.folder(), skip_unreadable=skip)
     (run.folder() / "last.safetensors").unlink(missing_ok=True)

@@ -7,26 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from qaconv_lib.experiments.comparisons import (
-    LABELS,
-    SUPPRESSED,
-    compare,
-    find_scores,
-    scores_of,
-    tlift_records,
-)
+from qaconv_lib.experiments import comparisons, suite
+from qaconv_lib.experiments.comparisons import LABELS, SUPPRESSED, compare, scores_of, tlift_records
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import ADAPTING, DIRECT, TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import STAGES, Run
-from qaconv_lib.experiments.suite import EXPERIMENTS, find_record, list_trials
-from qaconv_lib.experiments.variants import (
-    ABLATIONS,
-    DIRECTIONS,
-    SOURCES,
-    graph_sampling_settings,
-    source_name,
-)
+from qaconv_lib.experiments.suite import ABLATIONS, DIRECTIONS, EXPERIMENTS, list_trials
 from qaconv_lib.losses import TABLE1_LOSSES
 
 # Methods by the name of their row: arguments of `scores_of`.
@@ -45,7 +32,7 @@ def headline_table(profile: str = "laptop") -> pd.DataFrame:
 
 
 def table1(profile: str = "laptop") -> pd.DataFrame:
-    """What the loss contributes: every loss in both directions, and how far QAConv is ahead."""
+    """Every loss in both directions, and how far QAConv is ahead of it."""
     published = {LABELS[loss]: TABLE1[loss] for loss in TABLE1_LOSSES}
     ahead = {"QAConv ahead, mAP": lambda row: ("QAConv", row)}
     return _methods_table(profile, _LOSSES, ahead, published)
@@ -81,22 +68,19 @@ def table4(profile: str = "laptop") -> pd.DataFrame:
 def other_methods(*targets: str) -> pd.DataFrame:
     """Tables 3 and 4 as published: methods that adapt to the target, and those that do not.
 
-    Args:
-        targets: of "duke", "market", "cuhk03" and "msmt17".
+    `targets` are of "duke", "market", "cuhk03" and "msmt17".
     """
     ours: dict[str, dict] = {"alone": {}, "+RR+TLift": {}}
     for (size, stage, source, target), numbers in TABLES34.items():
         ours[stage][f"QAConv, ResNet-{_DEPTHS[size]}", source, target] = numbers
+    kinds = {"adapts": ADAPTING, "direct": DIRECT | ours["alone"]}
+    kinds["direct, RR + TLift"] = ours["+RR+TLift"]
     rows: dict[tuple, dict] = {}
-    for kind, published in (
-        ("adapts", ADAPTING),
-        ("direct", DIRECT | ours["alone"]),
-        ("direct, RR + TLift", ours["+RR+TLift"]),
-    ):
+    for kind, published in kinds.items():
         for (method, source, target), numbers in published.items():
             if target in targets:
-                row = rows.setdefault((kind, method), {})
-                row[f"{source} → {target}"] = _published(numbers)
+                cells = rows.setdefault((kind, method), {})
+                cells[f"{source} → {target}"] = _published(numbers)
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis(["kind", "method"])
     return table[sorted(table, key=lambda direction: targets.index(direction.split(" → ")[1]))]
 
@@ -125,11 +109,8 @@ def pooled_layer_table(profile: str = "laptop") -> pd.DataFrame:
 
 
 def graph_sampling_table(profile: str = "laptop") -> pd.DataFrame:
-    """Class memory, and pairs of batches drawn in several ways; equal seeds.
-
-    Each row is held against the class memory, and each sampler against random people.
-    """
-    methods = _equal_seeds("graph-sampling", graph_sampling_settings(get_profile(profile)))
+    """Class memory, and pairs of batches drawn in several ways; equal seeds."""
+    methods = _equal_seeds("graph-sampling", suite.graph_sampling_settings(get_profile(profile)))
     against = {
         "mAP against class memory": lambda row: (row, "class memory"),
         "mAP against random people": lambda row: (row, f"{row.split(', ')[0]}, random people"),
@@ -155,8 +136,7 @@ def _methods_table(
 ) -> pd.DataFrame:
     """One row per method: scores, differences `against` another, published numbers, by direction.
 
-    `against` gives for a row the two rows whose difference it shows; there is none of a row to
-    itself.
+    `against` gives for a row the two whose difference it shows.
     """
     names = get_profile(profile).datasets
     rows: dict[str, dict] = {label: {} for label in methods}
@@ -178,16 +158,16 @@ def _methods_table(
 
 def _backbones(profile: str, targets: Sequence[str], stages: Sequence[str]) -> pd.DataFrame:
     chosen, rows = get_profile(profile), []
-    for source in SOURCES:
+    for source in suite.SOURCES:
         for size, settings in chosen.backbones.items():
-            run = Run("qaconv", source_name(chosen, source), profile, 0, settings)
+            run = Run("qaconv", suite.source_name(chosen, source), profile, 0, settings)
             for stage in stages:
                 row = {"source": run.source, "backbone": run.config().backbone, "stage": stage}
                 for target in targets:
                     name, published = chosen.datasets[target], f"published, → {target}"
                     row[f"→ {name}"] = row[published] = ""
                     if target != source:
-                        row[f"→ {name}"] = _cell(find_scores(run, name, stage))
+                        row[f"→ {name}"] = _cell(comparisons.find_scores(run, name, stage))
                         row[published] = _published(TABLES34.get((size, stage, source, target)))
                 rows.append(row)
     return pd.DataFrame(rows).set_index(["source", "backbone", "stage"])
@@ -198,15 +178,15 @@ def tlift_table(profile: str = "laptop") -> pd.DataFrame:
     names = get_profile(profile).datasets
     rows: dict[str, dict] = {}
     for source, target in DIRECTIONS:
-        found: dict[str, list[dict]] = {}
-        for record in tlift_records(profile, source, target):
-            swept = [(f"{r['parameter']} = {r['value']:g}", r["stages"]) for r in record["sweeps"]]
-            for label, stages in [*record["variants"].items(), *swept]:
-                found.setdefault(label, []).append(stages)
-        for label, seeds in found.items():
+        seeds = [
+            record["variants"]
+            | {f"{r['parameter']} = {r['value']:g}": r["stages"] for r in record["sweeps"]}
+            for record in tlift_records(profile, source, target)
+        ]
+        for label in seeds[0] if seeds else ():
             for stage in ("+TLift", "+RR+TLift"):
                 column = f"{names[source]} → {names[target]}, {stage.replace('+', '+ ')}"
-                rows.setdefault(label, {})[column] = _cell([stages[stage] for stages in seeds])
+                rows.setdefault(label, {})[column] = _cell([seed[label][stage] for seed in seeds])
     return pd.DataFrame(rows).T
 
 
@@ -236,12 +216,7 @@ _TABLES = {
 
 
 def all_tables(profile: str, names: Sequence[str] = ()) -> str:
-    """Tables as Markdown: the named ones, or all that have records.
-
-    Args:
-        profile: smoke, laptop or paper.
-        names: "headline", "within", "cost" and names of experiments.
-    """
+    """Tables as Markdown: "headline", "within", "cost" or experiments; else all with records."""
     titles = _TITLES | {name: experiment.title for name, experiment in EXPERIMENTS.items()}
     if unknown := [name for name in names if name not in titles]:
         raise ValueError(f"unknown table {unknown[0]!r}; known are {', '.join(titles)}")
@@ -261,11 +236,11 @@ def _started(name: str, profile: str) -> bool:
     if name == "tlift":
         return any(tlift_records(profile, *direction) for direction in DIRECTIONS)
     if name in ("headline", "within", "table1", "table2"):
-        return any(map(find_record, list_trials("table1", profile, 1)))
+        return any(map(suite.find_record, list_trials("table1", profile, 1)))
     runs = [] if name in ("table3", "table4") else list_trials("table3", profile)
     shared = {trial.run.name for trial in runs}
     trials = [t for t in list_trials(name, profile) if t.run.settings and t.run.name not in shared]
-    return any(map(find_record, trials))
+    return any(map(suite.find_record, trials))
 
 
 def devices_of(profile: str) -> list[str]:
