@@ -78,7 +78,7 @@ def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
         for value in seconds:
             if not is_number(value):
                 raise TypeError(f"{name} must be numbers of seconds, got {value!r}")
-    step = np.spacing(np.abs(seconds).max(initial=0)) if seconds.dtype.kind == "f" else 0
+    step = spacing(seconds)
     seconds = seconds.astype(np.float64)
     for entry in np.flatnonzero(~np.isfinite(seconds)):
         raise ValueError(f"{name} has {seconds[entry]} at entry {entry}; every image needs a time")
@@ -90,6 +90,13 @@ def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
     if np.abs(seconds).max(initial=0) > MOST_SECONDS:
         raise ValueError(f"{name} must be in seconds, got {seconds.max():g}; divide milliseconds")
     return seconds
+
+
+def spacing(values: np.ndarray) -> float:
+    """Distance of the largest of the values from the next number of their dtype; NaN is ignored."""
+    if values.dtype.kind != "f":
+        return 0
+    return float(np.spacing(np.nanmax(np.abs(values), initial=0)))
 
 
 class TimedScores(NamedTuple):

@@ -42,7 +42,10 @@ DATASETS = (*LAYOUTS, *_MINIATURES)
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReidDataset:
-    """A dataset with its standard split; people of `distractor_identity` belong to no query."""
+    """A dataset with its standard split; people of `distractor_identity` belong to no query.
+
+    `numbered_together` says that an identity is one person in all splits, as in your own tables.
+    """
 
     name: str
     root: Path
@@ -50,6 +53,7 @@ class ReidDataset:
     query: pd.DataFrame
     gallery: pd.DataFrame
     distractor_identity: int | None = None
+    numbered_together: bool = False
 
     @property
     def splits(self) -> dict[str, pd.DataFrame]:
@@ -114,13 +118,16 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
             and ``data/`` of the checkout, of the working directory and of the folders above it.
     """
     if name.endswith("-all"):
-        whole = load_dataset(name.removesuffix("-all"), root)
+        try:
+            whole = load_dataset(name.removesuffix("-all"), root)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} ({name} merges all splits of it)") from None
         nothing = whole.query.iloc[:0]
         return ReidDataset(name, whole.root, all_images(whole), nothing, nothing)
     places = data_folders() if root is None else [Path(os.path.expanduser(root))]
     if name.lower().endswith(".csv"):
         path = find_csv(name, places)
-        return ReidDataset(name, path.parent, **read_csv(path))
+        return ReidDataset(name, path.parent, **read_csv(path), numbered_together=True)
     if name not in DATASETS:
         raise ValueError(
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, and CSV files such as "
@@ -144,17 +151,20 @@ def dataset_from_table(
     gallery; default train). Identities and cameras are whole numbers, which stay as they are, or
     names, which are numbered in sorted order, identities from 1 and cameras from 0.
     """
-    return ReidDataset(name, Path(root), **read_table(table, Path(root), name))
+    tables = read_table(table.reset_index(drop=True), Path(root), name)
+    return ReidDataset(name, Path(root), **tables, numbered_together=True)
 
 
 def all_images(dataset: ReidDataset) -> pd.DataFrame:
     """All splits as one training table, identities renumbered from 0, without distractors.
 
-    The paper trains on all of MSMT17 in this way (Table 3). Training and test people differ.
+    The paper trains on all of MSMT17 in this way (Table 3). Training and test people differ there
+    and in the other public datasets, but not if the dataset is `numbered_together`.
     """
     table = pd.concat(dataset.splits.values(), ignore_index=True)
-    table["tested"] = table.index >= len(dataset.train)
-    table = table[table["identity"] != dataset.distractor_identity].reset_index(drop=True)
+    table["tested"] = (table.index >= len(dataset.train)) & (not dataset.numbered_together)
+    table = table[table["identity"] != dataset.distractor_identity]
+    table = table.drop_duplicates("path", ignore_index=True)  # one image, query and gallery
     people = table.groupby(["tested", "identity"])
     return table.assign(identity=people.ngroup()).drop(columns="tested")
 

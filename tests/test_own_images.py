@@ -58,7 +58,10 @@ class TestCsv:
             folder, "a.jpg,0,0,,train", "b.jpg,1,0,,train", "c.jpg,0,0,,query", "d.jpg,0,1,,gallery"
         )
         assert load_dataset("people.csv", folder).train["identity"].tolist() == [0, 1]
-        assert len(load_dataset("people.csv-all", folder).train) == 4
+        train = load_dataset("people.csv-all", folder).train  # 0 is one person in all splits
+        assert train["identity"].tolist() == [0, 1, 0, 0]
+        write(folder, "a.jpg,5,0,,train", "b.jpg,5,1,,query", "b.jpg,5,1,,gallery")
+        assert load_dataset("people.csv-all", folder).train["identity"].tolist() == [0, 0]
 
     def test_accents_that_are_composed_in_another_way(self, folder):
         (folder / "Jose\u0301.jpg").write_bytes(b"")
@@ -76,6 +79,7 @@ class TestCsv:
         (folder / "hall" / "f.png").write_bytes(b"")
         windows = {"path , identity,camera ": "hall\\f.png, 1 , 0"}
         tabs = {"Path\tIdentity\tCamera": "hall/f.png\t1\t0"}
+        tabs |= {"\nsep=;\npath;identity;camera": "hall/f.png;1.0;0.0"}
         for header, row in (windows | tabs | {"path;identity;camera": "hall/f.png;1;0"}).items():
             write(folder, row, header=header, encoding="utf-8-sig")
             (image,) = load_dataset("people.csv", folder).train.itertuples()
@@ -112,12 +116,14 @@ class TestCsv:
             ([ROWS[2], "c.jpg,8,1,4,gallery"], "row 2, column path: .* is listed with several"),
             (ROWS[:3], "query images but no gallery images"),
             ([ROWS[0], ROWS[3]], "gallery images but no query images"),
+            ([ROWS[0], "../{here}/a.jpg,3,0,,train"], "row 3, .*a.jpg' was named before"),
+            (["a.jpg,-1.0,0,,train", "b.jpg,3.0,1,,train"], "row 2, .* identity: .* is negative"),
             ([], "has no rows; the columns path, identity, camera"),
             ([ROWS[0], f"{ROWS[1]},extra"], "line 3"),
         ],
     )  # fmt: skip
     def test_bad_rows_are_named(self, folder, rows, message):
-        write(folder, *rows)
+        write(folder, *(row.format(here=folder.name) for row in rows))
         with pytest.raises(ValueError, match=f"people.csv.*{message}"):
             load_dataset("people.csv", folder)
 
@@ -135,6 +141,23 @@ class TestCsv:
         with pytest.raises(FileNotFoundError, match=r"row 3, column path: .*x\.jpg.* 1 more row"):
             load_dataset("people.csv", folder)
 
+    @pytest.mark.parametrize(
+        ("header", "message"),
+        [
+            ("path|identity|camera", "no column path .*identity .*camera"),
+            ("path,identity,camera,Path ", "more than one column path"),
+            ("path,identity,camera,camera", "more than one column camera"),
+            ("path,identity,cam", "no column camera; .* its columns are: path, identity, cam"),
+        ],
+    )
+    def test_missing_columns_are_named(self, folder, header, message):
+        write(folder, header.replace("path", "a.jpg"), header=header)
+        with pytest.raises(ValueError, match=message):
+            load_dataset("people.csv", folder)
+        (folder / "people.csv").write_bytes(b"")
+        with pytest.raises(ValueError, match="people.csv is empty"):
+            load_dataset("people.csv", folder)
+
 
 class TestTable:
     def test_numbers_as_pandas_keeps_them(self, folder):
@@ -148,6 +171,12 @@ class TestTable:
     def test_rows_count_from_zero(self, folder):
         table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "identity": [1, None], "camera": [0, 0]})
         with pytest.raises(ValueError, match="own images, row 1, column identity"):
+            dataset_from_table(table, folder)
+
+    def test_times_too_coarse_for_their_dtype(self, folder):
+        table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "identity": [1, 1], "camera": [0, 1]})
+        table["seconds"] = np.float32([1.7e9, np.nan])
+        with pytest.raises(ValueError, match="seconds are rounded to 128"):
             dataset_from_table(table, folder)
 
 

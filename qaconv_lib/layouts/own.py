@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
@@ -11,7 +13,7 @@ from unicodedata import normalize
 import numpy as np
 import pandas as pd
 
-from qaconv_lib._checks import MOST_SECONDS
+from qaconv_lib._checks import MOST_SECONDS, spacing
 from qaconv_lib.layouts.names import Tables, make_table, read_text
 
 NEEDED = ("path", "identity", "camera")
@@ -21,15 +23,21 @@ _EXPECTED = f"the columns {', '.join(NEEDED)}, and perhaps seconds and split, ar
 
 
 def read_csv(path: Path) -> Tables:
-    """Tables of a CSV file with commas, semicolons or tabs; see `read_table`.
+    """Tables of a CSV file, see `read_cells` and `read_table`. Paths start at its folder."""
+    return read_table(read_cells(path, _EXPECTED), path.parent, path.name)
 
-    Paths start at the folder of the file. In messages the header is row 1, as in a spreadsheet.
+
+def read_cells(path: Path, expected: str) -> pd.DataFrame:
+    """The cells of a CSV file with commas, semicolons or tabs as text, columns in lower case.
+
+    Rows are numbered for messages as in a spreadsheet, where the header is row 1.
     """
     text = read_text(path)
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    body = re.sub(r"\A(\s*\n)?(sep=.\s*\n)?", "", text, flags=re.I)  # spreadsheets write sep=;
+    separator = max(",;\t", key=body.partition("\n")[0].count)
     try:
         table = pd.read_csv(
-            StringIO(text),
+            StringIO(body),
             sep=separator,
             dtype=str,
             keep_default_na=False,
@@ -37,18 +45,19 @@ def read_csv(path: Path) -> Tables:
             skipinitialspace=True,
         )
     except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty; {_EXPECTED}") from None
+        raise ValueError(f"{path} is empty; {expected}") from None
     except pd.errors.ParserError as error:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for an index
         raise ValueError(f"cannot read {path}: its rows have more cells than its header")
     table = table.rename(columns=lambda name: name.strip().lower())
+    table.index += 2 + text.count("\n") - body.count("\n")
     if separator == ";" and "seconds" in table:  # as spreadsheets write where a comma is decimal
         table["seconds"] = table["seconds"].str.replace(",", ".")
-    return read_table(table, path.parent, path.name, first_row=2)
+    return table
 
 
-def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0) -> Tables:
+def read_table(table: pd.DataFrame, folder: Path, name: str) -> Tables:
     """Tables of train, query and gallery from a table with one row per image.
 
     Args:
@@ -56,15 +65,21 @@ def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0)
             cameras must be all numbers or all names.
         folder: where relative paths start.
         name: of the table, for messages.
-        first_row: number of the first row in messages.
     """
     if lacking := [column for column in NEEDED if column not in table]:
         raise ValueError(
             f"{name} has no column {' and no column '.join(lacking)}; {_EXPECTED}, "
             f"its columns are: {', '.join(map(str, table.columns))}"
         )
+    names = list(table.columns)  # pandas adds .1 to the second of a name
+    if twice := [c for c in KNOWN if names.count(c) > 1 or f"{c}.1" in names]:
+        raise ValueError(f"{name} has more than one column {twice[0]}")
+    if "seconds" in table and (step := spacing(table["seconds"].to_numpy())) > 1:
+        raise ValueError(
+            f"{name}: seconds are rounded to {step:g} by their dtype; give float64, or times that "
+            "start near 0"
+        )
     cells = pd.DataFrame({c: table[c].astype(object).map(_text) for c in KNOWN if c in table})
-    cells.index = range(first_row, first_row + len(cells))
     cells = cells[(cells != "").any(axis=1)]
     if cells.empty:
         raise ValueError(f"{name} has no rows; {_EXPECTED}")
@@ -75,7 +90,7 @@ def read_table(table: pd.DataFrame, folder: Path, name: str, first_row: int = 0)
     paths = cells["path"].map(partial(_find, folder))
     there = paths.map(lambda path: Path(path).is_file())
     check("path", ~there, f"is not a file; paths start at {folder}", FileNotFoundError)
-    twice = pd.DataFrame({"path": paths, "split": split}).duplicated()
+    twice = pd.DataFrame({"path": paths.map(os.path.abspath), "split": split}).duplicated()
     check("path", twice, "was named before in the same split")
     numbers = {"identity": _numbers(cells["identity"], 1, check)}
     numbers["camera"] = _numbers(cells["camera"], 0, check)
@@ -127,6 +142,7 @@ def _text(value: object) -> str:
 def _numbers(texts: pd.Series, first: int, check: Callable[..., None]) -> pd.Series:
     """Whole numbers as they are; names by their place in sorted order, from ``first``."""
     column = str(texts.name)
+    texts = texts.str.replace(r"^(-?[0-9]+)\.0+$", r"\1", regex=True)  # a column that lacked values
     check(column, texts == "", "is not a number or a name")
     whole = texts.str.fullmatch("-?[0-9]{1,18}")
     if not whole.any():

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qaconv_lib._checks import MOST_SECONDS
 from qaconv_lib.datasets import image_size, load_image
+from qaconv_lib.layouts.own import read_cells
 
 #: Endings of the files that are taken from a folder.
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -99,24 +101,20 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a CSV file as strings without surrounding blanks; none may be empty."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except ValueError as error:  # errors of pandas and Unicode errors are ValueErrors
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in columns if column not in table.columns]
+    table = read_cells(path, f"it needs the columns {', '.join(columns)}")
+    missing = [column for column in columns if column not in table]
     if missing:
-        hint = "; columns are separated by commas" if ";" in table.columns[0] else ""
         raise ValueError(
             f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}, "
-            f"it has {', '.join(table.columns)}{hint}"
+            f"it has {', '.join(table.columns)}"
         )
     table = table[list(columns)].fillna("").apply(lambda values: values.str.strip())
+    table = table[(table != "").any(axis=1)]
     if not len(table):
         raise ValueError(f"{path} has no rows")
     for column in columns:
-        if len(empty := np.flatnonzero(table[column] == "")):
-            raise ValueError(f"{path} has no {column} in row {empty[0] + 1}")
+        if len(empty := table.index[table[column] == ""]):
+            raise ValueError(f"{path} has no {column} in row {empty[0]}")
     return table
 
 
@@ -129,10 +127,10 @@ def read_times(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     table = read_csv(path, ("file", "camera", "seconds"))
     seconds = pd.to_numeric(table["seconds"], errors="coerce").astype(np.float64)
-    if len(wrong := np.flatnonzero(~np.isfinite(seconds))):
+    if len(wrong := table.index[~(seconds.abs() <= MOST_SECONDS)]):
         raise ValueError(
-            f"{path} has {table['seconds'].iloc[wrong[0]]!r} for seconds in row {wrong[0] + 1}; "
-            "a number is wanted"
+            f"{path} has {table['seconds'][wrong[0]]!r} for seconds in row {wrong[0]}; a number of "
+            "seconds, not of milliseconds, is expected"
         )
     table["seconds"] = seconds
     table["file"] = [_named(path.parent, name) for name in table["file"]]
