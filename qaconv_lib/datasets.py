@@ -28,7 +28,7 @@ from qaconv_lib.layouts.own import read_csv, read_table
 from qaconv_lib.layouts.places import find_csv, find_folder, not_found
 
 #: Miniature -> name of its archive, name of its layout.
-_MINIATURES = {
+MINIATURES = {
     "mini-market": ("mini-market", "market1501"),
     "mini-duke": ("mini-duke", "dukemtmc"),
     "mini-cuhk03": ("mini-cuhk03", "cuhk03-np-detected"),
@@ -37,7 +37,7 @@ _MINIATURES = {
     "mini-msmt17": ("mini-msmt17", "msmt17"),
 }
 #: Names that ``load_dataset`` knows.
-DATASETS = (*LAYOUTS, *_MINIATURES)
+DATASETS = (*LAYOUTS, *MINIATURES)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -133,7 +133,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, and CSV files such as "
             "people.csv; -all after a name merges all splits for training"
         )
-    archive, layout_name = _MINIATURES.get(name, (None, name))
+    archive, layout_name = MINIATURES.get(name, (None, name))
     layout = LAYOUTS[layout_name]
     folder = find_folder(layout, archive, places, given=root is not None)
     if folder is None:

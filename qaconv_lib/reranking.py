@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+import scipy
 from tqdm.auto import tqdm
 
 from qaconv_lib._checks import check_whole_numbers, is_number, restore_kind, to_scores
@@ -130,21 +130,23 @@ def rerank_rows(rows: ScaledRows, k1: int, k2: int, lambda_value: float) -> np.n
     return mixed
 
 
-def _membership(lists: np.ndarray) -> sparse.csr_array:
+def _membership(lists: np.ndarray) -> scipy.sparse.csr_array:
     """Lists of images (N, k) as a sparse matrix (N, N) of ones."""
     num_images, length = lists.shape
     starts = np.arange(0, lists.size + 1, length)
     ones = np.ones(lists.size, dtype=np.float32)
-    return sparse.csr_array((ones, lists.ravel(), starts), shape=(num_images, num_images))
+    return scipy.sparse.csr_array((ones, lists.ravel(), starts), shape=(num_images, num_images))
 
 
-def _mutual(lists: np.ndarray) -> sparse.csr_array:
+def _mutual(lists: np.ndarray) -> scipy.sparse.csr_array:
     """R of step 3 from the lists N (N, k + 1): symmetric, of ones."""
     members = _membership(lists)
     return members.multiply(members.T).tocsr()
 
 
-def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -> sparse.csr_array:
+def _encode(
+    neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int
+) -> scipy.sparse.csr_array:
     """V of steps 3 to 5, (N, N): the weights of each image's expanded mutual neighbours."""
     mutual = _mutual(neighbours[:, : k1 + 1])
     smaller = _mutual(neighbours[:, : half + 1])
@@ -154,14 +156,14 @@ def _encode(neighbours: np.ndarray, distances: ScaledRows, k1: int, half: int) -
     sizes = smaller.sum(axis=1)
     trusted = 3 * overlap.data > 2 * sizes[columns]  # whole numbers: exact
     ones = np.ones(np.count_nonzero(trusted), dtype=np.float32)
-    added = sparse.csr_array((ones, (rows[trusted], columns[trusted])), shape=mutual.shape)
+    added = scipy.sparse.csr_array((ones, (rows[trusted], columns[trusted])), shape=mutual.shape)
     expanded = (mutual + added @ smaller).tocsr()
     expanded.data = np.exp(-distances.at(expanded))
     expanded.data /= np.repeat(expanded.sum(axis=1), np.diff(expanded.indptr))
     return expanded
 
 
-def _jaccard_distance(encoding: sparse.csr_array, num_query: int) -> np.ndarray:
+def _jaccard_distance(encoding: scipy.sparse.csr_array, num_query: int) -> np.ndarray:
     """J of step 7 between the queries and the gallery, (q, g)."""
     queries = encoding[:num_query]
     gallery = encoding[num_query:].tocsc()  # for each image: in whose encodings it appears
@@ -201,7 +203,7 @@ class ScaledRows:
                 nearest[images] = _nearest(rows, self.largest[images], count)
         return nearest
 
-    def at(self, pattern: sparse.csr_array) -> np.ndarray:
+    def at(self, pattern: scipy.sparse.csr_array) -> np.ndarray:
         """The entries of d where ``pattern`` (N, N) has entries, in their order."""
         lengths = np.diff(pattern.indptr)
         values = np.empty(pattern.nnz, dtype=np.float32)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import Tensor
 
 from qaconv_lib._checks import (
@@ -161,7 +161,7 @@ def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple]:
     return runs
 
 
-def _pivot_counts(block: np.ndarray, runs: list[tuple], k: int) -> sparse.csr_array:
+def _pivot_counts(block: np.ndarray, runs: list[tuple], k: int) -> scipy.sparse.csr_array:
     """How often each image of one camera is a pivot of each query: sparse, like block (q, n)."""
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for queries, first, end in runs:
@@ -180,7 +180,7 @@ def _pivot_counts(block: np.ndarray, runs: list[tuple], k: int) -> sparse.csr_ar
             columns.append(images[people].reshape(len(people), -1)[row, place])
     row, column = np.concatenate(rows), np.concatenate(columns)
     ones = np.ones(len(row), dtype=block.dtype)
-    return sparse.coo_array((ones, (row, column)), shape=block.shape).tocsr()
+    return scipy.sparse.coo_array((ones, (row, column)), shape=block.shape).tocsr()
 
 
 def _best_of_each(own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +207,7 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lift(
-    scores: Tensor, weights: sparse.csr_array, seconds: Tensor, sigma: float, alpha: float
+    scores: Tensor, weights: scipy.sparse.csr_array, seconds: Tensor, sigma: float, alpha: float
 ) -> None:
     """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place."""
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))

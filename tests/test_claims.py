@@ -107,7 +107,7 @@ def test_qaconv_is_compared_with_the_best_pooled_loss(monkeypatch):
     def found(profile, source, target, loss="qaconv", settings=None, **more):
         return table.get(f"{loss}, layer3", []) if settings else table[loss]
 
-    monkeypatch.setattr(claims, "scores_of", found)
+    monkeypatch.setattr(claims.comparisons, "scores_of", found)
     (label, difference), _ = claims.best_pooled("laptop")
     assert label == "market → duke, over Arc loss" and difference.mean == pytest.approx(40)
     table["softmax, layer3"] = scores((0.5, 0.5))
@@ -126,7 +126,9 @@ def test_gain_of_reranking_is_a_difference_of_differences(monkeypatch):
     for loss, gain in (("softmax", 0.1), ("arc", 0.2), ("center", 0.25), ("class-memory", 0.3)):
         table[loss, "alone"] = scores((0.4, 0.2))
         table[loss, "+RR"] = scores((0.4 + gain, 0.2 + gain))
-    monkeypatch.setattr(claims, "scores_of", lambda profile, s, t, loss, stage: table[loss, stage])
+    monkeypatch.setattr(
+        claims.comparisons, "scores_of", lambda profile, s, t, loss, stage: table[loss, stage]
+    )
     found = dict(claims.gain_of_reranking("laptop"))
     for loss, mean in (("softmax", 20), ("Arc loss", 10), ("center loss", 5)):
         assert found[f"over {loss}, duke → market"].mean == pytest.approx(mean)

@@ -185,9 +185,10 @@ def _copies_by_name(table: pd.DataFrame) -> list[str]:
 def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
     """Files of the same content, within a split and across splits."""
     table = pd.concat(t.assign(split=split) for split, t in dataset.splits.items() if len(t))
+    table, remarks = table[[os.access(path, os.R_OK) for path in table["path"]]], []
     bar = tqdm(table["path"], "comparing", unit="image", disable=not progress)
-    table["digest"] = [_digest(path) for path in bar]
-    table, remarks = table[table["digest"] != ""], []
+    digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in bar]
+    table = table.assign(digest=digests)
     for split, rows in table.groupby("split", sort=False):
         same = rows.groupby("digest", sort=False)["path"].agg(list)
         if len(same := same[same.map(len) > 1]):
@@ -199,14 +200,6 @@ def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
         count, example = len(paths), paths.iloc[0]
         remarks.append(f"{splits} have {count:,} files of the same content, e.g. {example}")
     return remarks
-
-
-def _digest(path: str) -> str:
-    """Equal for files of equal contents; empty for a file that cannot be read."""
-    try:
-        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
 
 
 def _jumps(table: pd.DataFrame) -> list[str]:

@@ -9,16 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from qaconv_lib.experiments.comparisons import (
-    LABELS,
-    SUPPRESSED,
-    Comparison,
-    Test,
-    average_precision,
-    compare,
-    scores_of,
-    tlift_records,
-)
+from qaconv_lib.experiments import comparisons
+from qaconv_lib.experiments.comparisons import LABELS, SUPPRESSED, Comparison, Test, compare
 from qaconv_lib.experiments.correspondence_records import hits_over_chance, share_differences
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.records import read_records
@@ -78,7 +70,9 @@ def _test(
     """One method against another, each given by arguments of `scores_of`."""
 
     def scores(profile: str, direction: tuple[str, str], method: dict) -> list[dict]:
-        return scores_of(profile, **({"source": direction[0], "target": direction[1]} | method))
+        return comparisons.scores_of(
+            profile, **({"source": direction[0], "target": direction[1]} | method)
+        )
 
     return lambda profile: [
         (label.format(*way), compare(scores(profile, way, ours), scores(profile, way, theirs)))
@@ -114,14 +108,16 @@ def best_pooled(profile: str) -> list[Comparison]:
     found: list[Comparison] = []
     for source, target in DIRECTIONS:
         label, difference = f"{source} → {target}", None
-        pooled = {LABELS[loss]: scores_of(profile, source, target, loss) for loss in POOLED}
+        pooled = {
+            LABELS[loss]: comparisons.scores_of(profile, source, target, loss) for loss in POOLED
+        }
         if all(pooled.values()):
             for loss, layer3 in get_profile(profile).on_layer3.items():
-                if scores := scores_of(profile, source, target, loss, settings=layer3):
+                if scores := comparisons.scores_of(profile, source, target, loss, settings=layer3):
                     pooled[f"{LABELS[loss]} on layer3"] = scores
             best = max(pooled, key=lambda name: np.mean([s["mean_ap"] for s in pooled[name]]))
             label += f", over {best}"
-            difference = compare(scores_of(profile, source, target), pooled[best])
+            difference = compare(comparisons.scores_of(profile, source, target), pooled[best])
         found.append((label, difference))
     return found
 
@@ -146,10 +142,12 @@ def gain_of_reranking(profile: str) -> list[Comparison]:
     """What re-ranking adds to QAConv minus what it adds to each pooled loss."""
 
     def gain(loss: str, source: str, target: str) -> list[dict]:
-        after, before = (scores_of(profile, source, target, loss, s) for s in ("+RR", "alone"))
+        after, before = (
+            comparisons.scores_of(profile, source, target, loss, s) for s in ("+RR", "alone")
+        )
         if not (after and before):
             return []
-        added = average_precision(after) - average_precision(before)
+        added = comparisons.average_precision(after) - comparisons.average_precision(before)
         return [{"identity": after[0]["identity"], "average_precision": added}]
 
     return [
@@ -183,7 +181,9 @@ def sensitivity(profile: str) -> list[Comparison]:
     values |= {"k": (10, 5, 20), "alpha": (0.2, 0.1)}
     rows: list[Comparison] = []
     for way in DIRECTIONS:
-        swept = [row for record in tlift_records(profile, *way) for row in record["sweeps"]]
+        swept = [
+            row for record in comparisons.tlift_records(profile, *way) for row in record["sweeps"]
+        ]
         found: dict[tuple[str, float], list[float]] = {}
         for row in swept:
             mean_ap = 100 * row["stages"]["+RR+TLift"]["mean_ap"]

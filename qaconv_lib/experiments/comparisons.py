@@ -15,13 +15,8 @@ from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record, source
 #: A label, and a difference in percent, of mAP unless said otherwise; None if it has not been run.
 Comparison = tuple[str, Difference | None]
 Test = Callable[[str], list[Comparison]]  #: of a profile
-LABELS = {
-    "softmax": "softmax",
-    "arc": "Arc loss",
-    "center": "center loss",
-    "class-memory": "class memory, pooled",
-    "qaconv": "QAConv",
-}
+LABELS = {"softmax": "softmax", "arc": "Arc loss", "center": "center loss",
+          "class-memory": "class memory, pooled", "qaconv": "QAConv"}  # fmt: skip
 SUPPRESSED = " (own camera suppressed)"
 
 

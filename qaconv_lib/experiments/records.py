@@ -87,13 +87,11 @@ def _read(path: Path, changed: int) -> dict:
 
 def _commit() -> str | None:
     """Commit of the checkout the library runs from, "+changes" if it has been changed since."""
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        place = str(Path(__file__).resolve().parents[2])
-        return subprocess.run(["git", "-C", place, *words], capture_output=True, text=True)
-
+    place = ["git", "-C", str(Path(__file__).resolve().parents[2])]
+    git = functools.partial(subprocess.run, capture_output=True, text=True)
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "qaconv_lib")
+        commit = git([*place, "rev-parse", "HEAD"])
+        changes = git([*place, "status", "--porcelain", "--", "qaconv_lib"])
     except OSError:  # no git
         return None
     return None if commit.returncode else commit.stdout.strip() + "+changes" * bool(changes.stdout)

@@ -28,6 +28,7 @@ from qaconv_lib.evaluation import RankingScores, evaluate_ranking
 from qaconv_lib.experiments import records, unreadable
 from qaconv_lib.experiments.profiles import RunConfig, get_profile
 from qaconv_lib.experiments.unreadable import load_test
+from qaconv_lib.layouts.places import find_folder
 from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import default_device, load_model, save_model
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -155,11 +156,13 @@ def content_key(name: str, part: str, weights: str | None = None) -> str | None:
 
 @functools.lru_cache
 def _content_key(name: str, part: str, *folders: Path) -> str | None:
-    dataset = load_test(name) if part == "test" else load_dataset(name)
-    if dataset.root.name in SHIPPED:
+    archive, layout = datasets.MINIATURES.get(name.removesuffix("-all"), (None, ""))
+    place = archive and find_folder(datasets.LAYOUTS[layout], archive, list(folders), given=False)
+    if place and place.name in SHIPPED:
         return None
     if part == "train":
-        return datasets.content_key(dataset.train)
+        return datasets.content_key(load_dataset(name).train)
+    dataset = load_test(name)
     return datasets.content_key(_tested(dataset), ["identity", "camera", "session", "seconds"])
 
 

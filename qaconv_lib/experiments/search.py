@@ -101,8 +101,7 @@ def search(
 def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
     """The candidate with the highest validation mAP, averaged over the sources searched.
 
-    Only candidates with the `wanted` settings count. Unless given, `final_layer` is the one that
-    the paper names for the loss, and `triplet_margin` is None: no triplets.
+    Only those with the `wanted` settings count; by default, on the usual layer and no triplets.
     """
     found: dict[str, list[dict]] = {}
     wanted = {"final_layer": None, "triplet_margin": None} | wanted
@@ -119,10 +118,7 @@ def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
 
 
 def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
-    """Slope and offset of the best settings' calibration on a source; None where maps are compared.
-
-    FileNotFoundError names the command if no search has been run on this source.
-    """
+    """Slope and offset of the best settings on a source; None where maps are compared."""
     if compares_maps(loss):
         return None
     best = best_settings(loss, profile)
