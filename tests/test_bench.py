@@ -91,6 +91,9 @@ class TestPlainForms:
 SMALL = {
     "machine": [partial(bench.bench_machine, turns=1, size=64, count=1000)],
     "matching": [partial(bench.bench_matching, 2, 5, turns=1)],
+    "threads": [partial(bench.on_one_thread, partial(bench.bench_matching, 2, 5, turns=1))],
+    "small": [partial(bench.bench_matching, 2, 5, turns=1, shape=(8, 4, 2))],
+    "network": [partial(bench.bench_network, turns=1)],
     "optimisations": [partial(bench.bench_optimisations, 2, 5, turns=1)],
     "itself": [partial(bench.bench_itself, 5, True, turns=1)],
     "training": [partial(bench.bench_training, 33, beside, turns=1) for beside in (True, False)],
@@ -110,7 +113,10 @@ class TestBench:
     def test_every_case_has_its_record(self, capsys):
         assert main(["bench"]) == 0
         records = {record["case"]: record for record in read_records("bench")}
-        rows = {name: len(cases) for name, cases in SMALL.items()} | {"optimisations": 6}
+        rows = {name: len(cases) for name, cases in SMALL.items()} | {
+            "optimisations": 7,
+            "network": 2,
+        }
         assert {name: len(record["rows"]) for name, record in records.items()} == rows
         shipped = Path(bench.__file__).parents[2] / "data" / "results" / "bench"
         for name, record in records.items():

@@ -6,6 +6,7 @@ that the results agree. The fastest turn counts: other work on the machine only 
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import sys
@@ -21,9 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qaconv_lib.backbones import Backbone
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import plain, records
+from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
 from qaconv_lib.matching import QAConv, match_gallery
@@ -129,10 +132,10 @@ def rounded(value: float | None) -> float | None:
 # Cases --------------------------------------------------------------------------------------------
 
 
-def unit_maps(count: int, seed: int) -> Tensor:
-    """Random maps of the paper's size, unit channels."""
+def unit_maps(count: int, seed: int, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Random maps, of the paper's size unless told, unit channels."""
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, *SHAPE, generator=generator), dim=1)
+    return F.normalize(torch.randn(count, *(shape or SHAPE), generator=generator), dim=1)
 
 
 def clustered_vectors(count: int) -> np.ndarray:
@@ -143,10 +146,12 @@ def clustered_vectors(count: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], Any]]:
-    """From the plain form to `match_gallery`, one change at a time."""
-    matcher = QAConv(*SHAPE[1:]).eval()
-    queries, gallery = maps = unit_maps(num_query, 0), unit_maps(num_gallery, 1)
+def _matching_forms(
+    num_query: int, num_gallery: int, shape: tuple[int, ...] | None = None
+) -> dict[str, Callable[[], Any]]:
+    """From the plain form to `match_gallery`, one change at a time, then the products alone."""
+    matcher = QAConv(*(shape or SHAPE)[1:]).eval()
+    queries, gallery = maps = unit_maps(num_query, 0, shape), unit_maps(num_gallery, 1, shape)
     weights, number = matcher.fold()
 
     def in_pieces(size: int, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -154,6 +159,11 @@ def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], 
         for start in range(0, num_gallery, size):
             found[:, start : start + size] = act(gallery[start : start + size])
         return found
+
+    def convolutions() -> None:  # the same products as `products`, of channels-last maps
+        images = queries.contiguous(memory_format=torch.channels_last)
+        for part in gallery.flatten(2).transpose(1, 2).split(10):
+            F.conv2d(images, part.flatten(0, 1)[:, :, None, None])
 
     def products() -> None:  # behind the similarities, and nothing of what follows them
         rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
@@ -174,6 +184,7 @@ def _matching_forms(num_query: int, num_gallery: int) -> dict[str, Callable[[], 
         "full blocks, maxima in one piece": partial(match_gallery, matcher, *maps),
         "bfloat16": partial(match_gallery, matcher, *maps, dtype=torch.bfloat16),
         "the products alone": products,
+        "the products as convolutions": convolutions,
     }
 
 
@@ -184,20 +195,67 @@ def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> lis
     return [compare(name, size, {"library": measured}) for name, measured in found.items()]
 
 
-def bench_matching(num_query: int, num_gallery: int, turns: int = 3) -> dict:
-    """`match_gallery` against the plain form, in bfloat16, and against bare matrix products."""
-    whole, _, _, library, half, product = _matching_forms(num_query, num_gallery).values()
-    found = in_turns(turns, library=library, product=product, bfloat16=half, plain=whole)
+def bench_matching(
+    num_query: int, num_gallery: int, turns: int = 3, shape: tuple[int, ...] | None = None
+) -> dict:
+    """`match_gallery` against the plain form, in bfloat16, and the faster of two bare products."""
+    forms = list(_matching_forms(num_query, num_gallery, shape).values())
+    names = ("plain", "library", "bfloat16", "product", "convolution")
+    found = in_turns(turns, **dict(zip(names, [forms[0], *forms[3:]], strict=True)))
     seconds = {name: measured.seconds for name, measured in found.items()}
-    flop = 2 * num_query * num_gallery * SHAPE[0] * (SHAPE[1] * SHAPE[2]) ** 2
+    channels, height, width = shape or SHAPE
+    flop = 2 * num_query * num_gallery * channels * (height * width) ** 2
+    fastest = min(seconds["product"], seconds["convolution"])
     more = {
         "gflop_per_second": flop / seconds["library"] / 1e9,
-        "share_of_product_rate": seconds["product"] / seconds["library"],
+        "share_of_product_rate": fastest / seconds["library"],
+        "product_gflop_per_second": flop / seconds["product"] / 1e9,
+        "convolution_gflop_per_second": flop / seconds["convolution"] / 1e9,
         "bfloat16_ratio": seconds["library"] / seconds["bfloat16"],
         "bfloat16_difference": largest_gap(found["bfloat16"].result, found["library"].result),
     }
-    row = compare("matching", f"{num_query:,} x {num_gallery:,}", found, 1e-4)
+    size = f"{num_query:,} x {num_gallery:,}" + (
+        f", {channels} x {height} x {width}" if shape else ""
+    )
+    row = compare("matching", size, found, 1e-4)
     return row | {name: rounded(value) for name, value in more.items()}
+
+
+def bench_network(turns: int = 5) -> list[dict]:
+    """The laptop profile's network as the library lays it out in memory, and channels first."""
+    config = get_profile("laptop").config("qaconv")
+    images = torch.rand(32, 3, config.height, config.width)
+    last = ReidModel(config, 2).backbone
+    forms = {
+        "library": last,
+        "plain": copy.deepcopy(last).to(memory_format=torch.contiguous_format),
+    }
+
+    def step(network: Backbone) -> Tensor:
+        network.train().zero_grad()
+        network(images)[:, 0].square().sum().backward()
+        return cast(Tensor, next(network.neck.parameters()).grad)
+
+    def extract(network: Backbone) -> Tensor:
+        with torch.inference_mode():
+            return network.eval()(images)
+
+    extraction = {name: partial(extract, network) for name, network in forms.items()}
+    found = in_turns(turns, **extraction)  # first: training changes the statistics of BN
+    rows = [compare("extraction", "32 images", found, 1e-3)]
+    training = {name: partial(step, network) for name, network in forms.items()}
+    found = in_turns(turns, **training)
+    return [*rows, compare("network, both ways", "32 images", found, 1e-2, relative=True)]
+
+
+def on_one_thread(case: Callable[[], dict]) -> dict:
+    """The row of a case that is run on a single thread."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        return case() | {"threads": 1}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def bench_machine(turns: int = 5, size: int = 4096, count: int = 10**8) -> dict:
@@ -401,6 +459,12 @@ def mixed_maps(maps: Tensor, count: int) -> Tensor:
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
     "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
+    "threads": [
+        partial(on_one_thread, partial(bench_matching, 64, 1000, turns=2)),
+        partial(on_one_thread, partial(bench_training, 751, True)),
+    ],
+    "small": [partial(bench_matching, 500, 2000, shape=(64, 8, 4))],
+    "network": [bench_network],
     "optimisations": [partial(bench_optimisations, 64, 1000)],
     "itself": [partial(bench_itself, 600, tied) for tied in (True, False)],
     "training": [partial(bench_training, 751, True), partial(bench_training, 1502, False)],
