@@ -126,7 +126,7 @@ def test_cuhk03_boxes(cuhk03: Path, kind: str, count: int) -> None:
 
 
 def test_empty_split_and_names_that_cannot_be_read(market: Path) -> None:
-    for name in ("cat.jpg", "0001_c1s1_000451.jpg", "-2_c1s1_000451_03.jpg"):
+    for name in ("cat.jpg", "0001_c0s1_000451_03.jpg", "-2_c1s1_000451_03.jpg"):
         touch(market / "query", name)
         with pytest.raises(ValueError, match=f"{name}.*query"):
             load_dataset("market1501", market)

@@ -193,6 +193,7 @@ class TestMsmt17:
         ("content", "message"),
         [
             ("0000/a.jpg 0".encode("utf-16-le"), "perhaps UTF-16; save it as UTF-8"),
+            (b"0000/\xe9.jpg 0", "list_val.txt cannot be read as text"),
             (b"0000/0000_001_02_0303morning_0020_0.jpg", "list_val.txt, line 1"),
             (b"0000/0000_001_00_0303morning_0020_0.jpg 0", "list_val.txt, line 1.* camera 00"),
             (b"0000/0001_c1s1_000451_03.jpg 0", "list_val.txt, line 1.* Market-1501"),
@@ -208,6 +209,12 @@ class TestMsmt17:
     def test_half_of_it(self, tmp_path, name):
         (write_msmt17(tmp_path) / name).rename(tmp_path / "later")
         with pytest.raises(FileNotFoundError, match=f"{name}; MSMT17 keeps"):
+            load_dataset("msmt17", tmp_path)
+
+    def test_missing_images_are_counted(self, tmp_path):
+        with open(write_msmt17(tmp_path) / "list_gallery.txt", "a") as file:
+            file.write("\n0001/0001_000_05_0113noon_0018_0.jpg 1")
+        with pytest.raises(FileNotFoundError, match="line 2, .*; 1 of the list's 2 images"):
             load_dataset("msmt17", tmp_path)
 
 

@@ -380,6 +380,7 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
+        ("match good.jpg dot.png --output dot.png", "one of the pictures"),
         ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
