@@ -14,15 +14,10 @@ from qaconv_lib.matches.correspondence import (
     changed_cells,
     hidden_share,
     match_table,
-    right_links,
 )
 from qaconv_lib.matches.pairs import choose_pairs
 from qaconv_lib.matching import find_correspondences
 from qaconv_lib.miniatures.domains import PART, PART_NAMES
-
-
-def shown(name):
-    return SHOWN.index(name)
 
 
 def test_what_a_location_shows():
@@ -79,11 +74,6 @@ def test_changed_cells():
     assert changed_cells(first, second, 2, 2).tolist() == [True, False, False, False]
     with pytest.raises(ValueError, match="one shape"):
         changed_cells(first, second[:2], 2, 2)
-
-
-def test_links_of_the_background_are_never_right():
-    parts = [shown("head"), shown("background"), shown("bag"), shown("other person")]
-    assert right_links(parts, parts).tolist() == np.diag([True, False, True, False]).tolist()
 
 
 @pytest.fixture

@@ -282,7 +282,9 @@ def test_guessing_counts_both_scores_and_hides_the_answer(open_page, model, data
     assert page.locator('[data-choice="gallery"]').is_visible()
 
 
-def test_an_image_can_be_saved(open_page, tmp_path):
+def test_without_javascript_there_is_a_figure_and_with_it_one_to_save(open_page, tmp_path):
+    still = open_page(java_script_enabled=False).locator(".explorer-still img")
+    assert still.is_visible() and still.get_attribute("alt")
     page = open_page()
     with page.expect_download() as download:
         page.locator("#explorer-save").click()
@@ -302,10 +304,3 @@ def test_no_width_scrolls_sideways_and_motion_is_left_out_if_unwanted(open_page)
         assert min(box["width"], box["height"]) >= 24, "large enough to be tapped"
     line = "getComputedStyle(document.querySelector('.explorer-line')).transitionDuration"
     assert page.evaluate(line) == "0s"
-
-
-def test_without_javascript_there_is_a_figure(open_page):
-    page = open_page(java_script_enabled=False)
-    still = page.locator(".explorer-still img")
-    assert still.is_visible() and still.get_attribute("alt")
-    assert page.locator(".explorer").is_hidden()

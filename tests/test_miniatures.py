@@ -210,8 +210,3 @@ def test_everybody_is_seen_by_two_cameras_in_time(cameras: int, seconds: float) 
 def test_wrong_habits(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Habits(**wrong)
-
-
-def test_one_camera_does_not_make_a_network() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        build_network(1, np.random.default_rng(0), 1, 1500.0)

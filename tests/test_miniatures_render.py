@@ -92,17 +92,6 @@ def test_left_and_right_follow_the_heading(seed):
     assert _column(back, *LEFT) < _column(back, *RIGHT)
 
 
-def test_obstacles_and_company_have_their_own_labels():
-    person, camera = _cast()
-    hidden, joined = 0, 0
-    for seed in range(6):
-        blocked = _draw(person, camera, replace(CALM, occlusion=1.0), seed)
-        crowded = _draw(person, camera, replace(CALM, company=1.0), seed, bystanders=[person])
-        hidden += _area(blocked, "occluder") > 0
-        joined += _area(crowded, "other person") > 0
-    assert hidden >= 4 and joined >= 3
-
-
 def _raster(*shapes: Primitive) -> Raster:
     raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
     for shape in shapes:

@@ -389,12 +389,10 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
         ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
         ("search good.jpg --gallery nothing", "no images in nothing"),
         ("search good.jpg --gallery none", "there is no folder none"),
-        ("search good.jpg --gallery gallery --length 0", "length must be at least 1"),
         ("search good.jpg --gallery gallery --times none.csv", "no file none.csv"),
         ("search good.jpg --gallery gallery --output mine", "ranks.csv lacks the column query"),
         ("search good.jpg --gallery gallery --times times.csv", "one.jpg has no camera and time"),
         ("search good.jpg --gallery gallery --store gallery", "no store in gallery"),
-        ("calibrate mini-duke", "the model's file comes first"),
     ],
 )
 def test_bad_input_is_one_sentence(bad, capsys, command, message):

@@ -56,11 +56,6 @@ class TestWhatIsWritten:
             end = place.stop
         torch.testing.assert_close(torch.cat(found), maps.half())
 
-    def test_an_empty_store(self, tmp_path):
-        store = MapStore.create(tmp_path / "new", MODEL, SHAPE)
-        assert len(MapStore(store.folder)) == 0
-        assert store.maps([]).shape == (0, *SHAPE) and list(store.blocks()) == []
-
     def test_tables_come_back_as_they_were(self, tmp_path):
         table = pd.DataFrame(
             {

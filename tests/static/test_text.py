@@ -22,7 +22,6 @@ REPOSITORY = CONFIG["repository"]["url"]
 OTHER_REPOSITORIES = {"ShengcaiLiao/QAConv", "huggingface/pytorch-image-models"}
 
 LARGEST_LENIENT_SHARE = 0.1
-WIDE = 600  # pixels as shown; six inches
 MACHINE_PATH = re.compile(r"(?:/(?:work|home|root|Users|tmp|content)/|[A-Z]:\\\\?Users)")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
