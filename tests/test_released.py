@@ -136,7 +136,7 @@ def without(entry, key):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c: c.pop("criterion"), "no checkpoint of the released QAConv.*has epoch, model"),
+        (lambda c: c.pop("criterion"), "checkpoint of the released QAConv.*has epoch, model"),
         (lambda c: c.update(model=3), "entry model,.*state dict, got a int"),
         (without("criterion", "fc.weight"), "holds no QAConv: its criterion lacks fc.weight"),
         (without("model", "base.conv1.weight"), "missing: backbone.trunk.conv1.weight"),
