@@ -1,6 +1,5 @@
 """The explorer: its data are the library's answers, and its twin in a notebook draws them."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,37 +224,6 @@ def test_the_static_twin_draws_the_first_pair(page, model, maps, direction):
     assert drawn == expected_lines(pair, direction, 0.85)
     assert "above 0.85" in figure.get_label()
     assert plt.fignum_exists(figure.number), "pyplot shows it"
-
-
-def test_widgets_show_every_pair(page, model, maps, monkeypatch):
-    ipywidgets = pytest.importorskip("ipywidgets")
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
-    queries, gallery = tables(page)
-    figure = show_explorer(model, queries, gallery, widgets=True)
-    assert not plt.get_fignums(), "the widgets show the figure"
-    assert len(figure.findobj(ConnectionPatch)) > 0
-    (box,) = shown
-    query, _, direction, _, location, text, pictures = box.children
-    assert isinstance(text, ipywidgets.HTML)
-    before = [bytes(picture.value) for picture in pictures.children]
-    query.value, direction.value, location.value = 1, "gallery", 9
-    pair = maps[Path(queries["path"][1]).name], maps[Path(gallery["path"][0]).name]
-    found, parts = find_correspondences(*pair), score_parts(matcher_of(model), *pair)
-    count = expected_lines(pair, "gallery", 0.6)
-    row, column = divmod(int(found.query_location[9]), page["width"])
-    numbers = f"{found.similarity_to_query[9]:.2f}", f"{parts.similarity:.3f}"
-    for words in (f"{count} lines", f"query row {row}, column {column}", *numbers):
-        assert words in text.value
-    for old, picture in zip(before, pictures.children, strict=True):
-        assert bytes(picture.value) != old
-    assert not plt.get_fignums()
-
-
-def test_without_ipywidgets_the_way_to_them_is_named(page, model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match="pip install ipywidgets"):
-        show_explorer(model, *tables(page), widgets=True)
 
 
 def test_what_cannot_be_shown_is_refused(page, model):

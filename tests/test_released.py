@@ -136,7 +136,7 @@ def without(entry, key):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c: c.pop("criterion"), "no checkpoint of the released QAConv.*has epoch, model"),
+        (lambda c: c.pop("criterion"), "checkpoint of the released QAConv.*has epoch, model"),
         (lambda c: c.update(model=3), "entry model,.*state dict, got a int"),
         (without("criterion", "fc.weight"), "holds no QAConv: its criterion lacks fc.weight"),
         (without("model", "base.conv1.weight"), "missing: backbone.trunk.conv1.weight"),
@@ -158,6 +158,6 @@ def test_files_of_something_else(tmp_path, change, message):
 
 def test_images_of_another_size(tmp_path):
     torch.save(released("v1.0"), tmp_path / "c.pth")
-    message = "head of 16 weights, but images of 384 x 128 give 24 x 8.*give the height and width"
+    message = "head of 16 weights; images of 384 x 128 need 192 or 384.*height and width"
     with pytest.raises(ValueError, match=message):
         load_released(tmp_path / "c.pth")

@@ -1,8 +1,6 @@
 """A small model taught by a larger one (chapter 13).
 
-The paper recommends distillation (sections 5.3 and 6) and does not try it. Here the student learns
-from the teacher's similarities, after Hinton, Vinyals and Dean, "Distilling the Knowledge in a
-Neural Network" (2015).
+After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
 """
 
 from __future__ import annotations
@@ -20,18 +18,10 @@ from qaconv_lib.models import ReidModel
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Binary cross-entropy of the student's similarities against the teacher's.
 
-    With logits z of the student and t of the teacher, s = sigmoid(z / T) and u = sigmoid(t / T), a
-    pair costs -T**2 * (u * log(s) + (1 - u) * log(1 - s)), averaged over all ordered pairs of two
-    different images. The gradient is zero where the logits agree. T**2 keeps its size when T
-    changes.
-
-    Args:
-        student: logits of the pairs of a batch, shape (b, b) with b > 1.
-        teacher: those of the teacher; no gradient reaches them.
-        temperature: `T`; the larger, the more pairs that are surely different count.
-
-    Returns:
-        A scalar.
+    With logits z of the student and t of the teacher, both (b, b) with b > 1, s = sigmoid(z / T)
+    and u = sigmoid(t / T), a pair costs -T**2 * (u * log(s) + (1 - u) * log(1 - s)), averaged over
+    all ordered pairs of two different images. T**2 keeps the gradient's size when the temperature
+    T changes; the larger T, the more pairs that are surely different count.
     """
     size = len(student)
     if student.shape != (size, size) or size < 2 or teacher.shape != student.shape:
@@ -50,12 +40,8 @@ class Distillation(nn.Module):
     """What a teacher adds to the loss of a training step; `Trainer` takes it as `teacher`.
 
     Both models see the same augmented images. The student's logits are those that evaluation would
-    give, brought to the scale of the teacher's (`on_the_scale_of`).
-
-    Args:
-        teacher: a trained model that compares maps by QAConv, for images of the same size.
-        temperature: of `distillation_loss`.
-        weight: of the additional loss.
+    give, brought to the scale of the teacher's (`on_the_scale_of`). The teacher compares maps by
+    QAConv and takes images of the same size; `weight` is that of the additional loss.
     """
 
     def __init__(self, teacher: ReidModel, temperature: float = 4.0, weight: float = 1.0):
@@ -87,11 +73,9 @@ class Distillation(nn.Module):
 def on_the_scale_of(student: Tensor, teacher: Tensor) -> Tensor:
     """The student's logits (b, b), shifted and scaled to the mean and spread of the teacher's.
 
-    Both are taken over the pairs of two different images. What is left to learn is which pairs are
-    more alike than others (Sun et al., "Logit Standardization in Knowledge Distillation", 2024).
-    How certain the student is stays with its own loss. Without this, the weights of its matcher
-    can grow without end: heavier ones make the logits larger, and BN takes that back in the next
-    steps, when its running statistics have followed.
+    Over the pairs of two different images, so that only their order is learned (Sun et al., "Logit
+    Standardization in Knowledge Distillation", 2024). Otherwise the weights of the student's
+    matcher can grow without end: they enlarge the logits until BN's running statistics follow.
     """
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
     own, wanted = student[others], teacher[others]

@@ -6,7 +6,6 @@ import copy
 import importlib
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -17,31 +16,27 @@ from qaconv_lib._files import make_folder, write_whole
 from qaconv_lib.losses import PooledLoss
 from qaconv_lib.models import ReidModel
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-3  # of the largest value; both sides compute in single precision
 
 
 def export_onnx(model: ReidModel, path: str | Path) -> float:
     """Write the feature extractor of a model as one ONNX file, whole or not at all.
 
-    The graph takes "images", float32 of shape (b, 3, height, width), RGB in [0, 1], of the size the
-    model was trained with; any number of images at once. Everything after that is in the graph: the
-    statistics of the pixels, the neck, and the unit channels of QAConv. It gives "maps" of shape
-    (b, d, h, w), as `match_gallery` takes them. Of a pooled model it gives "vectors" of unit
-    length, shape (b, d), whose products are the cosines that the model compares by.
+    The graph takes any number of "images" (b, 3, height, width), float32, RGB in [0, 1], of the
+    size the model was trained with. It gives "maps" (b, d, h, w), as `match_gallery` takes them, or
+    for a pooled model "vectors" (b, d) of unit length, whose products are the model's cosines.
 
-    Before it is written, the graph is run with two images in onnxruntime and held against PyTorch.
-
-    Args:
-        model: the model, on any device; it is left as it is.
-        path: the file; its folder is made if need be.
-
-    Returns:
-        The largest difference found, as a share of the largest value.
+    Before it is written, the graph is run with two images in onnxruntime. Returns the largest
+    difference from PyTorch, as a share of the largest value.
     """
-    onnx, _, onnxruntime = _packages()
-    features = _Features(model)
-    config = model.config
+    names = ("onnx", "onnxscript", "onnxruntime")  # torch.onnx needs the second
+    try:
+        onnx, _, onnxruntime = map(importlib.import_module, names)
+    except ImportError as error:
+        raise ImportError(
+            f"an export needs three packages: pip install {' '.join(names)}"
+        ) from error
+    features, config = _Features(model), model.config
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, config.height, config.width, generator=generator)
     with torch.no_grad():
@@ -56,16 +51,13 @@ def export_onnx(model: ReidModel, path: str | Path) -> float:
             output_names=["maps" if features.bn is None else "vectors"],
         )
         expected = features(images).numpy()
-    assert program is not None  # as it was to write no file
+    assert program is not None  # for the type checker
     graph = program.model_proto
     for node in graph.graph.node:
-        node.ClearField("metadata_props")  # where in which file on this machine it comes from
+        node.ClearField("metadata_props")  # paths of source files on this machine
         node.ClearField("doc_string")
-    about = {
-        "backbone": config.backbone,
-        "loss": config.loss,
-        "input": f"RGB, values from 0 to 1, {config.height} x {config.width} pixels",
-    }
+    size = f"RGB, values from 0 to 1, {config.height} x {config.width} pixels"
+    about = {"backbone": config.backbone, "loss": config.loss, "input": size}
     onnx.helper.set_model_props(graph, {"qaconv_lib": json.dumps(about)})
     onnx.checker.check_model(graph)
     content = graph.SerializeToString()
@@ -98,12 +90,3 @@ class _Features(nn.Module):
         if self.bn is None:
             return maps
         return F.normalize(self.bn(maps.mean(dim=(2, 3))), dim=1)
-
-
-def _packages() -> list[ModuleType]:
-    try:
-        return [importlib.import_module(name) for name in _PACKAGES]
-    except ImportError as error:
-        raise ImportError(
-            f"an export needs {', '.join(_PACKAGES)}: pip install {' '.join(_PACKAGES)}"
-        ) from error

@@ -1,10 +1,7 @@
 """Mini-batches with several images of each identity (appendix C).
 
-A batch holds `p` classes with `k` images of each. "pk" draws the classes at random; "graph" takes a
-class and the ones that look most like it to the model as it is. That is the graph sampler of Liao
-and Shao, "Graph Sampling Based Deep Metric Learning for Generalizable Person Re-Identification"
-(CVPR 2022). An epoch shows as many images as the other samplers' epochs do; in the authors' code it
-has one batch for each class.
+"pk" draws the classes of a batch at random; "graph" takes a class and those most like it to the
+model as it is: Liao and Shao, "Graph Sampling Based Deep Metric Learning" (CVPR 2022).
 """
 
 from __future__ import annotations
@@ -29,14 +26,10 @@ _CLASSES, _IMAGES, _CHOICE = range(3)
 
 
 def nearest_classes(similarity: Tensor, count: int) -> Tensor:
-    """The graph: for each class the classes most like it, the nearest first.
+    """The graph: for each class the `count` classes most like it, nearest first, (c, count).
 
-    Args:
-        similarity: shape (c, c); row i compares class i with all. The diagonal does not count.
-        count: how many, below `c`.
-
-    Returns:
-        Classes, shape (c, count); of two that are equally alike the lower number comes first.
+    Row i of `similarity` (c, c) compares class i with all; the diagonal does not count. Of two
+    classes that are equally alike the lower number comes first.
     """
     if similarity.dim() != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"similarity must have shape (c, c), got {tuple(similarity.shape)}")
@@ -55,29 +48,18 @@ class IdentityBatches(Sampler[list[int]]):
 
     Classes come in rounds: each is drawn once before any is drawn again, but for those that do not
     fill the last batch of a round. So do the images of a class within an epoch. A class with fewer
-    than `k` images gives some of them twice. Everything is drawn from `(seed, epoch)`.
-
-    Args:
-        labels: class of each image, 0 to c - 1.
-        classes: `p`, classes in a batch.
-        images: `k`, images of each.
-        seed: what is drawn depends on it.
-        batches: of an epoch; None for as many as the images fill.
+    than `k` images gives some of them twice. Everything is drawn from `(seed, epoch)`. `labels` go
+    from 0 to c - 1; an epoch has `batches`, or None for as many as the images fill.
     """
 
     def __init__(
-        self,
-        labels: Sequence[int],
-        classes: int,
-        images: int,
-        *,
-        seed: int = 0,
-        batches: int | None = None,
-    ):
+        self, labels: Sequence[int], classes: int, images: int, *,
+        seed: int = 0, batches: int | None = None,
+    ):  # fmt: skip
         self.members = [np.flatnonzero(np.equal(labels, c)) for c in range(max(labels) + 1)]
         if len(self.members) < classes:
             raise ValueError(
-                f"a batch wants {classes} identities, and there are {len(self.members)}; lower "
+                f"a batch needs {classes} identities, and there are {len(self.members)}; lower "
                 "batch_size or raise images_per_identity"
             )
         self.classes, self.images, self.seed, self.epoch = classes, images, seed, 0
@@ -102,7 +84,6 @@ class IdentityBatches(Sampler[list[int]]):
             yield [int(i) for c in classes for i in self._take(waiting, c, rng)]
 
     def _class_batches(self) -> list[np.ndarray]:
-        """Classes of each batch of the epoch."""
         return self._drawn(self.classes)
 
     def _drawn(self, size: int) -> list[np.ndarray]:
@@ -128,27 +109,18 @@ class IdentityBatches(Sampler[list[int]]):
 class GraphBatches(IdentityBatches):
     """Batches of a class and its nearest ones, `k` images each: the graph sampler.
 
-    When an epoch begins, one image of each class is drawn, and the model compares them. Every class
-    in turn is the anchor of a batch: the anchor stands first, then its `p - 1` nearest classes.
-
-    Attributes:
-        neighbours: the graph that was used last, shape (c, p - 1).
-
-    Args:
-        similarities: gets the places of one image of each class, in the order of the classes, and
-            returns how alike they are, shape (c, c). For the others see `IdentityBatches`.
+    When an epoch begins, one image of each class is drawn, and `similarities` gets their places, in
+    the order of the classes, and returns how alike they are, (c, c). Every class in turn is the
+    anchor of a batch: the anchor comes first, then its `p - 1` nearest classes. (The authors' epoch
+    has one batch for each class; here epochs are as long as the other samplers'.)
     """
 
-    neighbours: Tensor | None = None
+    neighbours: Tensor | None = None  # the graph that was used last, (c, p - 1)
 
     def __init__(
-        self,
-        labels: Sequence[int],
-        classes: int,
-        images: int,
-        similarities: Callable[[list[int]], Tensor],
-        **more: Any,
-    ):
+        self, labels: Sequence[int], classes: int, images: int,
+        similarities: Callable[[list[int]], Tensor], **more: Any,
+    ):  # fmt: skip
         super().__init__(labels, classes, images, **more)
         self.similarities = similarities
 
@@ -161,10 +133,7 @@ class GraphBatches(IdentityBatches):
 
 
 def class_similarities(model: ReidModel, table: pd.DataFrame) -> Tensor:
-    """How alike a model finds the images of a table, (n, n), float64; not augmented.
-
-    Where several processes train, all get what the first has found.
-    """
+    """How alike a model finds the images of a table, (n, n); all processes get the first's."""
     maps = model.extract(table)
     scores = model.similarity(maps, maps)
     return gather(scores[None], same_length=True)[0][0]
@@ -173,12 +142,7 @@ def class_similarities(model: ReidModel, table: pd.DataFrame) -> Tensor:
 def sampler_by_name(
     name: str, images_per_identity: int = 4
 ) -> Callable[[Trainer], IdentityBatches] | None:
-    """What `Trainer` takes as its sampler: None for "shuffle", else a function of the trainer.
-
-    Args:
-        name: one of `SAMPLERS`.
-        images_per_identity: how many images of each class a batch holds.
-    """
+    """What `Trainer` takes as its sampler: None for "shuffle", else a function of the trainer."""
 
     def make(trainer: Trainer) -> IdentityBatches:
         size, labels = trainer.config.batch_size, trainer.images.labels

@@ -1,8 +1,6 @@
 """IBN-Net: ResNets in which some channels are normalised image by image.
 
-X. Pan, P. Luo, J. Shi and X. Tang, Two at Once: Enhancing Learning and Generalization Capacities
-via IBN-Net, ECCV 2018. Instance normalisation takes the look of a domain (colour, contrast) out of
-the features. The names of the submodules are those of the state dicts its authors published.
+X. Pan, P. Luo, J. Shi and X. Tang, "Two at Once" (ECCV 2018), with the authors' submodule names.
 """
 
 from __future__ import annotations
@@ -12,28 +10,15 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 _RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
+_FILES = """resnet18_ibn_a-2f571257 resnet34_ibn_a-94bc1577 resnet50_ibn_a-d9d0bb7b
+resnet101_ibn_a-59ea0ac6 resnet18_ibn_b-bc2f3c11 resnet34_ibn_b-04134c37
+resnet50_ibn_b-9ca61e85 resnet101_ibn_b-c55f6dba"""
 #: Where the ImageNet weights of each variant are published.
-IBN_WEIGHTS = {
-    file.partition("-")[0]: f"{_RELEASE}{file}.pth"
-    for file in (
-        "resnet18_ibn_a-2f571257",
-        "resnet34_ibn_a-94bc1577",
-        "resnet50_ibn_a-d9d0bb7b",
-        "resnet101_ibn_a-59ea0ac6",
-        "resnet18_ibn_b-bc2f3c11",
-        "resnet34_ibn_b-04134c37",
-        "resnet50_ibn_b-9ca61e85",
-        "resnet101_ibn_b-c55f6dba",
-    )
-}
+IBN_WEIGHTS = {file.partition("-")[0]: f"{_RELEASE}{file}.pth" for file in _FILES.split()}
 
 
 class InstanceBatchNorm(nn.Module):
-    """Instance normalisation of the first half of the channels, BN of the rest (IBN-a).
-
-    Args:
-        channels: channels of the maps.
-    """
+    """Instance normalisation of the first half of the channels, BN of the rest (IBN-a)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -47,11 +32,7 @@ class InstanceBatchNorm(nn.Module):
 
 
 class NormalisedSum(nn.Module):
-    """A residual block whose sum passes instance normalisation before its last ReLU (IBN-b).
-
-    Args:
-        block: a basic or bottleneck block of torchvision, whose submodules are taken over.
-    """
+    """A residual block whose sum passes instance normalisation before its last ReLU (IBN-b)."""
 
     relu: nn.Module
     downsample: nn.Module
@@ -75,12 +56,10 @@ class NormalisedSum(nn.Module):
 
 
 def add_instance_norm(network: ResNet, variant: str) -> None:
-    """Turn a ResNet of torchvision into an IBN-Net.
+    """Turn a ResNet of torchvision into an IBN-Net, in place.
 
-    Args:
-        network: the ResNet, changed in place.
-        variant: "a" puts `InstanceBatchNorm` behind the first convolution of every block of layer1
-            to layer3. "b" normalises the stem, and the sum of the last block of layer1 and layer2.
+    Variant "a" puts `InstanceBatchNorm` behind the first convolution of every block of layer1 to
+    layer3. "b" normalises the stem, and the sum of the last block of layer1 and layer2.
     """
     if variant == "a":
         for block in (*network.layer1, *network.layer2, *network.layer3):

@@ -1,8 +1,6 @@
-"""Losses on the pairs of images within a mini-batch (appendix C).
+"""Losses on the pairs within a mini-batch of several images per identity (appendix C).
 
-They take the place of the class memory in Liao and Shao, "Graph Sampling Based Deep Metric Learning
-for Generalizable Person Re-Identification" (CVPR 2022), and in versions 2.0 and 2.1 of the authors'
-code. They want batches with several images of each identity; `graph_sampling` draws such batches.
+They replace the class memory in Liao and Shao (CVPR 2022) and in versions 2.0 and 2.1 of the code.
 """
 
 from __future__ import annotations
@@ -24,15 +22,8 @@ def pairwise_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
 
     With p the sigmoid of a logit, a pair of one identity costs -log(p) and another -log(1 - p).
     Costs are summed over the columns and averaged over the rows. An image's pair with itself counts
-    too, as in the authors' code.
-
-    Args:
-        logits: shape (b, n): each image of the batch, or of this process's share, against all.
-        labels: identities of all n images, shape (n,).
-        first: which of the n images the first row is; 0 where b = n.
-
-    Returns:
-        A scalar.
+    too, as in the authors' code. `logits` (b, n) compare the batch, or this process's share from
+    image `first` on, with all n images, whose identities are `labels` (n,).
     """
     same, _ = _relations(logits, labels, first)
     cost = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
@@ -47,16 +38,8 @@ def hard_triplet_loss(
     For an image let s+ be the lowest logit with another image of its identity and s- the highest
     with an image of another one. It costs max(0, margin - s+ + s-); an image without such a pair
     costs nothing. Costs are averaged over the rows. Hermans et al. (2017) took distances of
-    vectors; here logits of the matcher stand in their place.
-
-    Args:
-        logits: shape (b, n), as for `pairwise_loss`.
-        labels: identities of all n images, shape (n,).
-        margin: in logits; 16 in the authors' code.
-        first: which of the n images the first row is; 0 where b = n.
-
-    Returns:
-        A scalar.
+    vectors instead of logits. The margin is 16 in the authors' code; the other arguments are those
+    of `pairwise_loss`.
     """
     check_above_zero(margin=margin)
     same, itself = _relations(logits, labels, first)
@@ -83,24 +66,15 @@ class PairwiseLoss(MatchingLoss):
     """Loss of the pairs within a mini-batch, scored by QAConv; there is no memory.
 
     Where several processes share a batch, each scores its images against those of all, and
-    gradients reach the images of all.
-
-    Args:
-        height, width, kernel_size, tied: of the matcher, see `QAConv`.
-        triplet_margin: None for `pairwise_loss`; a number for `hard_triplet_loss` with this margin.
-            Triplets compare logits of one row, so the probabilities of such a model mean nothing.
+    gradients reach the images of all. `triplet_margin` is None for `pairwise_loss`, or the margin
+    of `hard_triplet_loss`; that compares logits of one row, so the probabilities of such a model
+    mean nothing. The other settings are those of `QAConv`.
     """
 
     def __init__(
-        self,
-        height: int,
-        width: int,
-        *,
-        kernel_size: int = 1,
-        tied: bool = False,
-        triplet_margin: float | None = None,
+        self, height: int, width: int, *, triplet_margin: float | None = None, **settings: Any
     ):
-        super().__init__(height, width, kernel_size=kernel_size, tied=tied)
+        super().__init__(height, width, **settings)
         if triplet_margin is not None:
             check_above_zero(triplet_margin=triplet_margin)
         self.triplet_margin = triplet_margin
@@ -109,10 +83,7 @@ class PairwiseLoss(MatchingLoss):
         return f"triplet_margin={self.triplet_margin}"
 
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (a scalar) and right answers (bool, shape (b,)).
-
-        An answer is right if the best-scored other image shows the same identity.
-        """
+        """Loss, and (b,) bool: whether the best-scored other image shows the same identity."""
         everyone = maps if process_count() == 1 else _GatherAll.apply(maps)
         (all_labels,) = gather(labels)
         first = share(len(everyone)).start

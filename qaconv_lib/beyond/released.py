@@ -1,12 +1,8 @@
-"""Models trained with the authors' released code (ShengcaiLiao/QAConv, v1.0 to v2.1).
-
-A checkpoint of that code is a file of `torch.save` with two state dicts: "model" has the whole
-classification network as `base`, and the neck; "criterion" has the matcher, and where there is one
-the class memory. From v1.1 on the matcher is a submodule of the loss.
-"""
+"""Models trained with the authors' released code (ShengcaiLiao/QAConv, v1.0 to v2.1)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +23,6 @@ _NETWORKS = {
     ((3, 4, 23), True): "resnet101",
     ((3, 8, 36), True): "resnet152",
 }
-_NOT_MATCHED = ("class_memory", "valid_class")  # serve training only
 
 
 def load_released(
@@ -38,35 +33,28 @@ def load_released(
     final_layer: str | None = None,
     device: str | torch.device = "cpu",
 ) -> ReidModel:
-    """Read a checkpoint of the authors' code, ready for evaluation.
+    """Read a `checkpoint.pth.tar` of the authors' code, ready for evaluation.
 
     Network, neck and head are recognised by the names and shapes in the file: the ResNet or
     IBN-Net; a 3x3 neck with BatchNorm (v1.0 to v2.0) or with a bias (v2.1); one weight for each of
     the 2hw matches (v1.0) or for each of hw locations, used in both directions (v2.1). The input is
     not normalised, as in that code, whose scores are those at `temperature=10`. No code in the file
-    is run.
-
-    Args:
-        path: the `checkpoint.pth.tar`.
-        height, width: pixels of the images that the model was trained with.
-        final_layer: where the network was cut; None takes what the neck fits, or layer3 where
-            there is no neck.
-        device: where the model goes.
+    is run. `height` and `width` are those of the training images; `final_layer`, where the network
+    was cut, is None for what the neck fits (layer3 without a neck).
     """
+    # "model" has the network as `base`, and the neck; "criterion" the matcher (from v1.1 on as a
+    # submodule) and, where there is one, the class memory.
     content = read_saved(path)
     if not isinstance(content, Mapping) or not {"model", "criterion"} <= set(content):
         entries = sorted(map(str, content)) if isinstance(content, Mapping) else []
         raise ValueError(
-            f"{path} is no checkpoint of the released QAConv: it should have the entries model and "
-            f"criterion, and has {', '.join(entries[:5]) or 'none'}"
+            f"{path} is not a checkpoint of the released QAConv: it should have the entries model "
+            f"and criterion, and has {', '.join(entries[:5]) or 'none'}"
         )
     network = state_dict_of(content["model"], f"{path}, entry model,")
     criterion = state_dict_of(content["criterion"], f"{path}, entry criterion,")
-    matcher = {
-        key.removeprefix("matcher."): value
-        for key, value in criterion.items()
-        if key not in _NOT_MATCHED
-    }
+    head = [key for key in criterion if key not in ("class_memory", "valid_class")]
+    matcher = {key.removeprefix("matcher."): criterion[key] for key in head}
     name = _network_name(list(network), str(path))
     neck = network.get("neck_conv.weight")  # (d, trunk channels, size, size)
     if neck is not None and neck.dim() != 4:
@@ -84,13 +72,12 @@ def load_released(
         pixels="none",
         height=height,
         width=width,
-        tied=_is_tied(matcher, height, width, final_layer, str(path)),
+        tied=_is_tied(matcher, (height, width), final_layer, str(path)),
     )
     model = ReidModel(config, num_classes=1)  # the memory is left out
     tensors = {f"criterion.matcher.{key}": value for key, value in matcher.items()}
-    for key, value in network.items():
-        if (renamed := _rename(key, final_layer)) is not None:
-            tensors[renamed] = value
+    renamed = {_rename(key, final_layer): value for key, value in network.items()}
+    tensors |= {key: value for key, value in renamed.items() if key is not None}
     load_weights(model, tensors, str(path))
     return model.to(device).eval()
 
@@ -120,20 +107,17 @@ def _layer_of(neck: Tensor | None, name: str) -> str:
     return layers.get(neck.shape[1], "layer3")  # what fits none is named when it is loaded
 
 
-def _is_tied(
-    matcher: Mapping[str, Tensor], height: int, width: int, final_layer: str, source: str
-) -> bool:
-    """Whether the head has one weight a location, and not one a match."""
+def _is_tied(matcher: dict[str, Tensor], size: tuple[int, int], layer: str, source: str) -> bool:
+    """Whether the head has one weight per location, and not one per match."""
     if "fc.weight" not in matcher:
         raise ValueError(f"{source} holds no QAConv: its criterion lacks fc.weight")
-    weights, (rows, columns) = matcher["fc.weight"].numel(), map_size(height, width, final_layer)
-    if weights not in (rows * columns, 2 * rows * columns):
+    weights, locations = matcher["fc.weight"].numel(), math.prod(map_size(*size, layer))
+    if weights not in (locations, 2 * locations):
         raise ValueError(
-            f"{source} has a head of {weights} weights, but images of {height} x {width} give "
-            f"{rows} x {columns} locations at {final_layer} and so {rows * columns} or "
-            f"{2 * rows * columns}; give the height and width it was trained with"
+            f"{source} has a head of {weights} weights; images of {size[0]} x {size[1]} need "
+            f"{locations} or {2 * locations}: give the height and width it was trained with"
         )
-    return weights == rows * columns
+    return weights == locations
 
 
 def _rename(key: str, final_layer: str) -> str | None:

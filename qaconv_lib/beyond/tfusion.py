@@ -1,8 +1,4 @@
-"""TFusion (Lv et al., CVPR 2018), beside TLift in chapter 10.
-
-TFusion learns how long people take from camera to camera, and asks whether a pair's time difference
-is usual.
-"""
+"""TFusion (Lv et al., CVPR 2018), beside TLift in chapter 10."""
 
 from __future__ import annotations
 
@@ -10,30 +6,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qaconv_lib._checks import (
-    TimedScores,
-    check_above_zero,
-    check_choice,
-    check_timed_scores,
-    check_whole_numbers,
-    is_number,
-    restore_kind,
-    to_labels,
-    to_seconds,
-)
+from qaconv_lib import _checks
 
 
 class TransitionTimes:
     """How likely people are to go from one camera to another in a given time.
 
-    Learned from n pairs of images: their first cameras, their second cameras, and the seconds from
-    the first to the second image. Pairs within `window` seconds of a time difference count for it.
+    Learned from n pairs of images: their first and second cameras and the seconds between, all
+    (n,). Pairs within `window` seconds of a time difference count for it.
     """
 
     def __init__(
         self, from_cameras: np.ndarray, to_cameras: np.ndarray, seconds: np.ndarray, window: float
     ):
-        check_above_zero(window=window)
+        _checks.check_above_zero(window=window)
         self.window = window
         self._totals: dict[int, int] = {}
         self._sorted: dict[tuple[int, int], np.ndarray] = {}
@@ -90,45 +76,32 @@ def tfusion(
     The default floor is the authors', for large datasets. With few images, choose it near 1 / the
     number of random pairs of a camera: otherwise a time difference that one wrong match has and no
     random pair has wins. Choose :math:`E_p`, :math:`E_n` (the authors tried 0, 0.25, 0.5 and 0.75)
-    and the window on data that is not used for the test.
+    and the window (half its width, in seconds) on data that is not used for the test.
 
-    Args:
-        similarity: array or tensor of shape (num_query, num_gallery), from 0 to 1.
-        query_cameras, query_seconds, gallery_cameras, gallery_seconds: as for `tlift`. In a session
-            a clock may be off by a constant.
-        query_sessions, gallery_sessions: integers, both or neither; without them, all images are of
-            one session.
-        error_positive: :math:`E_n`, the positives missed. The authors' released code, and so the
-            book's records, have the names of the two errors in each other's place.
-        error_negative: :math:`E_p`. Both are from 0, and in sum below 1.
-        num_matches: top gallery images of each query that are taken for matches, from 1.
-        num_random: random gallery images of each query, from 1.
-        window: half width of the window around a time difference, seconds.
-        floor: smallest value used for :math:`P_{rand}`, above 0.
-        same_camera: whether images from the query's own camera can be matches ("keep") or not.
-        seed: of the random images.
+    ``similarity`` is an array or tensor (num_query, num_gallery) from 0 to 1; cameras, seconds and
+    ``same_camera`` are as for `tlift`. Sessions are integers, for both sides or neither; in a
+    session a clock may be off by a constant. The fused scores, in an array or tensor like
+    ``similarity``, have no upper limit: good for ranking, but not probabilities.
 
-    Returns:
-        Fused scores from -1 and without an upper limit: good for ranking, but not probabilities. An
-        array or tensor like ``similarity``.
+    ``error_positive`` is :math:`E_n`, the positives missed, and ``error_negative`` :math:`E_p`: the
+    authors' released code, and so the book's records, have the two names in each other's place.
     """
-    check_whole_numbers(num_matches=num_matches, num_random=num_random)
+    _checks.check_whole_numbers(num_matches=num_matches, num_random=num_random)
     errors = error_positive, error_negative
-    if not all(map(is_number, errors)) or not (min(errors) >= 0 and sum(errors) < 1):
+    if not all(map(_checks.is_number, errors)) or not (min(errors) >= 0 and sum(errors) < 1):
         raise ValueError(
             f"error_positive and error_negative must be from 0 and sum to less than 1, got {errors}"
         )
-    scene = check_timed_scores(
+    scene = _checks.check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds, highest=1
     )
     sessions = _check_sessions(scene, query_sessions, gallery_sessions)
     if not scene.scores.size:
-        return restore_kind(scene.scores, similarity)
+        return _checks.restore_kind(scene.scores, similarity)
     count, size = scene.scores.shape
     top = np.array([np.argsort(-own, kind="stable")[:num_matches] for own in scene.scores])
     drawn = np.random.default_rng(seed).integers(size, size=(count, num_random))
     is_top = (drawn[:, :, None] == top[:, None, :]).any(axis=2)
-
     queries = np.arange(count)[:, None]
 
     def times_of(images: np.ndarray, wanted: np.ndarray | bool = True) -> TransitionTimes:
@@ -141,7 +114,7 @@ def tfusion(
 
     times = times_of(top), times_of(drawn), times_of(drawn, ~is_top)
     fused = _fuse(scene, sessions, times, errors, floor, same_camera)
-    return restore_kind(fused, similarity)
+    return _checks.restore_kind(fused, similarity)
 
 
 def labelled_transitions(
@@ -170,19 +143,19 @@ def labelled_transitions(
     labelled images, which have ``identities``, ``cameras``, ``seconds`` and, if query and gallery
     have them, ``sessions``. For the other arguments see `tfusion`.
     """
-    scene = check_timed_scores(
+    scene = _checks.check_timed_scores(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds, highest=1
     )
     if (sessions is None) != (query_sessions is None):
         raise ValueError("give sessions for query, gallery and labelled images, or for none")
     known_sessions = _check_sessions(scene, query_sessions, gallery_sessions)
-    count, fits = len(identities), "the labelled images"
-    identities = to_labels(identities, "identities", count, fits)
-    cameras = to_labels(cameras, "cameras", count, fits)
-    seconds = to_seconds(seconds, "seconds", count, fits)
-    sessions = np.zeros(count, dtype=np.int64) if sessions is None else sessions
-    sessions = to_labels(sessions, "sessions", count, fits)
-    first, second = np.nonzero((sessions[:, None] == sessions) & ~np.eye(count, dtype=bool))
+    fit = len(identities), "the labelled images"
+    identities = _checks.to_labels(identities, "identities", *fit)
+    cameras = _checks.to_labels(cameras, "cameras", *fit)
+    seconds = _checks.to_seconds(seconds, "seconds", *fit)
+    sessions = np.zeros(fit[0], dtype=np.int64) if sessions is None else sessions
+    sessions = _checks.to_labels(sessions, "sessions", *fit)
+    first, second = np.nonzero((sessions[:, None] == sessions) & ~np.eye(fit[0], dtype=bool))
     examples = cameras[first], cameras[second], seconds[second] - seconds[first]
     same = identities[first] == identities[second]
     if not same.any():
@@ -191,20 +164,16 @@ def labelled_transitions(
     starts, ends, gaps = (part[same] for part in examples)
     matched = TransitionTimes(starts, ends, gaps, window)
     fused = _fuse(scene, known_sessions, (matched, random, random), (0, 0), floor, same_camera)
-    return restore_kind(fused, similarity)
+    return _checks.restore_kind(fused, similarity)
 
 
 def _fuse(
-    scene: TimedScores,
-    sessions: list[np.ndarray],
-    times: tuple[TransitionTimes, TransitionTimes, TransitionTimes],
-    errors: tuple[float, float],
-    floor: float,
-    same_camera: str,
-) -> np.ndarray:
+    scene: _checks.TimedScores, sessions: list[np.ndarray], times: tuple[TransitionTimes, ...],
+    errors: tuple[float, float], floor: float, same_camera: str,
+) -> np.ndarray:  # fmt: skip
     """The score of `tfusion` from the times of matched, random and different pairs."""
-    check_above_zero(floor=floor)
-    check_choice("same_camera", same_camera, "keep", "suppress")
+    _checks.check_above_zero(floor=floor)
+    _checks.check_choice("same_camera", same_camera, "keep", "suppress")
     (matched, random, different), (positive, negative) = times, errors
     offset = positive / (1 - positive - negative)  # positive is E_n
     fused = scene.scores - 1
@@ -225,12 +194,13 @@ def _fuse(
     return fused
 
 
-def _check_sessions(scene: TimedScores, *given: Any) -> list[np.ndarray]:
+def _check_sessions(scene: _checks.TimedScores, *given: Any) -> list[np.ndarray]:
     """Sessions of queries and gallery images, all 0 where there are none."""
     if len({sessions is None for sessions in given}) > 1:
         raise ValueError("give both query_sessions and gallery_sessions, or neither")
-    shape, names = scene.scores.shape, ("query_sessions", "gallery_sessions")
-    return [
-        to_labels(np.zeros(n, int) if labels is None else labels, name, n, f"similarity {shape}")
-        for labels, name, n in zip(given, names, shape, strict=True)
-    ]
+    names, shape = ("query_sessions", "gallery_sessions"), scene.scores.shape
+    found = []
+    for own, name, n in zip(given, names, shape, strict=True):
+        own = np.zeros(n, int) if own is None else own
+        found.append(_checks.to_labels(own, name, n, f"similarity {shape}"))
+    return found

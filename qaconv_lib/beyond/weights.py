@@ -23,10 +23,10 @@ from qaconv_lib.backbones import name_few
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the state dict of a network from a file.
+    """Read a state dict from a `.safetensors` file or a file of `torch.save`.
 
-    It is a `.safetensors` file, or was written by `torch.save`: a state dict, alone or as the entry
-    "state_dict" or "model". The prefix "module." of `torch.nn.DataParallel` is removed.
+    In the latter it is alone or the entry "state_dict" or "model". The prefix "module." of
+    `torch.nn.DataParallel` is removed.
     """
     safe = Path(path).suffix == ".safetensors"
     content = read_tensors(path, "file of weights")[0] if safe else read_saved(path)
@@ -61,10 +61,8 @@ def _harmless() -> AbstractContextManager[None]:
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
         kinds += [(number, f"{core}.scalar"), (array, f"{core}._reconstruct")]
     for module in ("pathlib", "pathlib._local"):  # before Python 3.13, and since
-        kinds += [
-            (PurePosixPath, f"{module}.PosixPath"),
-            (PureWindowsPath, f"{module}.WindowsPath"),
-        ]
+        kinds.append((PurePosixPath, f"{module}.PosixPath"))
+        kinds.append((PureWindowsPath, f"{module}.WindowsPath"))
     return torch.serialization.safe_globals(kinds)
 
 
@@ -74,9 +72,8 @@ def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
         raise ValueError(f"{source} must hold a state dict, got {_describe(content)}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{source} must hold a state dict; its entry {key!r} is {_describe(value)}"
-            )
+            found = f"its entry {key!r} is {_describe(value)}"
+            raise ValueError(f"{source} must hold a state dict; {found}")
     wrapped = all(key.startswith("module.") for key in content)
     return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
 
@@ -98,14 +95,11 @@ def take_over(model: nn.Module, path: str) -> None:
 
 
 def fetch_weights(url: str, network: str) -> Path:
-    """Find the published weights of a network, or fetch them from `url`.
+    """Find published weights in the folders `weights` of the data or in PyTorch's cache, or fetch.
 
-    The file is looked for in the folder `weights` of every data folder, then in PyTorch's cache
-    folder, where a fetched file is kept. Its name ends in the first digits of its SHA-256; a
-    download with other digits is deleted.
+    The file's name ends in the first digits of its SHA-256; a download with others is deleted.
     """
-    name = Path(urlparse(url).path).name
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    name, cache = Path(urlparse(url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
     folders = [folder / "weights" for folder in data_folders()] + [cache]
     for folder in folders:
         if (folder / name).is_file():

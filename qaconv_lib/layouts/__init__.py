@@ -1,8 +1,4 @@
-"""Folder layouts of the public datasets: from file names to tables (chapter 1).
-
-Each reader takes a dataset's folder and returns the tables ``train``, ``query`` and ``gallery``
-with the columns of ``COLUMNS``. Other code calls them through ``qaconv_lib.datasets``.
-"""
+"""Folder layouts of the public datasets: from file names to tables (chapter 1)."""
 
 from __future__ import annotations
 
@@ -11,17 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from qaconv_lib.layouts import market_duke
 from qaconv_lib.layouts.cuhk03 import protocol_name, read_cuhk03
-from qaconv_lib.layouts.market_duke import (
-    DUKE_FPS,
-    DUKE_OFFSETS,
-    MARKET_FPS,
-    read_duke,
-    read_market,
-)
+from qaconv_lib.layouts.market_duke import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
 from qaconv_lib.layouts.msmt17 import read_msmt17
 from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
-from qaconv_lib.layouts.rendered import read_clonedperson, read_randperson
+from qaconv_lib.layouts.rendered import CLONED_FOLDERS, read_clonedperson, read_randperson
 
 __all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layout", "Tables"]
 
@@ -30,22 +21,16 @@ __all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layo
 class Layout:
     """How one public dataset lies on disk.
 
-    Attributes:
-        title: the dataset's name in messages.
-        folders: names its folder goes by; the first is the official one.
-        markers: sets of patterns; a folder that has all entries of one set is taken for the
-            dataset. Earlier sets are looked for first.
-        read: from the folder to the tables.
-        distractor: identity number of people who belong to no query, or None.
-        contents: what the folder must have, in words; None names the markers.
+    A folder that has all entries of one set of `markers` (patterns) is taken for the dataset;
+    earlier sets are looked for first.
     """
 
     title: str
-    folders: tuple[str, ...]
+    folders: tuple[str, ...]  # names of its folder; the first is the official one
     markers: tuple[tuple[str, ...], ...]
-    read: Callable[[Path], Tables]
-    distractor: int | None = None
-    contents: str | None = None
+    read: Callable[[Path], Tables]  # train, query and gallery with the columns of COLUMNS
+    distractor: int | None = None  # identity number of people who belong to no query
+    contents: str | None = None  # what the folder must have, in words; None names the markers
 
     def describe(self) -> str:
         """What a folder of this dataset must have, in words."""
@@ -72,12 +57,8 @@ class Layout:
         level = [root] if root.is_dir() else []
         for _ in range(depth + 1):
             yield from level
-            level = [
-                path
-                for folder in level
-                for path in sorted(folder.iterdir())
-                if _plain(path.name) in known and path.is_dir()
-            ]
+            inside = [path for folder in level for path in sorted(folder.iterdir())]
+            level = [path for path in inside if _plain(path.name) in known and path.is_dir()]
 
 
 def _has(folder: Path, name: str) -> bool:
@@ -107,10 +88,12 @@ LAYOUTS = {
         "Market-1501",
         ("Market-1501-v15.09.15", "Market-1501"),
         (_BOXES,),
-        read_market,
-        distractor=0,
+        market_duke.read_market,
+        0,
     ),
-    "dukemtmc": Layout("DukeMTMC-reID", ("DukeMTMC-reID", "DukeMTMC"), (_BOXES,), read_duke),
+    "dukemtmc": Layout(
+        "DukeMTMC-reID", ("DukeMTMC-reID", "DukeMTMC"), (_BOXES,), market_duke.read_duke
+    ),
     "cuhk03-np-detected": _cuhk03("detected"),
     "cuhk03-np-labeled": _cuhk03("labeled"),
     "msmt17": Layout(
@@ -129,9 +112,6 @@ LAYOUTS = {
         contents=f"images named like {FORMATS['RandPerson'].example}",
     ),
     "clonedperson": Layout(
-        "ClonedPerson",
-        ("clonedperson",),
-        (("train", "test/query", "test/gallery"),),
-        read_clonedperson,
+        "ClonedPerson", ("clonedperson",), (tuple(CLONED_FOLDERS.values()),), read_clonedperson
     ),
 }

@@ -30,19 +30,18 @@ def read_cuhk03(root: Path, boxes: str) -> Tables:
     if not (inside / "bounding_box_train").is_dir() and (root / protocol_name(boxes)).is_file():
         return read_protocol(root, boxes)
     if not inside.is_dir() and root.name != boxes and root.name in ("detected", "labeled"):
-        raise ValueError(
-            f"{root} holds the {root.name} boxes of CUHK03-NP; the {boxes} ones are asked for"
-        )
+        wrong = f"{root} holds the {root.name} boxes of CUHK03-NP"
+        raise ValueError(f"{wrong}; the {boxes} ones are asked for")
     return read_boxes(inside if inside.is_dir() else root, "CUHK03-NP")
 
 
 def read_protocol(root: Path, boxes: str) -> Tables:
     """CUHK03 as the protocol's file and the original images.
 
-    The images lie in ``images_detected`` or ``images_labeled`` under the names that the protocol
-    gives them, such as ``1_001_1_01.png`` = pair of cameras, person, view, number. If there is no
-    such folder, it is made from ``cuhk-03.mat`` of the original release, beside it or in
-    ``cuhk03_release``. The camera is the view: the protocol evaluates with two cameras.
+    The images lie in ``images_detected`` or ``images_labeled`` under names such as
+    ``1_001_1_01.png`` = pair of cameras, person, view (our camera), number. If there is no such
+    folder, it is made from ``cuhk-03.mat`` of the original release, beside it or in
+    ``cuhk03_release``.
     """
     path = root / protocol_name(boxes)
     names, labels, rows_of = _protocol(path)
@@ -88,10 +87,8 @@ def _protocol(path: Path) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]
         if not len(rows):
             raise ValueError(f"{path} has an empty {split}_idx")
         if rows.min() < 0 or rows.max() >= len(names):
-            raise ValueError(
-                f"{path}: {split}_idx goes from {rows.min() + 1:,} to {rows.max() + 1:,}, "
-                f"but the list has the files 1 to {len(names):,}"
-            )
+            found = f"{split}_idx goes from {rows.min() + 1:,} to {rows.max() + 1:,}"
+            raise ValueError(f"{path}: {found}, but the list has the files 1 to {len(names):,}")
     return names, labels + (1 - min(1, labels.min())), rows_of  # count from 1
 
 
@@ -102,10 +99,8 @@ def _image_folder(root: Path, boxes: str) -> Path:
     for place in (root / "cuhk03_release", root):
         if (place / _IMAGE_ARCHIVE).is_file():
             return extract_images(place / _IMAGE_ARCHIVE, boxes, root / f"images_{boxes}")
-    raise FileNotFoundError(
-        f"{root} holds {protocol_name(boxes)} but no images: neither the folder images_{boxes} "
-        f"nor cuhk03_release/{_IMAGE_ARCHIVE} is there"
-    )
+    wanted = f"neither the folder images_{boxes} nor cuhk03_release/{_IMAGE_ARCHIVE} is there"
+    raise FileNotFoundError(f"{root} holds {protocol_name(boxes)} but no images: {wanted}")
 
 
 def extract_images(archive: Path, boxes: str, folder: Path) -> Path:
@@ -120,10 +115,10 @@ def extract_images(archive: Path, boxes: str, folder: Path) -> Path:
     try:
         import h5py
     except ImportError:
-        raise FileNotFoundError(
-            f"there is no folder {folder}, and making it from {archive} needs the package h5py; "
-            "install it with `pip install h5py`"
-        ) from None
+        hint = (
+            f"making it from {archive} needs the package h5py; install it with `pip install h5py`"
+        )
+        raise FileNotFoundError(f"there is no folder {folder}, and {hint}") from None
     try:
         content = h5py.File(archive, "r")
     except OSError as error:

@@ -5,15 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qaconv_lib.layouts.names import (
-    MOST_DIGITS,
-    Tables,
-    is_file,
-    make_table,
-    parse_name,
-    read_text,
-    stop_at,
-)
+from qaconv_lib.layouts import names
+from qaconv_lib.layouts.names import Tables, stop_at
 
 _LISTS = {
     "train": ("train", ("list_train.txt", "list_val.txt")),
@@ -36,7 +29,7 @@ def read_msmt17(root: Path) -> Tables:
         if folder not in present:
             present[folder] = _files_below(folder)
         rows = [row for name in lists for row in _list_rows(root / name, folder, present[folder])]
-        tables[split] = make_table(rows)
+        tables[split] = names.make_table(rows)
     return tables
 
 
@@ -59,7 +52,7 @@ def _files_below(folder: Path, inside: str = "") -> dict[str, str]:
             path = f"{inside}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 found |= _files_below(folder, f"{path}/")
-            elif is_file(entry):
+            elif names.is_file(entry):
                 found[path.lower()] = path
     return found
 
@@ -67,22 +60,20 @@ def _files_below(folder: Path, inside: str = "") -> dict[str, str]:
 def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[dict]:
     """Rows of one list file, whose lines are ``0000/0000_000_01_0303morning_0008_0.jpg 0``."""
     if not list_path.is_file():
-        raise FileNotFoundError(
-            f"no list {list_path}; MSMT17 keeps its list_*.txt files beside the image folders"
-        )
+        hint = "MSMT17 keeps its list_*.txt files beside the image folders"
+        raise FileNotFoundError(f"no list {list_path}; {hint}")
     rows, missing = [], []
-    for number, line in enumerate(read_text(list_path).splitlines(), start=1):
+    for number, line in enumerate(names.read_text(list_path).splitlines(), start=1):
         if not line.strip():
             continue
         place = f"{list_path}, line {number}"
         name, label = (line.rsplit(maxsplit=1) + [""])[:2]
-        if not (label.isascii() and label.isdecimal()) or len(label) > MOST_DIGITS:
-            raise ValueError(
-                f"{place}: {line!r}; an image path, a space and an identity are expected"
-            )
+        if not (label.isascii() and label.isdecimal()) or len(label) > names.MOST_DIGITS:
+            wanted = "an image path, a space and an identity are expected"
+            raise ValueError(f"{place}: {line!r}; {wanted}")
         name = name.strip().removeprefix("./").replace("\\", "/")
         try:
-            fields = parse_name(name.rpartition("/")[2], "MSMT17", folder)
+            fields = names.parse_name(name.rpartition("/")[2], "MSMT17", folder)
         except ValueError as flaw:
             raise ValueError(f"{place}: {flaw}") from flaw
         fields["camera"] -= 1
@@ -102,7 +93,6 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
         for _, name in missing:
             stop_at(folder / name, f"images of {list_path.name} are not there", error)
     elif not rows:
-        raise ValueError(
-            f"{list_path} is empty; lines with an image path and an identity are expected"
-        )
+        wanted = "lines with an image path and an identity are expected"
+        raise ValueError(f"{list_path} is empty; {wanted}")
     return rows

@@ -82,10 +82,8 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
     if match is None:
         others = [title for title, other in FORMATS.items() if other.pattern.match(name)]
         hint = f"; this is how {others[0]} names its files" if others else ""
-        raise ValueError(
-            f"cannot read the file name {name!r} in {folder}; a name like {expected.example} is "
-            f"expected{hint}"
-        )
+        wanted = f"a name like {expected.example} is expected{hint}"
+        raise ValueError(f"cannot read the file name {name!r} in {folder}; {wanted}")
     if any(len(value) > MOST_DIGITS for value in match.groupdict().values()):
         raise ValueError(f"the file name {name!r} in {folder} holds an impossibly large number")
     return {key: int(value) for key, value in match.groupdict().items()}
@@ -160,9 +158,8 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} cannot be read as text (byte {error.start:,}); save it as UTF-8"
-        ) from error
+        where = f"cannot be read as text (byte {error.start:,})"
+        raise ValueError(f"{path} {where}; save it as UTF-8") from error
     if "\0" in text:
         raise ValueError(f"{path} is no UTF-8 text but perhaps UTF-16; save it as UTF-8")
     return text

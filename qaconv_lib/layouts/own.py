@@ -36,14 +36,8 @@ def read_cells(path: Path, expected: str) -> pd.DataFrame:
     body = re.sub(r"\A(\s*\n)?(sep=.\s*\n)?", "", text, flags=re.I)  # spreadsheets write sep=;
     separator = max(",;\t", key=body.partition("\n")[0].count)
     try:
-        table = pd.read_csv(
-            StringIO(body),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            skipinitialspace=True,
-        )
+        options = {"keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": True}
+        table = pd.read_csv(StringIO(body), sep=separator, dtype=str, **options)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; {expected}") from None
     except pd.errors.ParserError as error:
@@ -58,19 +52,14 @@ def read_cells(path: Path, expected: str) -> pd.DataFrame:
 
 
 def read_table(table: pd.DataFrame, folder: Path, name: str) -> Tables:
-    """Tables of train, query and gallery from a table with one row per image.
+    """Tables of train, query and gallery from a table as `dataset_from_table` describes it.
 
-    Args:
-        table: columns as described in `qaconv_lib.datasets.dataset_from_table`; identities and
-            cameras must be all numbers or all names.
-        folder: where relative paths start.
-        name: of the table, for messages.
+    Relative paths start at `folder`; `name` is the table's in messages.
     """
     if lacking := [column for column in NEEDED if column not in table]:
-        raise ValueError(
-            f"{name} has no column {' and no column '.join(lacking)}; {_EXPECTED}, "
-            f"its columns are: {', '.join(map(str, table.columns))}"
-        )
+        found = f"its columns are: {', '.join(map(str, table.columns))}"
+        lacks = f"{name} has no column {' and no column '.join(lacking)}"
+        raise ValueError(f"{lacks}; {_EXPECTED}, {found}")
     names = list(table.columns)  # pandas adds .1 to the second of a name
     if twice := [c for c in KNOWN if names.count(c) > 1 or f"{c}.1" in names]:
         raise ValueError(f"{name} has more than one column {twice[0]}")
@@ -116,13 +105,9 @@ def _find(folder: Path, cell: str) -> str:
 
 
 def _check(
-    name: str,
-    cells: pd.DataFrame,
-    column: str,
-    bad: pd.Series,
-    flaw: str,
+    name: str, cells: pd.DataFrame, column: str, bad: pd.Series, flaw: str,
     error: type[Exception] = ValueError,
-) -> None:
+) -> None:  # fmt: skip
     """Raise an error that names the first bad cell of a column and counts the others."""
     rows = cells.index[bad]
     if len(rows):

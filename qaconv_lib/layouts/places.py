@@ -12,10 +12,8 @@ from qaconv_lib.layouts.archives import unpack_archive
 def find_csv(name: str, places: list[Path]) -> Path:
     """The CSV file of that name in the first place that has it, or that is it."""
     if Path(name).name != name:
-        raise ValueError(
-            f"{name!r} must be a file name without its folder; name the folder with root= (--root) "
-            "or QACONV_DATA"
-        )
+        hint = "name the folder with root= (--root) or QACONV_DATA"
+        raise ValueError(f"{name!r} must be a file name without its folder; {hint}")
     for place in places:
         path = place if place.name == name and place.is_file() else place / name
         if path.is_file():
@@ -40,12 +38,9 @@ def find_folder(
 
 
 def not_found(
-    name: str,
-    layout: Layout,
-    archive: str | None,
-    places: list[Path],
+    name: str, layout: Layout, archive: str | None, places: list[Path],
     root: str | os.PathLike[str] | None,
-) -> str:
+) -> str:  # fmt: skip
     """Why there is no such dataset: a sentence for the error."""
     if root is not None and not places[0].exists():
         return f"{name}: there is no folder {root}"

@@ -1,8 +1,6 @@
-"""RandPerson and ClonedPerson: rendered people, seen by the cameras of several scenes.
+"""RandPerson and ClonedPerson: rendered people; a camera is a pair of scene and camera.
 
-Names number the cameras of each scene, so a camera here is a pair of scene and camera; `session` is
-the scene. Seconds are frames / 24, as in the loaders that the authors of QAConv release; the clocks
-of two scenes are unrelated.
+`session` is the scene. Seconds are frames / 24, as in the released loaders, on a clock per scene.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import pandas as pd
 from qaconv_lib.layouts.names import FORMATS, Tables, image_files, is_image, make_table, parse_names
 
 RENDERED_FPS = 24.0
+CLONED_FOLDERS = {"train": "train", "query": "test/query", "gallery": "test/gallery"}
 
 
 def read_randperson(root: Path) -> Tables:
@@ -44,9 +43,8 @@ def read_clonedperson(root: Path) -> Tables:
     The released loader takes the cameras of all scenes for the same four; here every scene has its
     own, which makes the 24 that the paper names.
     """
-    folders = {"train": "train", "query": "test/query", "gallery": "test/gallery"}
-    files = {split: image_files(root / folder) for split, folder in folders.items()}
-    return _number_cameras({split: _table(files[split], "ClonedPerson") for split in folders})
+    files = {split: image_files(root / folder) for split, folder in CLONED_FOLDERS.items()}
+    return _number_cameras({split: _table(own, "ClonedPerson") for split, own in files.items()})
 
 
 def _scene_files(root: Path) -> list[Path]:
@@ -68,9 +66,7 @@ def _number_cameras(tables: Tables) -> Tables:
     """Number the pairs of scene and camera from 0; seconds from frames."""
     pairs = {s: pd.MultiIndex.from_frame(t[["session", "camera"]]) for s, t in tables.items()}
     every = pairs["train"].append([pairs["query"], pairs["gallery"]]).unique().sort_values()
-    return {
-        split: table.assign(
-            camera=every.get_indexer(pairs[split]), seconds=table["frame"] / RENDERED_FPS
-        )
-        for split, table in tables.items()
-    }
+    for split, table in tables.items():
+        camera, seconds = every.get_indexer(pairs[split]), table["frame"] / RENDERED_FPS
+        tables[split] = table.assign(camera=camera, seconds=seconds)
+    return tables

@@ -33,12 +33,7 @@ def cell_parts(part_map: Any, height: int, width: int, least: float = LEAST) -> 
 
     A location shows the person if at least the share `least` of its pixels does; then it shows the
     part of the body with the most pixels. Otherwise it shows what most of its other pixels show.
-
-    Args:
-        part_map: from `load_part_map`, (H, W), not smaller than the feature map.
-        height: rows of the feature map.
-        width: columns of the feature map.
-        least: in (0, 1].
+    `part_map` (H, W) is from `load_part_map` and not smaller than the map of `height` x `width`.
     """
     part_map = np.asarray(part_map)
     if part_map.ndim != 2:
@@ -50,9 +45,9 @@ def cell_parts(part_map: Any, height: int, width: int, least: float = LEAST) -> 
         )
     if not 0 < least <= 1:
         raise ValueError(f"least must lie above 0 and be at most 1, got {least}")
-    counts = np.bincount(
-        (cell * len(SHOWN) + _SHOWN_BY[part_map]).ravel(), minlength=height * width * len(SHOWN)
-    ).reshape(height * width, len(SHOWN))
+    size = height * width, len(SHOWN)
+    shown = (cell * len(SHOWN) + _SHOWN_BY[part_map]).ravel()
+    counts = np.bincount(shown, minlength=size[0] * size[1]).reshape(size)
     person = counts[:, _BODY].sum(axis=1) >= least * counts.sum(axis=1)
     return np.where(_BODY == person[:, None], counts, -1).argmax(axis=1)
 
@@ -74,10 +69,9 @@ def _cell_of_pixels(size: tuple[int, int], height: int, width: int) -> np.ndarra
 
 
 def changed_cells(first: Any, second: Any, height: int, width: int) -> np.ndarray:
-    """Locations of a feature map, (height*width,) bool, under which two images differ.
+    """Locations of a feature map, (height*width,) bool, under which two images (H, W, 3) differ.
 
-    There, at least `LEAST` of the pixels of the images (H, W, 3) differ in a colour by more than 8
-    of 255.
+    There, at least `LEAST` of the pixels differ in a colour by more than 8 of 255.
     """
     first, second = np.asarray(first, dtype=np.int16), np.asarray(second, dtype=np.int16)
     if first.ndim != 3 or first.shape != second.shape:
@@ -90,10 +84,7 @@ def changed_cells(first: Any, second: Any, height: int, width: int) -> np.ndarra
 
 
 def right_links(query_parts: Any, gallery_parts: Any) -> np.ndarray:
-    """Which pairs of locations show the same part of the body, (k, l) bool.
-
-    Both arguments come from `cell_parts`, (k,) and (l,).
-    """
+    """Which of the locations (k,) and (l,) of `cell_parts` show one part of the body: (k, l)."""
     query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
     return (query_parts[:, None] == gallery_parts) & _BODY[query_parts][:, None]
 
@@ -103,19 +94,13 @@ def match_table(
 ) -> pd.DataFrame:
     """The best match of every query location of n pairs of images, and what it links.
 
-    Args:
-        query_maps: shape (n, d, h, w), unit channels.
-        gallery_maps: shape (n, d, h, w), unit channels.
-        query_parts: (n, h*w), from `cell_parts`.
-        gallery_parts: (n, h*w), from `cell_parts`.
-
-    Returns:
-        n * h*w rows, pair by pair, with the columns `pair`; `location`; `part`, what the query
-        location shows (a word of `SHOWN`); `place`, the location of its best match; `found`, what
-        that shows; `similarity`, the cosine; `mutual`, each is the other's best match; `on_body`,
-        the query location shows the person; `visible`, the gallery image shows the same part;
-        `right`, the match links one part of the body; `same_place`, so would the gallery location
-        at the same place; `chance`, how often a random gallery location on the body would.
+    Maps (n, d, h, w) have unit channels; parts (n, h*w) are from `cell_parts`. The table has n*h*w
+    rows, pair by pair, and the columns `pair`; `location`; `part`, what the query location shows (a
+    word of `SHOWN`); `place`, the location of its best match; `found`, what that shows;
+    `similarity`, the cosine; `mutual`, each is the other's best match; `on_body`, the query
+    location shows the person; `visible`, the gallery image shows the same part; `right`, the match
+    links one part of the body; `same_place`, so would the gallery location at the same place;
+    `chance`, how often a random gallery location on the body would.
     """
     query_parts, gallery_parts = np.asarray(query_parts), np.asarray(gallery_parts)
     if query_maps.dim() != 4 or query_maps.shape != gallery_maps.shape:

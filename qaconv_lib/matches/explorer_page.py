@@ -1,9 +1,4 @@
-"""The data of the page "The explorer" (`book/explorer.md`), which works without a kernel.
-
-One file holds what the page shows of some pairs of images: similarities by two networks, best
-matches, the part of the body at every location, and the matcher's weights. Beside it are the images
-as the networks get them, and the same scenes drawn at four times the size for the reader.
-"""
+"""The data of the page "The explorer" (`book/explorer.md`), which works without a kernel."""
 
 from __future__ import annotations
 
@@ -80,16 +75,11 @@ def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -
 def explorer_data(
     model: ReidModel, dataset: ReidDataset, precision: Sequence[float], source: str
 ) -> tuple[dict, dict[str, str]]:
-    """Choose pairs, and compute all that the page shows of them.
+    """Choose pairs of test images of a miniature, and compute all that the page shows of them.
 
-    Args:
-        model: a QAConv model.
-        dataset: a miniature; its test images are shown.
-        precision: average precision of each query; the chosen ones go from the best to the worst.
-        source: the dataset that the model was trained on.
-
-    Returns:
-        What the page's file holds, and the path of each image by the name it has there.
+    `precision` is the average precision of each query; the chosen ones go from the best to the
+    worst. `source` is the dataset that the QAConv model was trained on. Returns what the page's
+    file holds, and the path of each image by the name it has there.
     """
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
@@ -97,11 +87,9 @@ def explorer_data(
     from qaconv_lib.visualize import SIMILARITY_COLOURS
 
     matcher, gallery = matcher_of(model), dataset.gallery
-    if len(precision) != len(dataset.query):
-        raise ValueError(
-            f"precision must have a value for each of the {len(dataset.query)} queries, "
-            f"got {len(precision)}"
-        )
+    if len(precision) != (count := len(dataset.query)):
+        wrong = f"a value for each of the {count} queries, got {len(precision)}"
+        raise ValueError(f"precision must have {wrong}")
     chosen = spread(precision, QUERIES)
     asked = dataset.query.iloc[chosen]
     maps = {"trained": (model.extract(asked), model.extract(gallery))}
@@ -137,9 +125,8 @@ def explorer_data(
     grid = matcher.height, matcher.width
     weights, constant = matcher.fold()
     equal = [1 / weights.numel()] * (weights.numel() // 2)  # the mean of all best matches
-    gallery_weights, query_weights = (
-        [round(weight, 6) for weight in part] for part in weights.view(2, -1).tolist()
-    )
+    rounded = [[round(weight, 6) for weight in part] for part in weights.view(2, -1).tolist()]
+    trained = [*rounded[::-1], round(float(constant), 6)]  # the query's locations first
     page = {
         "source": source,
         "target": dataset.name,
@@ -149,33 +136,22 @@ def explorer_data(
         "threshold": THRESHOLD,
         "colours": [to_hex(c) for c in colormaps[SIMILARITY_COLOURS](np.linspace(0, 1, 17))],
         "shown": SHOWN,
-        "parts": {
-            name: cell_parts(load_part_map(path), *grid).tolist() for name, path in paths.items()
-        },
-        "scores": {
-            "trained": [query_weights, gallery_weights, round(float(constant), 6)],
-            "ImageNet": [equal, equal, 0],
-        },
+        "parts": {n: cell_parts(load_part_map(p), *grid).tolist() for n, p in paths.items()},
+        "scores": {"trained": trained, "ImageNet": [equal, equal, 0]},
         "queries": queries,
     }
     return page, paths
 
 
-def write_explorer(
-    folder: str | Path,
-    model: ReidModel,
-    dataset: ReidDataset,
-    precision: Sequence[float],
-    source: str,
-) -> None:
-    """Write the page's data, its images, and the figure for browsers without JavaScript.
+def write_explorer(folder: str | Path, model: ReidModel, dataset: ReidDataset, *about: Any) -> None:
+    """Write the page's data (see `explorer_data`), its images, and a figure without JavaScript.
 
-    Images in the folder that the page does not use are removed. Arguments as for `explorer_data`.
+    Images in the folder that the page does not use are removed.
     """
     from qaconv_lib.visualize import show_correspondences
 
     folder = Path(folder)
-    page, paths = explorer_data(model, dataset, precision, source)
+    page, paths = explorer_data(model, dataset, *about)
     for kind in ("images", "large"):
         make_folder(folder / kind)
         for there in (folder / kind).iterdir():
@@ -196,10 +172,8 @@ def write_explorer(
     names = first[0]["image"], first[0]["gallery"][0]["image"]
     maps = model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0}))
     show_correspondences(
-        large[names[0]],
-        large[names[1]],
-        maps[0],
-        maps[1],
+        *(large[name] for name in names),
+        *maps,
         threshold=THRESHOLD,
         mutual=True,
         right=right_links(*(page["parts"][name] for name in names)),

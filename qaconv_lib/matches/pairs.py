@@ -1,9 +1,4 @@
-"""The pairs of images whose correspondences are measured, and the features that match them.
-
-Every query of a dataset is paired with three gallery images of other cameras: a random one of the
-same person (*true pairs*), the one of another person that the model finds most similar (*hard
-negatives*) and a random one of another person (*other people*). See chapter 11.
-"""
+"""The pairs whose correspondences are measured, and the features that match them (chapter 11)."""
 
 from __future__ import annotations
 
@@ -72,25 +67,21 @@ def feature_maps(qaconv: ReidModel, softmax: ReidModel) -> dict[str, Maps]:
 
 
 def choose_pairs(scores: np.ndarray, dataset: ReidDataset) -> Scene:
-    """Pair every query as described above, by the model's `scores` (q, g).
+    """Pair every query with three gallery images of other cameras, by the model's `scores` (q, g).
 
-    Every query of the dataset needs a match under another camera.
+    A random one of the same person, which must exist, the one of another person that the model
+    finds most similar, and a random one of another person.
     """
     query, gallery = dataset.query, dataset.gallery
-    identity, camera = (
-        query[name].to_numpy()[:, None] == gallery[name].to_numpy()
-        for name in ("identity", "camera")
-    )
-    rng = np.random.default_rng(SEED)
-    strangers = ~identity & ~camera
-    return Scene(
-        dataset,
-        {
-            "true pairs": _draw(identity & ~camera, rng),
-            "hard negatives": np.where(strangers, scores, -np.inf).argmax(axis=1),
-            "other people": _draw(strangers, rng),
-        },
-    )
+    names, rng = ("identity", "camera"), np.random.default_rng(SEED)
+    same, camera = (query[n].to_numpy()[:, None] == gallery[n].to_numpy() for n in names)
+    strangers = ~same & ~camera
+    partners = {
+        "true pairs": _draw(same & ~camera, rng),
+        "hard negatives": np.where(strangers, scores, -np.inf).argmax(axis=1),
+        "other people": _draw(strangers, rng),
+    }
+    return Scene(dataset, partners)
 
 
 def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -103,8 +94,7 @@ def _pair_traits(scene: Scene, name: str) -> dict[str, pd.DataFrame]:
     headings = plan(name).set_index("path")["heading"]
     heading = [headings[[path_inside(p, scene) for p in t["path"]]] for t in (query, gallery)]
     hidden = [
-        np.array([hidden_share(load_part_map(path)) for path in table["path"]])
-        for table in (query, gallery)
+        np.array([hidden_share(load_part_map(p)) for p in t["path"]]) for t in (query, gallery)
     ]
     traits = {}
     for kind, partner in scene.partners.items():
@@ -128,19 +118,13 @@ Tables = dict[str, dict[str, pd.DataFrame]]  # by features and kind of pairs
 
 @torch.no_grad()
 def match_pairs(networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str) -> Tables:
-    """The matches of all pairs, by features and kind of pairs.
+    """The matches of all pairs, by features (`networks`) and kind of pairs, in miniature `name`.
 
-    Args:
-        networks: from `feature_maps`.
-        model: decides the size of the images and of the maps.
-        scene: from `choose_pairs`.
-        name: of the miniature.
-
-    Returns:
-        Tables of `match_table` with more columns: `person`, the query's; `viewpoint`, degrees
-        between the walking directions as the cameras see them; `hidden`, the larger share of pixels
-        that show other people or occluders; `aligned`, the share of the pair's matches that would
-        be right at the same place; `strict_visible` and `strict_right`, with `OTHER_LEAST`.
+    `model` decides the size of images and maps. The tables of `match_table` have more columns:
+    `person`, the query's; `viewpoint`, degrees between the walking directions as the cameras see
+    them; `hidden`, the larger share of pixels that show other people or occluders; `aligned`, the
+    share of the pair's matches that would be right at the same place; `strict_visible` and
+    `strict_right`, with `OTHER_LEAST`.
     """
     query, gallery = scene.dataset.query, scene.dataset.gallery
     rows = np.unique(np.concatenate(list(scene.partners.values())))

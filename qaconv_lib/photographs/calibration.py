@@ -1,7 +1,6 @@
-"""From a score to a decision and a probability: ROC, thresholds, calibration (appendix B).
+"""From scores (n,) of pairs to decisions and probabilities (appendix B).
 
-`scores` holds one finite number per pair of images, higher for more alike, shape (n,); `same` is
-bool, shape (n,), and tells which pairs show one person. There must be pairs of both kinds.
+`same`, bool (n,), tells which pairs show one person; there must be pairs of both kinds.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
         raise ValueError(f"false_positive_rate must lie between 0 and 1, got {false_positive_rate}")
     lowest = roc.false_positive_rate[roc.false_positive_rate > 0][0]
     if lowest > false_positive_rate:
+        lowest = f"the lowest above 0 that these pairs show is {lowest:.3g}; more pairs are needed"
         raise ValueError(
-            f"a false positive rate of {false_positive_rate:g} cannot be told: the lowest above 0 "
-            f"that these pairs show is {lowest:.3g}; more pairs are needed"
+            f"a false positive rate of {false_positive_rate:g} cannot be told: {lowest}"
         )
     place = int(np.searchsorted(roc.false_positive_rate, false_positive_rate, side="right")) - 1
     return OperatingPoint(*(float(values[place]) for values in roc))
@@ -57,10 +56,8 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
 def rates_at(scores: Any, same: Any, threshold: float) -> OperatingPoint:
     """The rates (14.1) of these pairs at a threshold from elsewhere."""
     scores, same = _check_pairs(scores, same)
-    accepted = scores >= threshold
-    return OperatingPoint(
-        float(threshold), float(accepted[~same].mean()), float(accepted[same].mean())
-    )
+    false, true = (float((scores[kind] >= threshold).mean()) for kind in (~same, same))
+    return OperatingPoint(float(threshold), false, true)
 
 
 @dataclass(frozen=True)
@@ -112,14 +109,8 @@ def calibration_cost(log_ratio: Any, same: Any) -> float:
 def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
     """Stated probabilities beside what happened, both kinds of pairs with half of the weight.
 
-    Args:
-        probability: in [0, 1], stated with a prior of 0.5, shape (n,).
-        same: see the module.
-        bins: number of equal intervals of the probability, at least 2.
-
-    Returns:
-        One row per interval that has pairs: `stated` (mean probability), `happened` (weighted share
-        of pairs of one person) and `pairs`.
+    `probability` (n,) is stated with a prior of 0.5. There is one row per equal interval that has
+    pairs: `stated` (mean probability), `happened` (weighted share of pairs of one person), `pairs`.
     """
     probability, same = _check_pairs(probability, same, "probability")
     if probability.min() < 0 or probability.max() > 1:
@@ -132,22 +123,16 @@ def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
         np.bincount(place, values, minlength=bins)
         for values in (weight, weight * probability, weight * same, np.ones(len(same)))
     )
-    some = pairs > 0
-    return pd.DataFrame(
-        {
-            "stated": stated[some] / total[some],
-            "happened": happened[some] / total[some],
-            "pairs": pairs[some].astype(int),
-        }
-    )
+    table = pd.DataFrame({"stated": stated, "happened": happened, "pairs": pairs.astype(int)})
+    table[["stated", "happened"]] = table[["stated", "happened"]].div(total, axis=0)
+    return table[pairs > 0].reset_index(drop=True)
 
 
 def _check_pairs(scores: Any, same: Any, name: str = "scores") -> tuple[np.ndarray, np.ndarray]:
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
     if scores.ndim != 1 or scores.shape != same.shape:
-        raise ValueError(
-            f"{name} and same must have one shape (n,), got {scores.shape} and {same.shape}"
-        )
+        found = f"{scores.shape} and {same.shape}"
+        raise ValueError(f"{name} and same must have one shape (n,), got {found}")
     if same.dtype != bool:
         raise ValueError(f"same must be bool, got {same.dtype}")
     if not np.isfinite(scores).all():

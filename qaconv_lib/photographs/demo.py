@@ -16,15 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.models import ReidModel
+from qaconv_lib.photographs import matching
 from qaconv_lib.photographs.files import ENDINGS
 from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
-from qaconv_lib.photographs.matching import (
-    Knowledge,
-    describe_match,
-    match_photographs,
-    percent,
-    remarks,
-)
 from qaconv_lib.photographs.results import draw_list
 
 if TYPE_CHECKING:
@@ -47,32 +41,24 @@ of a score: [ethics and law](https://github.com/qaconv-book/qaconv-book/blob/mai
 
 
 class Answers(NamedTuple):
-    """What the page asks.
-
-    Attributes:
-        model: from `open_model`.
-        known: from `known_about`.
-        prior: None means 0.5 for two images, and `gallery_prior`.
-        gallery: images that are searched if none are uploaded.
-        store: folder that keeps their maps between searches, or None.
-    """
+    """What the page asks."""
 
     model: ReidModel
-    known: Knowledge
-    prior: float | None = None
-    gallery: Sequence[Path] = ()
-    store: Path | None = None
+    known: matching.Knowledge
+    prior: float | None = None  # None: 0.5 for two images, and `gallery_prior`
+    gallery: Sequence[Path] = ()  # searched if no images are uploaded
+    store: Path | None = None  # keeps their maps between searches
 
     def compare(self, pair: Sequence[str], threshold: float = 0.6, lines: str = "mutual") -> str:
         """How two image files match, as HTML; `lines` is "mutual", "query" or "gallery"."""
         if len(pair) < 2:
             raise ValueError("two images are needed: the query, and the one to compare it with")
-        found = match_photographs(self.model, *pair)
+        found = matching.match_photographs(self.model, *pair)
         side = "gallery" if lines == "gallery" else "query"
         figure = found.show(threshold=threshold, side=side, mutual=lines == "mutual")
-        facts = describe_match(found, self.known, self.prior or 0.5)
+        facts = matching.describe_match(found, self.known, self.prior or 0.5)
         said = [f"{name}: {text}" for name, text in facts]
-        return _text(said) + _image(figure) + _text(remarks(self.known, pair))
+        return _text(said) + _image(figure) + _text(matching.remarks(self.known, pair))
 
     def rank(self, query: Sequence[str], gallery: Sequence[str] = ()) -> str:
         """The image files of a gallery, best first, as HTML with a table that can be saved."""
@@ -85,23 +71,19 @@ class Answers(NamedTuple):
         images = [str(path) for path in gallery or self.gallery]
         keeps = not gallery and isinstance(self.model.criterion, MatchingLoss)
         prior = gallery_prior(len(images)) if self.prior is None else self.prior
-        found = search_gallery(
-            self.model,
-            query,
-            images,
-            calibration=self.known.calibration,
-            prior=prior,
-            store=self.store if keeps else None,
-            length=_ROWS,
-        ).drop(columns=["query", "rank_score"])
+        numbers = {"calibration": self.known.calibration, "prior": prior, "length": _ROWS}
+        store = self.store if keeps else None
+        found = search_gallery(self.model, query, images, store=store, **numbers)
+        found = found.drop(columns=["query", "rank_score"])
         figure = draw_list(query[0], found.head(_SHOWN))
         found["image"] = found["image"].map(os.path.basename)
         csv = found.to_csv(index=False, float_format="%.6g").encode("utf-8", "backslashreplace")
         link = f"data:text/csv;base64,{base64.b64encode(csv).decode()}"
         link = f'<a download="ranks.csv" href="{link}">Save {len(found):,} rows as CSV</a>'
-        written = {"similarity": "{:.2f}".format, "probability": percent}
+        written = {"similarity": "{:.2f}".format, "probability": matching.percent}
         table = found.head(_SHOWN).to_html(index=False, border=0, formatters=written)
-        return _image(figure) + table + link + _text(remarks(self.known, [*query, *images], prior))
+        notes = matching.remarks(self.known, [*query, *images], prior)
+        return _image(figure) + table + link + _text(notes)
 
 
 def example_images() -> list[str]:

@@ -67,10 +67,8 @@ def find_bad_photographs(
         try:
             width, height = image_size(path)
             if min(width, height) < SMALLEST_SIDE:
-                raise ValueError(
-                    f"{path} has {width} x {height} pixels; a picture of a person has at least "
-                    f"{SMALLEST_SIDE} in each direction"
-                )
+                least = f"a picture of a person has at least {SMALLEST_SIDE} in each direction"
+                raise ValueError(f"{path} has {width} x {height} pixels; {least}")
             if whole:
                 load_image(path)
         except (FileNotFoundError, ValueError) as error:
@@ -104,10 +102,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     table = read_cells(path, f"it needs the columns {', '.join(columns)}")
     missing = [column for column in columns if column not in table]
     if missing:
-        raise ValueError(
-            f"{path} lacks the column {missing[0]}; it needs {', '.join(columns)}, "
-            f"it has {', '.join(table.columns)}"
-        )
+        needs = f"it needs {', '.join(columns)}, it has {', '.join(table.columns)}"
+        raise ValueError(f"{path} lacks the column {missing[0]}; {needs}")
     table = table[list(columns)].fillna("").apply(lambda values: values.str.strip())
     table = table[(table != "").any(axis=1)]
     if not len(table):
@@ -119,18 +115,17 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_times(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a CSV file of cameras and times.
+    """Read a CSV file with the columns `file`, `camera` (a number or a word) and `seconds`.
 
-    Its columns are `file`, `camera` (a number or a word) and `seconds`. A file name is relative to
-    the CSV file's folder; a name without a folder stands for an image of that name anywhere.
+    File names are relative to its folder; one without a folder is that of an image anywhere.
     """
     path = Path(path)
     table = read_csv(path, ("file", "camera", "seconds"))
     seconds = pd.to_numeric(table["seconds"], errors="coerce").astype(np.float64)
     if len(wrong := table.index[~(seconds.abs() <= MOST_SECONDS)]):
+        found = f"{table['seconds'][wrong[0]]!r} for seconds in row {wrong[0]}"
         raise ValueError(
-            f"{path} has {table['seconds'][wrong[0]]!r} for seconds in row {wrong[0]}; a number of "
-            "seconds, not of milliseconds, is expected"
+            f"{path} has {found}; a number of seconds, not of milliseconds, is expected"
         )
     table["seconds"] = seconds
     table["file"] = [_named(path.parent, name) for name in table["file"]]
@@ -151,9 +146,8 @@ def add_times(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
         if row is None:
             raise ValueError(f"{path} has no camera and time: no row of the CSV names it")
         if owners.setdefault(row, real) != real:
-            raise ValueError(
-                f"{path} and {owners[row]} have one name; give their folders in the CSV of times"
-            )
+            both = f"{path} and {owners[row]} have one name"
+            raise ValueError(f"{both}; give their folders in the CSV of times")
         found.append(row)
     known = times.iloc[found]
     return table.assign(camera=known["camera"].to_numpy(), seconds=known["seconds"].to_numpy())

@@ -1,8 +1,4 @@
-"""Searching a folder of images for the person of a query (appendix B).
-
-A gallery need not fit into memory: maps are made and compared block by block, and forgotten or kept
-in a `MapStore` for the next search.
-"""
+"""Searching a folder of images, block by block, for the person of a query (appendix B)."""
 
 from __future__ import annotations
 
@@ -45,23 +41,18 @@ def search_gallery(
     length: int | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Rank the images of a gallery for each query.
+    """Rank the images of a gallery for each query, which is left out of its own ranking.
 
     Args:
-        model: from `open_model`.
         queries: image files. With times, add the other people whom the query's camera saw: TLift
             asks where those who walked nearby turn up.
-        gallery: image files. A query that is among them is left out of its own ranking.
-        calibration: adds the column `probability`.
         prior: see `Calibration.probability`; None means `gallery_prior`.
-        rerank: re-rank by k-reciprocal encoding (chapter 9).
-        depth: re-ranking compares the best `depth` images of each query, and drops the others;
-            None means 500.
+        rerank: re-rank by k-reciprocal encoding (chapter 9) the best `depth` images of each query,
+            and drop the others; None means 500.
         times: from `read_times`; applies TLift (chapter 10).
         store: folder of a `MapStore` for the gallery's maps, made if it does not exist; its scores
             differ in the third or fourth digit.
         length: how many images per query are returned; None means all.
-        progress: show progress bars.
 
     Returns:
         One row per query and image, best first: `query`, `rank` from 1, `image`, `similarity` (in
@@ -84,7 +75,8 @@ def search_gallery(
     check_photographs([*query["path"], *images["path"]])
     maps = model.extract(query)
     if store is None:
-        scores = _gallery_scores(model, maps, images, progress)
+        blocks = _blocks(images, progress)
+        scores = np.hstack([score_maps(model, maps, model.extract(block)) for block in blocks])
     else:
         scores = _store_scores(model, maps, images, Path(store), progress)
     real = [np.array([os.path.realpath(path) for path in t["path"]]) for t in (query, images)]
@@ -93,9 +85,8 @@ def search_gallery(
         raise ValueError("the gallery holds nothing but the query")
     values = {"similarity": to_similarity(model, scores)}
     if calibration is not None:
-        values["probability"] = calibration.probability(
-            scores, gallery_prior(len(images)) if prior is None else prior
-        )
+        prior = gallery_prior(len(images)) if prior is None else prior
+        values["probability"] = calibration.probability(scores, prior)
     columns, ranked = np.arange(len(images)), values["similarity"]
     if times is not None and not compares_maps(model.config.loss):
         if calibration is None:
@@ -132,16 +123,6 @@ def gallery_prior(images: int) -> float:
     return 1 / (images + 1)
 
 
-def _gallery_scores(
-    model: ReidModel, query_maps: Tensor, images: pd.DataFrame, progress: bool
-) -> np.ndarray:
-    """Scores of the queries with all images, (q, g), block by block."""
-    found = [
-        score_maps(model, query_maps, model.extract(block)) for block in _blocks(images, progress)
-    ]
-    return np.concatenate(found, axis=1)
-
-
 def _blocks(images: pd.DataFrame, progress: bool) -> Iterator[pd.DataFrame]:
     with tqdm(total=len(images), unit="image", disable=not progress) as bar:
         for start in range(0, len(images), _BLOCK):
@@ -175,10 +156,8 @@ def _store_scores(
 
 def _keys(table: pd.DataFrame) -> list[tuple]:
     if len(table) and not set(_KEY) <= set(table.columns):
-        raise ValueError(
-            "the store was not made by a search of images, or by an older version; "
-            "name another folder"
-        )
+        made = "was not made by a search of images, or by an older version"
+        raise ValueError(f"the store {made}; name another folder")
     return list(table[_KEY].itertuples(index=False, name=None)) if len(table) else []
 
 

@@ -1,7 +1,4 @@
-"""Your own photographs: open a model, compare two images, say what the numbers mean (appendix B).
-
-An image here shows one person, cut out of its frame.
-"""
+"""Open a model, compare two photographs, say what the numbers mean (appendix B)."""
 
 from __future__ import annotations
 
@@ -44,19 +41,12 @@ UNKNOWN_WARNING = (
 
 
 class Knowledge(NamedTuple):
-    """What is on record about a model.
+    """What is on record about a model."""
 
-    Attributes:
-        source: the dataset it was trained on, or "unknown".
-        domain: the dataset its calibration was fitted on, or None.
-        calibration: turns its scores into probabilities, or None.
-        thresholds: scores that keep the false positive rate at the keys, fitted on `domain`.
-    """
-
-    source: str
-    domain: str | None
-    calibration: Calibration | None
-    thresholds: dict[float, float]
+    source: str  # the dataset it was trained on, or "unknown"
+    domain: str | None  # the dataset its calibration was fitted on
+    calibration: Calibration | None  # turns its scores into probabilities
+    thresholds: dict[float, float]  # scores that keep the false positive rate at the keys
 
     @property
     def warning(self) -> str:
@@ -77,19 +67,14 @@ def open_model(path: str | os.PathLike[str] | None = None, device: str | None = 
 
 
 def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
-    """What a model's record says.
+    """What a model's record from `find_calibrations` says, calibrated on `domain`.
 
-    Args:
-        record: from `find_calibrations`; None if there is no record of the model.
-        domain: the dataset whose calibration is taken; None means `DEFAULT_DOMAIN` or, where it is
-            not on record, the first one that is.
+    None means `DEFAULT_DOMAIN` or, where it is not on record, the first one that is.
     """
     if record is None:
         if domain is not None:
-            raise ValueError(
-                f"there is no calibration of this model on {domain}; make it with "
-                f"`python -m qaconv_lib calibrate MODEL {domain}`"
-            )
+            hint = f"make it with `python -m qaconv_lib calibrate MODEL {domain}`"
+            raise ValueError(f"there is no calibration of this model on {domain}; {hint}")
         return Knowledge("unknown", None, None, {})
     fitted = record["fitted"]
     if domain is not None and domain not in fitted:
@@ -118,30 +103,18 @@ def to_similarity(model: ReidModel, scores: np.ndarray, temperature: float = 1.0
 
 
 class PhotographMatch(NamedTuple):
-    """Two images and how they match; from `match_photographs`.
-
-    Attributes:
-        images: query and gallery image.
-        maps: their feature maps, unit channels, each (d, h, w).
-        score: see `score_maps`.
-        similarity: see `to_similarity`; it is not a calibrated probability.
-        kernel_size: of the model's kernels.
-    """
+    """Query and gallery image and how they match; from `match_photographs`."""
 
     images: tuple[Image.Image, Image.Image]
-    maps: tuple[Tensor, Tensor]
-    score: float
-    similarity: float
+    maps: tuple[Tensor, Tensor]  # unit channels, each (d, h, w)
+    score: float  # see `score_maps`
+    similarity: float  # see `to_similarity`; it is not a calibrated probability
     kernel_size: int
 
     def show(
-        self,
-        *,
-        threshold: float = 0.6,
-        side: str = "query",
-        mutual: bool = True,
+        self, *, threshold: float = 0.6, side: str = "query", mutual: bool = True,
         title: str | None = None,
-    ) -> Figure:
+    ) -> Figure:  # fmt: skip
         """Lines between locations whose cosine is above `threshold`; see `show_correspondences`."""
         from qaconv_lib.visualize import show_correspondences
 
@@ -211,10 +184,8 @@ def remarks(
     sizes = {str(path): image_size(path) for path in images}
     if wide := [path for path, (width, height) in sizes.items() if width > height]:
         more = f" and {len(wide) - 1:,} more" if len(wide) > 1 else ""
-        found.append(
-            f"wider than high: {wide[0]}{more}. An image should show one person, cut out of its "
-            "frame."
-        )
+        wanted = "An image should show one person, cut out of its frame."
+        found.append(f"wider than high: {wide[0]}{more}. {wanted}")
     return [*found, known.warning] if known.warning else found
 
 

@@ -36,13 +36,9 @@ def draw_list(query: str, rows: pd.DataFrame) -> Figure:
     from qaconv_lib.datasets import load_image
     from qaconv_lib.visualize import show_rank_list
 
-    return show_rank_list(
-        load_image(query),
-        [load_image(path) for path in rows["image"]],
-        ["unknown"] * len(rows),
-        rows["similarity"],
-        alt=f"A query and the {len(rows)} best pictures of the gallery with their similarity.",
-    )
+    images, unknown = [load_image(path) for path in rows["image"]], ["unknown"] * len(rows)
+    alt = f"A query and the {len(rows)} best pictures of the gallery with their similarity."
+    return show_rank_list(load_image(query), images, unknown, rows["similarity"], alt=alt)
 
 
 def _list_names(queries: Iterable[str]) -> list[str]:

@@ -27,12 +27,8 @@ from qaconv_lib.models import choose_device
 def connect(device: str | torch.device | None = None) -> torch.device | None:
     """Join the other processes if torchrun has started several; else do nothing.
 
-    Args:
-        device: "cpu", "cuda" or None for a GPU where there is one. Every process of a machine takes
-            a GPU of its own.
-
-    Returns:
-        The device of this process; None where none was named and there is nobody to join.
+    `device` is "cpu", "cuda" or None for a GPU where there is one; every process of a machine takes
+    a GPU of its own. Returns it; None where none was named and there are no others to join.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if not (size.isascii() and size.isdecimal()):
@@ -48,20 +44,17 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
         if not torch.cuda.is_available():
             raise ValueError("there is no GPU on this machine; take --device cpu")
         if place >= torch.cuda.device_count():
-            raise ValueError(
-                f"{place + 1} or more processes on a machine with {torch.cuda.device_count()} "
-                "GPUs; lower --nproc-per-node"
-            )
+            fewer = f"more processes than the {torch.cuda.device_count()} GPUs of this machine"
+            raise ValueError(f"{fewer}; lower --nproc-per-node")
         chosen = torch.device("cuda", place)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         store, rank, processes = _meeting_place()
         # Under a name of its own: what an earlier meeting left in the store must not be read again.
         store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
-        backend, limit = "nccl" if on_gpu else "gloo", timedelta(minutes=10)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=processes, timeout=limit
-        )
+        group = {"store": store, "rank": rank, "world_size": processes}
+        limit = timedelta(minutes=10)
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=limit, **group)
     return chosen
 
 
@@ -89,9 +82,7 @@ def _synchronise_batch_norm(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             # Of this layer alone, whatever its class.
-            module.forward = functools.partial(  # type: ignore[method-assign]
-                _synchronised_forward, module
-            )
+            module.forward = functools.partial(_synchronised_forward, module)  # type: ignore
 
 
 def _synchronised_forward(bn: Any, values: Tensor) -> Tensor:  # timm's have drop and act too

@@ -1,8 +1,4 @@
-"""Searching large galleries: on disk, in two stages, on several processes (appendix A).
-
-In two stages: the first compares pooled vectors, which is fast and forgets where things were. The
-second scores the images that came first by QAConv, exactly as `match_gallery` does.
-"""
+"""Searching large galleries: on disk, in two stages, on several processes (appendix A)."""
 
 from __future__ import annotations
 
@@ -53,14 +49,9 @@ def match_store(
 def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
     """The first stage: the gallery images whose pooled vectors are nearest to each query's.
 
-    Args:
-        query_vectors: shape (q, d), from `pool_maps`.
-        gallery: vectors (g, d), all of which are compared; or a faiss index of them over the inner
-            product, approximate or not.
-        length: how many images to name.
-
-    Returns:
-        Rows of the gallery, int64 (q, length), nearest first.
+    `query_vectors` (q, d) are from `pool_maps`; `gallery` is vectors (g, d), all of which are
+    compared, or a faiss index of them over the inner product. Returns rows of the gallery, int64
+    (q, length), nearest first.
     """
     is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
     if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
@@ -71,25 +62,22 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
     check_tensor("query_vectors", query_vectors, "q, d")
     if is_index:
         if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
+            wrong = f"its metric_type is {gallery.metric_type}"
             raise ValueError(
-                "the index must be over the inner product, as `build_index` makes it; its "
-                f"metric_type is {gallery.metric_type}"
+                f"the index must be over the inner product, see `build_index`; {wrong}"
             )
     else:
         check_tensor("gallery", gallery, "g, d")
         check_finite("gallery", gallery)
     size, width = (gallery.ntotal, gallery.d) if is_index else gallery.shape
     if query_vectors.shape[1] != width:
-        raise ValueError(
-            f"query_vectors must have shape (q, {width}), got {tuple(query_vectors.shape)}"
-        )
+        found = tuple(query_vectors.shape)
+        raise ValueError(f"query_vectors must have shape (q, {width}), got {found}")
     check_finite("query_vectors", query_vectors)
     length = _check_length("length", length, size)
     if not is_index:
-        gallery = gallery.to(query_vectors)
-        return torch.cat(
-            [(block @ gallery.T).topk(length).indices for block in query_vectors.split(256)]
-        )
+        columns = gallery.to(query_vectors).T
+        return torch.cat([(b @ columns).topk(length).indices for b in query_vectors.split(256)])
     queries = np.ascontiguousarray(query_vectors.numpy(force=True), dtype=np.float32)
     rows = torch.from_numpy(gallery.search(queries, length)[1])
     if (rows < 0).any():
@@ -110,15 +98,10 @@ def match_shortlist(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
 ) -> Tensor:
-    """The second stage: exact scores of each query with its own gallery images.
+    """The second stage: exact scores of each query with its own gallery images, like `rows`.
 
-    Args:
-        matcher, query_maps, dtype, progress: as for `match_gallery`.
-        gallery: maps (g, d, h, w), or a store of them.
-        rows: rows of the gallery for each query, (q, n), as `shortlist` gives them.
-
-    Returns:
-        Logits of shape (q, n), in the order of `rows`.
+    `gallery` is maps (g, d, h, w) or a store of them; `rows` (q, n) are from `shortlist`. Returns
+    logits (q, n). For the other arguments see `match_gallery`.
     """
     if isinstance(gallery, Tensor):
         check_tensor("gallery", gallery, "g, d, h, w")
@@ -126,16 +109,13 @@ def match_shortlist(
     elif isinstance(gallery, MapStore):
         shape = gallery.shape
     else:
-        raise TypeError(
-            f"gallery must be a torch.Tensor or a MapStore, got {type(gallery).__name__}"
-        )
+        wrong = type(gallery).__name__
+        raise TypeError(f"gallery must be a torch.Tensor or a MapStore, got {wrong}")
     scores = _no_scores(matcher, query_maps, shape, dtype)
     rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
-        raise ValueError(
-            f"rows must have shape ({len(query_maps)}, n), one line per query, got "
-            f"{tuple(rows.shape)}"
-        )
+        found = tuple(rows.shape)
+        raise ValueError(f"rows must have shape ({len(query_maps)}, n), got {found}")
     scores = scores.new_empty(rows.shape)
     size = max(1, _GATHERED_ELEMENTS // math.prod(shape))
     for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
@@ -153,12 +133,10 @@ def _no_scores(
 
 
 def build_index(vectors: Tensor, cells: int | None = None) -> Any:
-    """A faiss index of pooled vectors over the inner product.
+    """A faiss index of pooled vectors (g, d) of unit length over the inner product.
 
-    Args:
-        vectors: shape (g, d), of unit length.
-        cells: None compares every vector, exactly. A number sorts them into that many cells, of
-            which a search visits `index.nprobe`: faster, and some images are missed.
+    With `cells` None every vector is compared, exactly. A number sorts them into that many cells,
+    of which a search visits `index.nprobe`: faster, and some images are missed.
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
         raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
@@ -178,15 +156,9 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
 
 
 def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
-    """`model.extract`, every process taking its share.
+    """`model.extract`, every process taking its share and getting all maps, on the CPU.
 
-    Args:
-        model: the same on every process.
-        table: images as `load_dataset` gives them, the same on every process.
-        progress: the first process shows a progress bar.
-
-    Returns:
-        Maps of all images on every process, in the order of the table: (n, d, h, w), on the CPU.
+    Model and table are the same on every process; the first one shows the progress bar.
     """
     if not len(table):
         raise ValueError("the table has no images to extract features from")
@@ -200,17 +172,10 @@ def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool =
 def similarity_in_shares(
     model: ReidModel, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
 ) -> Tensor:
-    """`model.similarity`, every process taking its share of the gallery.
+    """`model.similarity`, every process taking its share of the gallery and getting all scores.
 
-    Shares are joined in the gallery's order, so the result is that of one process. Of a set against
-    itself one process computes half of the pairs; several compute all of them, each its own share.
-
-    Args:
-        model, query_maps, gallery_maps: as for that method, the same on every process.
-        progress: the first process shows a progress bar.
-
-    Returns:
-        Logits of shape (q, g), on every process.
+    The arguments are the same on every process; the first one shows the progress bar. Of a set
+    against itself one process computes half of the pairs, several all of them.
     """
     if process_count() == 1:
         return model.similarity(query_maps, gallery_maps, progress=progress)

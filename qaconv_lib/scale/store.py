@@ -1,14 +1,7 @@
 """A gallery on disk: feature maps that are searched without loading them all (appendix A).
 
-A store is a folder. Every `append` adds a *part*: three files that are never changed afterwards.
-
-    store.json            format, model, shape of the maps, and the list of parts with their sizes
-    part-000000.maps.npy     feature maps, float16, (n, d, h, w)
-    part-000000.vectors.npy  the maps pooled by `pool_maps`, float32
-    part-000000.table.json   one row per image: whatever the caller knows about it
-
-A part belongs to the store once `store.json` names it, and that file is replaced in one step. So a
-crash at any moment leaves the store as it was before or after the append.
+Every `append` adds a *part*: maps (float16), their `pool_maps` (float32) and a table. It belongs to
+the store once `store.json` names it, and that file is replaced in one step: a crash is harmless.
 """
 
 from __future__ import annotations
@@ -58,12 +51,7 @@ def pool_maps(maps: Tensor) -> Tensor:
 
     Stripes keep the order of head, body and legs, as in the part-based model of Sun et al. (ECCV
     2018), and find far more of what QAConv would rank first than one average over the whole map.
-
-    Args:
-        maps: shape (n, d, h, w).
-
-    Returns:
-        Shape (n, d * min(4, h)), float32, of unit length.
+    Maps (n, d, h, w) give vectors (n, d * min(4, h)), float32, of unit length.
     """
     check_tensor("maps", maps, "n, d, h, w")
     stripes = F.adaptive_avg_pool2d(maps.float(), (min(_STRIPES, maps.shape[2]), 1))
@@ -105,24 +93,19 @@ class MapStore:
 
     @classmethod
     def create(cls, folder: str | Path, model: str, shape: tuple[int, int, int]) -> MapStore:
-        """Make an empty store.
+        """Make an empty store in a new or empty folder.
 
-        Args:
-            folder: a new or empty folder.
-            model: fingerprint of the model, from `model_fingerprint`.
-            shape: (d, h, w) of the maps.
+        `model` is its `model_fingerprint`, `shape` the (d, h, w) of its maps.
         """
         folder = Path(folder)
         try:
             check_whole_numbers(**dict(zip(("channels", "height", "width"), shape, strict=True)))
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
-            ) from error
+            wrong = f"shape must be three whole numbers (d, h, w) from 1, got {shape!r}"
+            raise ValueError(wrong) from error
         if not isinstance(model, str) or not re.fullmatch("[0-9a-f]{16}", model):
-            raise ValueError(
-                f"model must be sixteen hexadecimal digits, see `model_fingerprint`, got {model!r}"
-            )
+            wanted = "sixteen hexadecimal digits, see `model_fingerprint`"
+            raise ValueError(f"model must be {wanted}, got {model!r}")
         make_folder(folder)
         if any(not path.name.startswith(f".{MANIFEST}-") for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; a store needs a folder of its own")
@@ -136,11 +119,9 @@ class MapStore:
     def append(self, maps: Tensor, table: pd.DataFrame) -> None:
         """Add images: all of them, or on an error none.
 
-        Args:
-            maps: shape (n, d, h, w), finite, with channels of unit length to within a hundredth,
-                or zero where a backbone found nothing; kept in half precision.
-            table: n rows; columns as in the store, if it has images already. A column holds whole
-                numbers, floats, booleans or strings, the same in all parts.
+        Maps (n, d, h, w) have channels of unit length to within a hundredth, or zero where a
+        backbone found nothing; they are kept in half precision. The table has n rows; a column
+        holds whole numbers, floats, booleans or strings, the same in all parts.
         """
         check_tensor("maps", maps, "n, d, h, w")
         if tuple(maps.shape[1:]) != self.shape or not len(maps):

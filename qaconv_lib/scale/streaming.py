@@ -24,19 +24,10 @@ def rerank_streaming(
 ) -> np.ndarray:
     """`k_reciprocal_rerank` of distances that are computed when they are needed.
 
-    Beside the result, memory grows with N * k1 * k2. All rows are asked for twice, and those of the
-    queries a third time. The other arguments are those of `k_reciprocal_rerank`.
-
-    Args:
-        distance_rows: called with `start` and `stop`; returns the distances (stop - start, N) of
-            all images *to* images start, ..., stop - 1, numbered from 0 with the queries first:
-            rows of D transposed. `vector_distances` makes one for vectors.
-        num_query: number q of queries, from 1.
-        num_gallery: number g of gallery images, from 1.
-        progress: show a progress bar over the rows.
-
-    Returns:
-        Distances of shape (q, g), float32.
+    `distance_rows` is called with `start` and `stop` and returns the distances (stop - start, N) of
+    all images *to* images start, ..., stop - 1, numbered from 0 with the queries first: rows of D
+    transposed. `vector_distances` makes one for vectors. Beside the result (q, g), float32, memory
+    grows with N * k1 * k2. All rows are asked for twice, and those of the queries a third time.
     """
     check_whole_numbers(num_query=num_query, num_gallery=num_gallery)
     if not callable(distance_rows):
@@ -57,14 +48,10 @@ def rerank_streaming(
 
 
 def vector_distances(vectors: Any) -> Callable[[int, int], np.ndarray]:
-    """Distances (1 - cosine) / 2 between vectors, row by row, for `rerank_streaming`.
+    """Distances (1 - cosine) / 2 between vectors (N, d), row by row, for `rerank_streaming`.
 
-    Args:
-        vectors: array or tensor of shape (N, d), queries first.
-
-    Returns:
-        A function of `start` and `stop` that gives the distances (stop - start, N) of vectors
-        start, ..., stop - 1 from all, float32, from 0 to 1.
+    Returns a function of `start` and `stop` that gives those of vectors start, ..., stop - 1 from
+    all, (stop - start, N), float32, from 0 to 1.
     """
     points = to_scores(vectors, "vectors", finite=True).astype(np.float64)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
