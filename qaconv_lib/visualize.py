@@ -1,4 +1,4 @@
-"""Figures of matches, rank lists, time lines and curves (used from chapter 3 on).
+"""Figures of matches, rank lists and curves (used from chapter 3 on).
 
 Every function returns a matplotlib Figure on a white background. Its alternative text `alt` says in
 words what it shows, and is stored with it (`figure.get_label()`).
@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from qaconv_lib._checks import check_choice, check_timed_scores
+from qaconv_lib._checks import check_choice
 from qaconv_lib.matching import Correspondences, correlate, find_correspondences
-from qaconv_lib.temporal import tlift_pivots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,62 +255,6 @@ def show_rank_lists(
         for axis in row[len(found.images) + 1 :]:  # a shorter list
             axis.axis("off")
     return finish(figure, alt, title)
-
-
-def show_time_line(
-    similarity: Any,
-    query_cameras: Any,
-    query_seconds: Any,
-    gallery_cameras: Any,
-    gallery_seconds: Any,
-    query: int,
-    gallery_camera: int,
-    *,
-    tau: float = 100.0,
-    sigma: float = 200.0,
-    k: int = 10,
-    marked: Mapping[str, int] | None = None,
-    alt: str,
-) -> Figure:
-    """Nearby people, pivots and the temporal probability of one query (section 4, Fig. 4).
-
-    Takes arguments of `tlift` and `tlift_pivots`; `marked` names gallery columns to mark. Above are
-    the query (star) and the nearby people, below the images of one gallery camera, as high as their
-    similarity to the query, the pivots, and the probability of Eq. (3).
-    """
-    timed = similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
-    found = tlift_pivots(*timed, query, gallery_camera, tau=tau, k=k)
-    scene = check_timed_scores(*timed)
-    columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
-    if not len(columns):
-        raise ValueError(f"there are no gallery images of camera {gallery_camera}")
-    figure, ((above,), (below,)) = new_axes(2, 1, 5.6, 4.4, height_ratios=[1, 4])
-    own = scene.query_seconds - scene.query_seconds[query]
-    near = own[(scene.query_cameras == scene.query_cameras[query]) & (np.abs(own) < 2 * tau)]
-    above.axvspan(-tau, tau, color=_SKY, alpha=0.25)
-    above.plot(near, np.zeros_like(near), "|", color=_GREY, markersize=14)
-    above.plot(own[found.nearby], np.zeros(len(found.nearby)), "o", color=_SKY)
-    above.plot(0, 0, "*", color=_BLUE, markersize=14)
-    above.set(xlim=(-2 * tau, 2 * tau), yticks=[])
-    above.set_title(f"the query's camera: query (star), nearby people within {tau:g} s", fontsize=9)
-
-    seconds, scores = scene.gallery_seconds, scene.scores[query]
-    pivots = seconds[found.gallery]
-    grid = np.linspace(seconds[columns].min(), seconds[columns].max(), 400)
-    grid = np.union1d(grid, pivots)  # a narrow peak must not fall between
-    lift = np.exp(-(((pivots[:, None] - grid) / sigma) ** 2)).mean(axis=0)  # Eq. (3)
-    below.vlines(seconds[columns], 0, scores[columns], color=_GREY, linewidth=1)
-    below.plot(grid, lift, color=_SKY, linewidth=2, label="temporal probability")
-    low = np.full(len(pivots), -0.06)
-    below.plot(pivots, low, "^", color=_SKY, markeredgecolor="black", label="pivots")
-    for number, (name, column) in enumerate((marked or {}).items()):
-        place, curve = (seconds[column], scores[column]), curve_style(number)
-        below.plot(*place, curve["marker"], color=curve["color"])
-        below.annotate(name, place, xytext=(5, 4), textcoords="offset points")
-    below.set(xlabel="seconds on the gallery camera's clock", ylim=(-0.12, 1.05))
-    below.set_title("the gallery camera: similarity of every image to the query (grey)", fontsize=9)
-    below.legend(fontsize=9, loc="upper right")
-    return finish(figure, alt)
 
 
 def finish(figure: Figure, alt: str, title: str | None = None) -> Figure:

@@ -12,7 +12,6 @@ from PIL import Image
 from qaconv_lib.matches.shares import show_share_curves, show_shares
 from qaconv_lib.matching import find_correspondences
 from qaconv_lib.photographs.curves import show_reliability, show_roc
-from qaconv_lib.temporal import tlift_pivots
 from qaconv_lib.visualize import (
     RankList,
     show_correspondences,
@@ -20,7 +19,6 @@ from qaconv_lib.visualize import (
     show_location_match,
     show_rank_list,
     show_rank_lists,
-    show_time_line,
 )
 
 
@@ -122,27 +120,6 @@ def test_every_figure_is_white_and_described(pair):
         show_images([pair[0]], alt=" ")
     with pytest.raises(ValueError, match="images must not be empty"):
         show_images([], alt="nothing")
-
-
-# The example that chapter 10 works out by hand.
-SIMILARITY = np.array([[50, 10, 20, 60], [10, 90, 20, 5], [10, 15, 80, 10], [70, 20, 10, 95]]) / 100
-TIMED = SIMILARITY, [0] * 4, [0, 40.0, 90.0, 300.0], [1] * 4, [1000.0, 960.0, 1040.0, 1400.0]
-
-
-def test_a_time_line_shows_pivots_and_probability():
-    figure = show_time_line(*TIMED, 0, 1, k=3, marked={"X4": 3, "X1": 0}, alt="a time line")
-    above, below = figure.axes
-    nearby = next(line for line in above.lines if line.get_marker() == "o")
-    assert nearby.get_xdata().tolist() == [0, 40, 90]
-    pivots = next(line for line in below.lines if line.get_label() == "pivots")
-    found = tlift_pivots(*TIMED, 0, 1, k=3)
-    assert pivots.get_xdata().tolist() == [TIMED[4][image] for image in found.gallery]
-    curve = next(line for line in below.lines if line.get_label() == "temporal probability")
-    at = dict(zip(curve.get_xdata(), curve.get_ydata(), strict=True))
-    expected = (np.exp(-4.84) + np.exp(-3.24) + 1) / 3  # of X4, as in the chapter
-    assert at[1400.0] == pytest.approx(expected)
-    with pytest.raises(ValueError, match="no gallery images of camera 7"):
-        show_time_line(*TIMED, 0, 7, alt="nothing")
 
 
 def test_curves_are_drawn_as_they_are():
