@@ -26,14 +26,12 @@ def unpack_archive(archive: Path, cache: Path | None = None) -> Path:
         with zipfile.ZipFile(archive) as bundle, whole_folder(folder) as work:
             bundle.extractall(work)  # verifies checksums and lets no entry leave the folder
     except OSError as error:
-        raise OSError(
-            f"cannot unpack {archive} into the cache folder {folder.parent} ({error}); "
-            "set QACONV_CACHE to a folder that can be written"
-        ) from error
+        wrong = f"cannot unpack {archive} into the cache folder {folder.parent} ({error})"
+        raise OSError(f"{wrong}; set QACONV_CACHE to a folder that can be written") from error
     except _DAMAGE as error:
+        hint = f"draw it anew with `python -m qaconv_lib synthesize {archive.stem}`"
         raise ValueError(
-            f"{archive} is damaged ({error}); fetch the file again, or draw it anew with "
-            f"`python -m qaconv_lib synthesize {archive.stem}`"
+            f"{archive} is damaged ({error}); fetch the file again, or {hint}"
         ) from error
     return folder
 

@@ -74,8 +74,10 @@ def show_explorer(
     matcher, tables = matcher_of(model), (queries.head(1), gallery.head(1))
     maps = [model.extract(table)[0] for table in tables]
     similarity = score_parts(matcher, *maps).similarity
+    images = [load_image(table["path"].iloc[0]) for table in tables]
     return show_correspondences(
-        *(load_image(table["path"].iloc[0]) for table in tables),
+        images[0],
+        images[1],
         *maps,
         threshold=threshold * matcher.kernel_size**2,
         side="gallery" if direction == "gallery" else "query",

@@ -172,7 +172,8 @@ def write_explorer(folder: str | Path, model: ReidModel, dataset: ReidDataset, *
     names = first[0]["image"], first[0]["gallery"][0]["image"]
     maps = model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0}))
     show_correspondences(
-        *(large[name] for name in names),
+        large[names[0]],
+        large[names[1]],
         *maps,
         threshold=THRESHOLD,
         mutual=True,

@@ -1,7 +1,5 @@
 """Procedural drawings of pedestrians for the miniature datasets.
 
-People are articulated, shaded three-dimensional primitives in clothes whose colours, patterns,
-prints and bags make up the identity; cameras have their own place, scene, light and sensor.
 `drawing` draws the four datasets; the names below draw other people and cameras (appendix B).
 """
 

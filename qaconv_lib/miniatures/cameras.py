@@ -9,8 +9,7 @@ import numpy as np
 from .domains import Domain, as_colour, choose
 from .geometry import rotation_x
 
-FRAME = (560, 1000)
-"""Rows and columns of a camera's frame."""
+FRAME = (560, 1000)  # rows and columns of a camera's frame
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,8 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) to frame pixels (..., 2) = (x, y) from the principal point."""
         seen = self.to_camera(points)
-        return self.focal * np.stack(
-            [seen[..., 0] / -seen[..., 2], seen[..., 1] / seen[..., 2]], axis=-1
-        )
+        x, y = seen[..., 0] / -seen[..., 2], seen[..., 1] / seen[..., 2]
+        return self.focal * np.stack([x, y], axis=-1)
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """World directions (..., 3) of frame pixels, of unit depth along the camera's axis."""

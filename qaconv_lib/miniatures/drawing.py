@@ -1,7 +1,6 @@
 """Drawing the miniatures, packing them into archives, and looking over them.
 
-Every image has its own random numbers, seeded by the miniature, the population and the image's
-number. So an image can be drawn alone, and an archive does not depend on the number of processes.
+Every image has random numbers of its own, so it can be drawn alone or by any process.
 """
 
 from __future__ import annotations
@@ -59,9 +58,7 @@ class _World:
     """Plan, people and cameras of one miniature, drawn when they are needed."""
 
     def __init__(self, spec: Miniature) -> None:
-        self.spec = spec
-        self.domain = DOMAINS[spec.domain]
-        self.plan = make_plan(spec)
+        self.spec, self.domain, self.plan = spec, DOMAINS[spec.domain], make_plan(spec)
         self.rows = self.plan.to_dict("records")
         self.position = {row["path"]: index for index, row in enumerate(self.rows)}
         visible = self.plan[self.plan["population"] != "nobody"]
@@ -82,7 +79,6 @@ class _World:
         return replace(camera, **light)
 
     def camera_of(self, row: dict) -> Camera:
-        """The camera of a row."""
         return self.camera(row["camera"], row["session"] % self.spec.times_of_day)
 
     @functools.cache  # noqa: B019
@@ -133,18 +129,11 @@ def _world(name: str) -> _World:
 def draw_image(
     name: str, image: int | str, change: Change | None = None, *, scale: int = 1
 ) -> Drawing:
-    """Draw one image of a miniature again.
+    """Draw an image of a miniature again, by its row in the plan or its path in the archive.
 
-    Args:
-        name: of the miniature.
-        image: row of its plan, or its path in the archive.
-        change: makes another person of the one shown, see `people.CHANGES`; everything else stays
-            as it was, to the noise.
-        scale: times as many rows and columns; above 1, the same scene through a finer sensor.
-
-    Returns:
-        The image before JPEG, (128 * scale, 64 * scale, 3) uint8, and its part map without the
-        last axis.
+    `change` makes another person of the one shown, see `people.CHANGES`; everything else stays as
+    it was, to the noise. With a `scale` above 1 it is the same scene through a finer sensor. The
+    image is (128 * scale, 64 * scale, 3) uint8, before JPEG.
     """
     world = _world(name)
     index = world.position.get(image, -1) if isinstance(image, str) else image
@@ -172,13 +161,9 @@ def encode_image(name: str, path: str) -> Files:
 
 
 def write_archives(
-    names: Sequence[str],
-    out: str | os.PathLike[str],
-    *,
-    jobs: int | None = None,
-    progress: bool = False,
+    names: Sequence[str], out: str | os.PathLike[str], **options: Any
 ) -> Iterator[Path]:
-    """Write an archive per miniature, all if none is named; see `write_archive`.
+    """Write an archive per miniature, all if none is named; options as for `write_archive`.
 
     An unknown name, or a folder that cannot be written to, is refused before the first is drawn.
     """
@@ -189,11 +174,10 @@ def write_archives(
         make_folder(Path(out))
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise OSError(
-            f"cannot write archives to {out} ({error.strerror}); name another folder with --out"
-        ) from error
+        wrong = f"cannot write archives to {out} ({error.strerror})"
+        raise OSError(f"{wrong}; name another folder with --out") from error
     for name in names or MINIATURES:
-        yield write_archive(name, out, jobs=jobs, progress=progress)
+        yield write_archive(name, out, **options)
 
 
 def write_archive(
@@ -201,11 +185,7 @@ def write_archive(
 ) -> Path:
     """Draw a miniature and write ``folder/<name>.zip``, whole or not at all.
 
-    Args:
-        name: of the miniature.
-        folder: made if absent.
-        jobs: processes; the number of CPUs if None. The archive is the same for any number.
-        progress: show a bar on stderr.
+    It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
     world = _world(name)
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
@@ -234,17 +214,18 @@ def _drawn(name: str, paths: list[str], jobs: int) -> Iterator[Iterator[Files]]:
     if jobs == 1:
         yield map(encode, paths)
         return
-    before = {key: os.environ.get(key) for key in _THREAD_LIMITS}
-    os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
+    before = {key: os.environ[key] for key in _THREAD_LIMITS if key in os.environ}
     context = multiprocessing.get_context("spawn")
+    os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
     leave_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # to this process, which then stops the others
     pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
     try:
         yield pool.map(encode, paths, chunksize=8)
     finally:
         pool.shutdown(cancel_futures=True)
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
+        for key in _THREAD_LIMITS:
+            os.environ.pop(key)
+        os.environ.update(before)
 
 
 def _add(
@@ -252,8 +233,7 @@ def _add(
 ) -> None:
     """Add a file with fixed time and rights, so that equal drawings give equal archives."""
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.create_system = 3
-    entry.external_attr = 0o100644 << 16
+    entry.create_system, entry.external_attr = 3, 0o100644 << 16
     bundle.writestr(entry, content, compress_type=compression)
 
 
@@ -263,11 +243,8 @@ def _texts(world: _World) -> dict[str, str]:
     texts: dict[str, str] = {}
     if "list" in table:
         for list_name, rows in table.sort_values("path").groupby("list"):
-            lines = [
-                f"{path.partition('/')[2]} {label}\n"
-                for path, label in zip(rows["path"], rows["identity"], strict=True)
-            ]
-            texts[str(list_name)] = "".join(lines)
+            pairs = zip(rows["path"].str.partition("/")[2], rows["identity"], strict=True)
+            texts[str(list_name)] = "".join(f"{path} {label}\n" for path, label in pairs)
     manifest = {
         "name": world.spec.name,
         "about": "drawn people, no photographs; made by `python -m qaconv_lib synthesize`",
@@ -287,11 +264,7 @@ def _texts(world: _World) -> dict[str, str]:
 def contact_sheet(
     dataset: ReidDataset, identities: int = 10, cameras: int = 6, *, seed: int = 0
 ) -> Image.Image:
-    """Training people of a dataset side by side: one row per identity, one column per camera.
-
-    Rows are drawn at random, columns are the first cameras; a tile is grey where a camera did not
-    see that person.
-    """
+    """Training people drawn at random, a row each, by the first cameras; grey if not seen there."""
     table = dataset.train[dataset.train["camera"] < cameras]
     rng = np.random.default_rng(seed)
     known = np.sort(table["identity"].unique())
@@ -312,10 +285,8 @@ def counts_markdown(root: str | os.PathLike[str] | None = None) -> str:
     """Tables of the data card, from archives in ``root`` or, if None, on the data search path."""
     names = ("mini-market", "mini-duke", "mini-cuhk03", "mini-cuhk03-labeled", "mini-msmt17")
     datasets = [load_dataset(name, root) for name in names]
-    lines = [
-        "| dataset | split | images | identities | cameras | per identity: least, median, most |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = "| dataset | split | images | identities | cameras | per identity: least, median, most |"
+    lines = [head, "|---|---|---|---|---|---|"]
     for dataset in datasets:
         for split, row in dataset.summary().iterrows():
             table = dataset.splits[str(split)]

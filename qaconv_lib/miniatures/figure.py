@@ -100,13 +100,9 @@ def _one_leg(
 
 
 def _foot(
-    person: Person,
-    label: str,
-    knee: np.ndarray,
-    ankle: np.ndarray,
-    heel: np.ndarray,
+    person: Person, label: str, knee: np.ndarray, ankle: np.ndarray, heel: np.ndarray,
     toe: np.ndarray,
-) -> list[Primitive]:
+) -> list[Primitive]:  # fmt: skip
     shoes, h = person.shoes, person.body.height
     axes = limb_axes(toe, heel, _X)  # y along the foot, z downwards
     up = -axes[2] if axes[2][1] < 0 else axes[2]
@@ -271,8 +267,7 @@ def _arm(
 
 
 def _head(person: Person, pose: Pose, place: Place, turn: np.ndarray) -> list[Primitive]:
-    body, h = person.body, person.body.height
-    size = body.head
+    body, h, size = person.body, person.body.height, person.body.head
     look = turn @ rotation_y(pose.head_turn)
     centre = place(0, 0.925 * h, 0.012 * h)
 

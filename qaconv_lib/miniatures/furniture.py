@@ -11,19 +11,14 @@ from .domains import choose, colour, weights
 from .geometry import FAR, Hit, Paint, Primitive, Raster, ball, slab, tube
 from .textures import linear, plain
 
-_PAINTS = [
-    colour(text)
-    for text in "85 85 86,62 63 65,12 12 13,45 10 11,14 22 42,30 31 33,75 71 62".split(",")
-]
+_TONES = "85 85 86,62 63 65,12 12 13,45 10 11,14 22 42,30 31 33,75 71 62"
+_PAINTS = [colour(text) for text in _TONES.split(",")]
 _WHAT = {
-    scene: weights(text)
-    for scene, text in {
-        "plaza": "lamp 2, tree 2, bench 2, bin 2, bicycle 2, post 2",
-        "campus": "tree 4, lamp 2, bench 2, bicycle 3, bin 1, bush 3",
-        "shops": "bin 2, bicycle 3, post 3, sign 3, bench 1",
-        "street": "car 5, lamp 2, tree 3, post 2, bin 1, bush 1",
-        "corridor": "bin 2, bench 3, sign 2, pillar 2",
-    }.items()
+    "plaza": weights("lamp 2, tree 2, bench 2, bin 2, bicycle 2, post 2"),
+    "campus": weights("tree 4, lamp 2, bench 2, bicycle 3, bin 1, bush 3"),
+    "shops": weights("bin 2, bicycle 3, post 3, sign 3, bench 1"),
+    "street": weights("car 5, lamp 2, tree 3, post 2, bin 1, bush 1"),
+    "corridor": weights("bin 2, bench 3, sign 2, pillar 2"),
 }
 
 
@@ -118,10 +113,8 @@ def _post(rng: np.random.Generator) -> list[Primitive]:
 
 def _bin(rng: np.random.Generator) -> list[Primitive]:
     body = plain(tuple(rng.uniform(0.15, 0.5, 3)))
-    return [
-        tube((0, 0.15, 0), (0, 0.8, 0), 0.24, body),
-        tube((0, 0.92, 0), (0, 0.94, 0), 0.25, _grey(0.2)),
-    ]
+    lid = tube((0, 0.92, 0), (0, 0.94, 0), 0.25, _grey(0.2))
+    return [tube((0, 0.15, 0), (0, 0.8, 0), 0.24, body), lid]
 
 
 def _bench(rng: np.random.Generator) -> list[Primitive]:

@@ -1,12 +1,6 @@
-"""Ray-cast primitives with a depth buffer.
+"""Ray-cast primitives with a depth buffer: boxes, and *round cones*.
 
-Every body part is a *round cone*: the volume swept by a sphere whose centre moves from ``start`` to
-``end`` while its radius changes linearly, in a scaled frame of its own; boxes serve bags.
-
-With ray ``o + t d`` (``o`` relative to ``start``), axis ``b`` and radius change ``g``, a point is
-inside if some ``s`` in [0, 1] has ``|q - s b| <= r + s g``. Squaring gives a quadratic in ``s``
-with discriminant ``B^2 - A C``, where ``A = b.b - g^2``, ``B = q.b + r g``, ``C = q.q - r^2``; its
-zero is the lateral surface and is again quadratic in ``t``.
+A round cone is swept by a sphere whose centre moves and whose radius changes linearly.
 """
 
 from __future__ import annotations
@@ -32,8 +26,6 @@ class Hit(NamedTuple):
 
 
 Paint = Callable[[Hit], "np.ndarray | tuple[np.ndarray, np.ndarray]"]
-
-
 IDENTITY = np.eye(3)
 Point = Sequence[float] | np.ndarray  # x, y, z
 
@@ -56,19 +48,10 @@ class Primitive:
 
 
 def cone(
-    start: Point,
-    end: Point,
-    radii: tuple[float, float],
-    paint: Paint,
-    label: str = "occluder",
-    *,
-    axes: np.ndarray = IDENTITY,
-    scale: tuple[float, ...] = (1.0, 1.0, 1.0),
-    rest: Point | None = None,
-    fold: float = 0.0,
-    open_end: bool = False,
-    box: bool = False,
-) -> Primitive:
+    start: Point, end: Point, radii: tuple[float, float], paint: Paint, label: str = "occluder", *,
+    axes: np.ndarray = IDENTITY, scale: tuple[float, ...] = (1.0, 1.0, 1.0),
+    rest: Point | None = None, fold: float = 0.0, open_end: bool = False, box: bool = False,
+) -> Primitive:  # fmt: skip
     """A round cone; by default its texture starts where it does."""
     start, end = np.asarray(start, float), np.asarray(end, float)
     rest = start if rest is None else np.asarray(rest, float)
@@ -99,16 +82,14 @@ def slab(
 class Raster:
     """Depth, normal, albedo and label buffers of one window of a pinhole camera.
 
-    The window is left, top, right, bottom in frame pixels relative to the principal point, rows
-    growing downwards; the focal length is in frame pixels too.
+    Window (left, top, right, bottom, from the principal point) and focal length: frame pixels.
     """
 
     def __init__(
         self, shape: tuple[int, int], window: tuple[float, float, float, float], focal: float
     ) -> None:
         self.shape = shape
-        rows, columns = shape
-        left, top, right, bottom = window
+        (rows, columns), (left, top, right, bottom) = shape, window
         slope_x = (left + (np.arange(columns) + 0.5) * (right - left) / columns) / focal
         slope_y = -(top + (np.arange(rows) + 0.5) * (bottom - top) / rows) / focal
         self.slope_x, self.slope_y = slope_x.astype(np.float32), slope_y.astype(np.float32)
@@ -190,14 +171,13 @@ class Raster:
 
 
 def _cast_cone(
-    shape: Primitive,
-    to_local: np.ndarray,
-    start: np.ndarray,
-    axis: np.ndarray,
-    sx: np.ndarray,
-    sy: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    shape: Primitive, to_local: np.ndarray, start: np.ndarray, axis: np.ndarray,
+    sx: np.ndarray, sy: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Nearest depth (rows, columns) and axial position of a round cone."""
+    # On ray o + t d, with axis b and radius change g, a point q is inside if some s in [0, 1] has
+    # |q - s b| <= r + s g. Squared, this is quadratic in s, with discriminant B^2 - A C, where
+    # A = b.b - g^2, B = q.b + r g, C = q.q - r^2; its zero, the surface, is quadratic in t.
     r0, r1 = shape.radii
     (g00, g01, g02), (_, g11, g12), (_, _, g22) = (to_local.T @ to_local).tolist()
     near = -float(start[2])

@@ -18,15 +18,11 @@ _ORIGIN = np.zeros(3)
 def head_cover(
     person: Person, blob: Callable[..., Primitive], at: Place, place: Place
 ) -> list[Primitive]:
-    """Hair, hat, hood and scarf.
-
-    ``blob`` and ``at`` make ellipsoids and points in the head's frame, ``place`` in the trunk's.
-    """
+    """Hair, hat, hood and scarf; ``blob`` and ``at`` are in the head's frame, not the trunk's."""
     h = person.body.height
     hair, wear, top = person.hair, person.headwear, person.top
     colour, grow = plain(hair.colour), hair.volume
-    hooded, bare = wear.kind == "hood", wear.kind == "none"
-    style = hair.style
+    hooded, bare, style = wear.kind == "hood", wear.kind == "none", hair.style
     shapes: list[Primitive] = []
     lock = partial(cone, paint=colour, label="head")
     if style in ("short", "bob", "long", "ponytail", "bun") and not hooded:

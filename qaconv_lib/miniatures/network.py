@@ -1,9 +1,6 @@
 """People walking through a network of cameras: who is seen where and when.
 
-From one camera only its neighbours can be reached, and transit times have several modes: most
-walk straight on, some linger, some take another route. Groups now and then split. Temporal lifting
-(chapter 10) assumes that people near each other under one camera are so under the next. That is
-true here of groups until they split, and not of those who walk alone.
+What temporal lifting (chapter 10) assumes is true of groups until they split, not of lone walkers.
 """
 
 from __future__ import annotations
@@ -89,14 +86,11 @@ def build_network(
 def simulate(
     network: CameraNetwork, num_identities: int, rng: np.random.Generator, habits: Habits = _HABITS
 ) -> pd.DataFrame:
-    """Let people walk through the network.
+    """Let people walk through the network; one row per image, by session, camera and time.
 
-    Returns:
-        One row per image, ordered by session, camera and time: ``identity`` and ``group`` from 0,
-        ``camera`` and ``session`` from 0, ``time`` in true seconds from the start of the session
-        (0 to its length), ``clock`` the same on the camera's clock, ``visit`` numbers the passages
-        of one person past one camera, ``heading`` is the walking direction relative to the camera
-        in radians (0 = towards it).
+    Columns, numbered from 0: ``identity``, ``group``, ``camera``, ``session``, ``time`` in true
+    seconds from the start of the session, ``clock`` the same on the camera's clock, ``visit`` (a
+    passage of one person past one camera), ``heading`` in radians (0 = towards the camera).
     """
     num_sessions = network.clock_offsets.shape[1]
     rows: list[tuple] = []

@@ -84,14 +84,10 @@ class Person:
 def sample_family(domain: Domain, rng: np.random.Generator) -> Family:
     """Draw the traits that a group of look-alikes shares."""
     female = bool(rng.random() < domain.female)
-    return Family(
-        female=female,
-        top=wardrobe.sample_top(domain, rng, female),
-        bottom=wardrobe.sample_bottom(domain, rng, female),
-        hair_style=choose(rng, _HAIR_STYLES[female]),
-        hair_colour=choose(rng, _HAIR_COLOURS),
-        bag=wardrobe.sample_bag(domain, rng, female),
-    )
+    top = wardrobe.sample_top(domain, rng, female)
+    bottom = wardrobe.sample_bottom(domain, rng, female)
+    style, tone = choose(rng, _HAIR_STYLES[female]), choose(rng, _HAIR_COLOURS)
+    return Family(female, top, bottom, style, tone, wardrobe.sample_bag(domain, rng, female))
 
 
 def _sample_body(domain: Domain, rng: np.random.Generator, female: bool) -> Body:
@@ -121,9 +117,8 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
     Shoes, hat, print and build are a person's own, colours of clothes change a little, and some
     parts are redrawn: lower and second colour with the domain's probabilities, others at random.
     """
-    female = family.female
+    female, amount = family.female, domain.colour_jitter
     top, bottom, bag = family.top, family.bottom, family.bag
-    amount = domain.colour_jitter
     same_sleeve = top.sleeve_colour == top.colour
     colour = jitter(rng, top.colour, amount)
     top = replace(
@@ -138,8 +133,7 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
     if rng.random() < domain.redraw_lower:
         bottom = replace(bottom, colour=draw_colour(rng, season_palette(domain, "bottoms", rng)))
     if rng.random() < domain.redraw_second:
-        palette = season_palette(domain, "tops", rng)
-        inner = draw_colour(rng, "summer tops")
+        palette, inner = season_palette(domain, "tops", rng), draw_colour(rng, "summer tops")
         pattern = replace(top.pattern, second=draw_colour(rng, palette))
         top = replace(top, inner=inner, pattern=pattern)
     hair = Hair(
@@ -161,22 +155,12 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
         elif part == "sleeves" and top.kind not in ("jacket", "coat", "tank"):
             top = replace(top, sleeve=float(rng.choice([0.25, 0.4, 0.6, 0.97])))
         else:
-            top = replace(
-                top,
-                pattern=replace(top.pattern, period=float(rng.uniform(0.03, 0.13))),
-                collar_colour=draw_colour(rng, "accents"),
-                cuff=not top.cuff,
-            )
-    return Person(
-        body=_sample_body(domain, rng, female),
-        hair=hair,
-        top=top,
-        bottom=bottom,
-        shoes=wardrobe.sample_shoes(domain, rng),
-        bag=bag,
-        headwear=wardrobe.sample_headwear(domain, rng),
-        seed=int(rng.integers(1 << 30)),
-    )
+            pattern = replace(top.pattern, period=float(rng.uniform(0.03, 0.13)))
+            collar = draw_colour(rng, "accents")
+            top = replace(top, pattern=pattern, collar_colour=collar, cuff=not top.cuff)
+    body, shoes = _sample_body(domain, rng, female), wardrobe.sample_shoes(domain, rng)
+    headwear, seed = wardrobe.sample_headwear(domain, rng), int(rng.integers(1 << 30))
+    return Person(body, hair, top, bottom, shoes, bag, headwear, seed)
 
 
 @dataclass(frozen=True)
@@ -237,7 +221,5 @@ def _change_hair(person: Person) -> Person:
 
 #: By what is changed: makes of one person another, alike in everything else (chapter 11).
 CHANGES: dict[str, Callable[[Person], Person]] = {
-    "top": _change_top,
-    "trousers": _change_bottom,
-    "hair": _change_hair,
-}
+    "top": _change_top, "trousers": _change_bottom, "hair": _change_hair,
+}  # fmt: skip

@@ -1,8 +1,4 @@
-"""Plans of the miniatures: which images there are, who is on them, and what their files are called.
-
-A plan needs no image, so a single image can be drawn alone. File names follow the public dataset
-that the miniature stands for (see `qaconv_lib.layouts`).
-"""
+"""Plans of the miniatures: which images there are, who is on them, and how files are called."""
 
 from __future__ import annotations
 
@@ -82,19 +78,16 @@ def seeded(spec: Miniature, stream: str, *numbers: int) -> np.random.Generator:
 
 
 def make_plan(spec: Miniature) -> pd.DataFrame:
-    """Plan a miniature.
+    """Plan a miniature, one row per file.
 
-    Returns:
-        One row per file: ``path`` inside the dataset's folder, ``split`` (train, query, gallery),
-        ``population`` and ``person`` (who is drawn), ``identity`` (what the labels say),
-        ``camera`` and ``session`` from 0, ``heading``, ``group``, ``labelled`` (tight box),
-        ``drawing`` (rows with one number show one scene) and for mini-msmt17 ``list``, the list
-        file that names it.
+    Columns: ``path`` inside the dataset's folder, ``split`` (train, query, gallery), ``population``
+    and ``person`` (who is drawn), ``identity`` (what the labels say), ``camera`` and ``session``
+    from 0, ``heading``, ``group``, ``labelled`` (tight box), ``drawing`` (rows with one number show
+    one scene) and for mini-msmt17 ``list``, the list file that names it.
     """
     table = _two_views(spec) if spec.stands_for == "cuhk03-np" else _walks(spec)
     table = _split(spec, table)
-    table["drawing"] = np.arange(len(table))
-    table["labelled"] = False
+    table["drawing"], table["labelled"] = np.arange(len(table)), False
     return _NAMES[spec.stands_for](spec, table).reset_index(drop=True)
 
 
@@ -123,11 +116,9 @@ def _false_alarms(spec: Miniature, network: CameraNetwork) -> pd.DataFrame:
     camera = rng.integers(spec.cameras, size=count)
     session = rng.integers(spec.sessions, size=count)
     time = rng.uniform(0, spec.session_seconds, count)
-    table = pd.DataFrame(
-        {"person": np.arange(count), "camera": camera, "session": session, "time": time}
-    )
-    clock = time + network.clock_offsets[camera, session]
-    return table.assign(heading=0.0, clock=clock, visit=-1, group=-1, population="nobody")
+    columns = {"person": np.arange(count), "camera": camera, "session": session, "time": time}
+    clock, nobody = time + network.clock_offsets[camera, session], {"population": "nobody"}
+    return pd.DataFrame(columns).assign(heading=0.0, clock=clock, visit=-1, group=-1, **nobody)
 
 
 def _two_views(spec: Miniature) -> pd.DataFrame:
@@ -193,11 +184,9 @@ def _name_cuhk03(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
         f"{_FOLDERS[row.split]}/{row.identity:04d}_c{row.camera + 1}_{count}.jpg"
         for row, count in zip(table.itertuples(), number, strict=True)
     ]
-    both = [
-        table.assign(labelled=labelled, path=[f"{boxes}/{name}" for name in names])
-        for boxes, labelled in (("detected", False), ("labeled", True))
-    ]
-    return pd.concat(both, ignore_index=True)
+    detected = table.assign(labelled=False, path=[f"detected/{name}" for name in names])
+    labelled = table.assign(labelled=True, path=[f"labeled/{name}" for name in names])
+    return pd.concat([detected, labelled], ignore_index=True)
 
 
 def _name_msmt17(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +210,6 @@ def _name_msmt17(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
 
 
 _NAMES = {
-    "market1501": _name_market,
-    "dukemtmc": _name_duke,
-    "cuhk03-np": _name_cuhk03,
+    "market1501": _name_market, "dukemtmc": _name_duke, "cuhk03-np": _name_cuhk03,
     "msmt17": _name_msmt17,
-}
+}  # fmt: skip

@@ -55,13 +55,9 @@ def _generators(rng: Generator, count: int) -> list[Generator]:
 
 
 def _place(
-    person: Person,
-    domain: Domain,
-    position: np.ndarray,
-    heading: float,
-    label: int | None,
+    person: Person, domain: Domain, position: np.ndarray, heading: float, label: int | None,
     rng: Generator,
-) -> _Placed:
+) -> _Placed:  # fmt: skip
     azimuth = np.arctan2(-position[0], -position[2])
     shapes = build_figure(person, sample_pose(person, rng, domain.standing))
     return _Placed(shapes, rotation_y(heading + azimuth), position, label)
@@ -114,11 +110,7 @@ def _inside_frame(window: Window) -> Window:
 
 
 def _expose(
-    camera: Camera,
-    window: Window,
-    placed: Sequence[_Placed],
-    size: tuple[int, int],
-    rng: Generator,
+    camera: Camera, window: Window, placed: Sequence[_Placed], size: tuple[int, int], rng: Generator
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
     if min(size) < 16:
@@ -162,28 +154,20 @@ def _other(
 
 
 def render_person(
-    person: Person,
-    camera: Camera,
-    domain: Domain,
-    rng: Generator,
-    *,
-    heading: float | None = None,
-    bystanders: Sequence[Person] = (),
-    labelled_box: bool = False,
+    person: Person, camera: Camera, domain: Domain, rng: Generator, *,
+    heading: float | None = None, bystanders: Sequence[Person] = (), labelled_box: bool = False,
     size: tuple[int, int] = (128, 64),
-) -> Drawing:
+) -> Drawing:  # fmt: skip
     """Draw one person as one camera sees them.
 
-    Equal generators show the same scene with or without ``labelled_box``; only the box differs.
+    Equal generators give equal drawings, and the same scene with or without ``labelled_box``: a
+    tight box, as a person would mark it, instead of a detector's.
 
     Args:
-        person, camera: who is seen, and by what.
         domain: its probabilities of occlusion, company and box errors are used.
-        rng: source of randomness; equal states give equal drawings.
         heading: walking direction in radians relative to the camera; 0 faces it, pi / 2 walks
             towards the image's right. None: drawn from the camera's habit.
         bystanders: people who may walk beside, behind or in front.
-        labelled_box: tight box, as a person would mark it, instead of a detector's.
         size: rows and columns of the image, at least 16.
     """
     place_rng, pose_rng, company_rng, box_rng, light_rng = _generators(rng, 5)
@@ -207,13 +191,9 @@ def render_person(
 
 
 def render_background(
-    camera: Camera,
-    domain: Domain,
-    rng: Generator,
-    *,
-    size: tuple[int, int] = (128, 64),
+    camera: Camera, domain: Domain, rng: Generator, *, size: tuple[int, int] = (128, 64),
     bystanders: Sequence[Person] = (),
-) -> Drawing:
+) -> Drawing:  # fmt: skip
     """Draw a false detection: a piece of the scene, perhaps with a sliver of a bystander."""
     place_rng, company_rng, light_rng = _generators(rng, 3)
     position = _spot(camera, place_rng)

@@ -71,9 +71,9 @@ class Answers(NamedTuple):
         images = [str(path) for path in gallery or self.gallery]
         keeps = not gallery and isinstance(self.model.criterion, MatchingLoss)
         prior = gallery_prior(len(images)) if self.prior is None else self.prior
-        numbers = {"calibration": self.known.calibration, "prior": prior, "length": _ROWS}
-        store = self.store if keeps else None
-        found = search_gallery(self.model, query, images, store=store, **numbers)
+        store, calibration = self.store if keeps else None, self.known.calibration
+        more: dict[str, Any] = {"calibration": calibration, "prior": prior, "length": _ROWS}
+        found = search_gallery(self.model, query, images, store=store, **more)
         found = found.drop(columns=["query", "rank_score"])
         figure = draw_list(query[0], found.head(_SHOWN))
         found["image"] = found["image"].map(os.path.basename)

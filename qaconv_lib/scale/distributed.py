@@ -52,7 +52,7 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
         store, rank, processes = _meeting_place()
         # Under a name of its own: what an earlier meeting left in the store must not be read again.
         store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
-        group = {"store": store, "rank": rank, "world_size": processes}
+        group: dict[str, Any] = {"store": store, "rank": rank, "world_size": processes}
         limit = timedelta(minutes=10)
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=limit, **group)
     return chosen
