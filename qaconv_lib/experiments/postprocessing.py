@@ -13,6 +13,7 @@ from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.experiments.runs import (
     Run,
+    look_again,
     pair_similarities,
     probabilities,
     record_run,
@@ -49,6 +50,7 @@ _TFUSION_FLOOR = 2e-3
 
 def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
+    look_again()
     dataset = load_dataset(target)
     pairs = pair_similarities(run, target, device=device)
     stages = {
@@ -82,6 +84,7 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     window that does best on the target: it shows what the times could give at most. Each has a
     twin whose name ends in ", own camera suppressed".
     """
+    look_again()
     source = run.source.removesuffix("-all")
     data = {name: load_dataset(name) for name in (source, target)}
     reranked = {

@@ -360,7 +360,8 @@ def pair_similarities(
     dataset = load_test(target) if isinstance(target, str) else target
     tested = pd.concat([dataset.query, dataset.gallery])
     code = sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
-    kept = cache_folder() / "similarities" / f"{_content_key([path, *tested['path'], *code])}.npz"
+    key = _content_key([path, *dataset.query["path"], "", *dataset.gallery["path"], *code])
+    kept = cache_folder() / "similarities" / f"{key}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:
