@@ -18,7 +18,7 @@ from qaconv_lib.config import TrainingConfig, differing_settings
 from qaconv_lib.experiments.profiles import RunConfig, get_profile
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import ReidModel, load_model, load_weights, save_model
-from qaconv_lib.training import TrainingStep
+from qaconv_lib.training import Trainer, TrainingStep
 
 TINY = RunConfig(
     backbone="resnet18",
@@ -149,6 +149,19 @@ def test_weights_of_a_file_are_what_training_starts_from(table, tmp_path):
     load_model(tmp_path / "m.safetensors")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder none may write to")
+def test_a_run_folder_that_cannot_be_written_is_refused_before_training(table):
+    with pytest.raises(OSError, match="/proc/self"):
+        TINY.trainer(table, run_folder="/proc/self")
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_training(table, tmp_path):
+    (tmp_path / "log.csv").mkdir()  # in the way, as a spreadsheet that has the file open
+    with pytest.warns(UserWarning, match="the log is not kept"):
+        TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
+    assert (tmp_path / "last.safetensors").is_file()
+
+
 def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
     TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
     others = table.assign(identity=table["identity"] + 1)
@@ -197,6 +210,17 @@ def test_settings_become_what_a_file_can_hold(table, tmp_path):
     assert load_model(tmp_path / "m.safetensors").config.learning_rate == 0.25
     with pytest.raises(TypeError, match="margin must be a number or text"):
         dataclasses.replace(TINY, margin=[0.5])
+    for wrong in ({"learning_rate": "0.1"}, {"gamma": float("nan")}, {"pretrained": "no"}):
+        with pytest.raises(
+            ValueError, match=f"{list(wrong)[0]} must be .*{list(wrong.values())[0]}"
+        ):
+            dataclasses.replace(TINY, **wrong)
+
+
+def test_a_run_goes_on_with_equal_numbers_of_another_kind(table, tmp_path):
+    step = {"accumulate": np.int64(2), "clip_norm": np.float32(8)}
+    Trainer(TINY, table, run_folder=tmp_path, **step).train(epochs=1)
+    assert Trainer(TINY, table, run_folder=tmp_path, accumulate=2, clip_norm=8.0).epoch == 1
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

@@ -41,6 +41,7 @@ _TFUSION_FLOOR = 2e-3
 
 def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
+    runs.look_again()
     data, pairs = load_dataset(target), runs.pair_similarities(run, target, device=device)
     stages = {
         "+TLift": runs.probabilities(pairs["query_gallery"], run.loss),
@@ -72,6 +73,7 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     window that does best on the target: it shows what the times could give at most. Each has a
     twin whose name ends in ", own camera suppressed".
     """
+    runs.look_again()
     data = {name: load_dataset(name) for name in (run.source.removesuffix("-all"), target)}
     reranked = {}
     for name in data:
