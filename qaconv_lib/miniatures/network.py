@@ -1,4 +1,4 @@
-"""People walking through a network of cameras: who is seen where and when.
+"""People walking through a network of cameras: where and when each is seen.
 
 From one camera only its neighbours can be reached, and transit times have several modes: most
 walk straight on, some linger, some take another route. Groups now and then split. Temporal lifting

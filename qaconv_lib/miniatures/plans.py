@@ -1,4 +1,4 @@
-"""Plans of the miniatures: which images there are, who is on them, and what their files are called.
+"""Plans of the miniatures: their images, the people on them, and the names of the files.
 
 A plan needs no image, so a single image can be drawn alone. File names follow the public dataset
 that the miniature stands for (see `qaconv_lib.layouts`).

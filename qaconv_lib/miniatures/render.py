@@ -19,7 +19,7 @@ from .scenery import scene_picture
 from .shading import develop, ground_shadow, shade
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
-OVERSAMPLE = 1.5  # rendered rows and columns for each of the picture's
+OVERSAMPLE = 1.5  # rendered rows and columns per row and column of the image
 Window = tuple[float, float, float, float]
 
 
@@ -177,7 +177,7 @@ def render_person(
     Equal generators show the same scene with or without ``labelled_box``; only the box differs.
 
     Args:
-        person, camera: who is seen, and by what.
+        person, camera: the person, and the camera that sees them.
         domain: its probabilities of occlusion, company and box errors are used.
         rng: source of randomness; equal states give equal drawings.
         heading: walking direction in radians relative to the camera; 0 faces it, pi / 2 walks
