@@ -1,4 +1,4 @@
-"""Drawing the miniatures, packing them into archives, and looking over them.
+"""Drawing the miniatures, packing them into archives, and inspecting them.
 
 Every image has its own random numbers, seeded by the miniature, the population and the image's
 number. So an image can be drawn alone, and an archive does not depend on the number of processes.
