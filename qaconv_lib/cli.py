@@ -260,7 +260,7 @@ def tables(options: Namespace) -> None:
 
 @_command(_PROFILE, *_MEANS.values())
 def claims(options: Namespace) -> None:
-    """Print what the records say about the paper's claims: tests and verdicts, as Markdown."""
+    """Print tests and verdicts of the paper's claims, from the records, as Markdown."""
     from qaconv_lib.experiments.claims import ledger
 
     print(ledger(_profile(options)))
@@ -268,7 +268,7 @@ def claims(options: Namespace) -> None:
 
 @_command(_arg("names", nargs="*", metavar="NAME", help="cases (default: all)"))
 def bench(options: Namespace) -> None:
-    """Measure speed and memory of every step beside its plain form: one record per case. It needs a
+    """Measure speed and memory of every step and of its plain form: one record per case. It needs a
     quiet machine, and 10 GB of memory for the plain form of matching."""
     from qaconv_lib.experiments.bench import run_bench
 
@@ -312,7 +312,7 @@ def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     _QUIET,
 )
 def match(options: Namespace) -> None:
-    """Compare two images of people: similarity, probability and a figure of what matched."""
+    """Compare two images of people: similarity, probability and a figure of the matches."""
     from qaconv_lib.photographs.matching import describe_match, match_photographs, remarks
     from qaconv_lib.photographs.results import check_output, save_figure
 
@@ -325,7 +325,7 @@ def match(options: Namespace) -> None:
     for name, text in describe_match(found, known, options.prior or 0.5):
         print(f"{name:<13}{text}")
     save_figure(figure, options.output)
-    print(f"picture      {printable(options.output)}")
+    print(f"figure       {printable(options.output)}")
     _note(remarks(known, images))
 
 
@@ -333,9 +333,9 @@ def match(options: Namespace) -> None:
     _arg("query", type=Path, metavar="QUERY", help="image file, or a folder of them"),
     _arg("--gallery", type=Path, required=True, help="folder of images"),
     _arg("--output", type=Path, default=Path("found"), help="folder of the results (found)"),
-    _arg("--length", type=int, default=10, help="how long the lists are (default: 10)"),
+    _arg("--length", type=int, default=10, help="length of the lists (default: 10)"),
     _flag("--rerank", "re-rank by k-reciprocal encoding"),
-    _arg("--depth", type=int, help="how many images re-ranking looks at (default: 500)"),
+    _arg("--depth", type=int, help="how many images are re-ranked (default: 500)"),
     _arg("--times", type=Path, help="CSV file with the columns file, camera, seconds of all "
          "images: applies TLift. QUERY should then be the folder of all people seen by the camera"),
     _arg("--store", type=Path, help="folder that keeps the gallery's feature maps"),
@@ -375,7 +375,7 @@ def search(options: Namespace) -> None:
     _QUIET,
 )
 def calibrate(options: Namespace) -> None:
-    """Fit thresholds and probabilities of a model on datasets: writes what `match` looks up."""
+    """Fit a model's thresholds and probabilities on datasets, for use by `match`."""
     from qaconv_lib.experiments import calibration_records as records
     from qaconv_lib.experiments.profiles import get_profile
 
@@ -393,7 +393,7 @@ def calibrate(options: Namespace) -> None:
 
 
 @_command(
-    _arg("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)"),
+    _arg("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)"),
     _arg("--port", type=int, default=7860, help="port; 0 for any free one (default: 7860)"),
     _arg("--gallery", type=Path, help="folder that is searched if no gallery is uploaded"),
     *_OPEN,

@@ -25,15 +25,15 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; a folder of images is wanted")
+        raise ValueError(f"{folder} is a file, not a folder of images")
     found = [path for path in _visible_files(folder) if path.suffix.lower() in ENDINGS]
     if not found:
-        raise ValueError(f"no images in {folder}; files that end in {', '.join(ENDINGS)} count")
+        raise ValueError(f"no images in {folder}; files must end in {', '.join(ENDINGS)}")
     return sorted(found)
 
 
 def other_files(folder: Path) -> list[str]:
-    """A sentence on the files that `list_photographs` leaves out, but for CSV files, if any."""
+    """A sentence on the files, except CSV files, that `list_photographs` leaves out, if any."""
     endings = [path.suffix.lower() for path in _visible_files(folder)]
     others = [ending for ending in endings if ending not in (*ENDINGS, ".csv")]
     kinds = ", ".join(sorted(set(others)))
@@ -67,7 +67,7 @@ def find_bad_photographs(
         try:
             width, height = image_size(path)
             if min(width, height) < SMALLEST_SIDE:
-                least = f"a picture of a person has at least {SMALLEST_SIDE} in each direction"
+                least = f"it needs at least {SMALLEST_SIDE} in each direction"
                 raise ValueError(f"{path} has {width} x {height} pixels; {least}")
             if whole:
                 load_image(path)
@@ -77,7 +77,7 @@ def find_bad_photographs(
 
 
 def usable_photographs(paths: Sequence[Path], report: Callable[[str], None]) -> list[Path]:
-    """The files that can be used; `report` is told why each of the others cannot."""
+    """The usable files; `report` is called with the reason for each of the others."""
     bad = find_bad_photographs(paths, whole=True)
     for reason in bad.values():
         report(f"left out: {reason}")
@@ -87,7 +87,7 @@ def usable_photographs(paths: Sequence[Path], report: Callable[[str], None]) -> 
 
 
 def check_photographs(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise ValueError or FileNotFoundError if a file cannot be used; the first one is named."""
+    """Raise ValueError or FileNotFoundError for the first file that cannot be used."""
     bad = find_bad_photographs(paths)
     if bad:
         path, reason = next(iter(bad.items()))
