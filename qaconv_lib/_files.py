@@ -37,12 +37,15 @@ def cache_folder() -> Path:
     """Folder for unpacked archives: ``QACONV_CACHE``, else the platform's cache folder."""
     if named := os.environ.get("QACONV_CACHE"):
         return Path(os.path.expanduser(named))
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        if sys.platform == "win32":
+            base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # as of a user number in a container
+        raise OSError("there is no home folder; set QACONV_CACHE to a folder") from error
     return Path(base) / "qaconv_lib"
 
 

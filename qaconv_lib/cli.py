@@ -361,9 +361,9 @@ def search(options: Namespace) -> None:
     how = _given(options, "rerank", "depth", "store", "length", "progress")
     how |= {"calibration": known.calibration, "prior": prior, "times": times}
     found = search_gallery(model, queries, images, **how)
-    write_lists(found, options.output)
     for row in found[found["rank"] == 1].itertuples():
         print(f"{printable(row.query)}: {printable(row.image)}, similarity {row.similarity:.2f}")
+    write_lists(found, options.output)
     print(f"lists        {printable(options.output / 'ranks.csv')}")
     _note(files.other_files(options.gallery) + remarks(known, [*queries, *images], prior))
 
@@ -419,7 +419,7 @@ def _say(line: str) -> None:
 
 def printable(path: str | Path) -> str:
     """A file name in one line that any terminal can take."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -471,7 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options) or 0
         if joins:
             disconnect()
-        sys.stdout.flush()
+        print(end="", flush=True)
     except BrokenPipeError:  # as of `... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

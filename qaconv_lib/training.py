@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from qaconv_lib._checks import naming_shortage
-from qaconv_lib._files import make_folder, read_checkpoint, write_checkpoint, write_whole
+from qaconv_lib._files import check_writable, read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib._processes import (
     add_up,
     peak_megabytes,
@@ -114,7 +115,7 @@ class Trainer:
         self.checkpoint = None if run_folder is None else Path(run_folder) / STATE
         if self.checkpoint is not None:
             self.images_hash = content_key(table)
-            make_folder(self.checkpoint.parent)  # now, and not after the first epoch
+            check_writable(self.checkpoint.parent)  # now, and not after the first epoch
             if self.checkpoint.exists():
                 self._read_state(self.checkpoint)
                 self._write_log()
@@ -200,9 +201,9 @@ class Trainer:
         bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", unit="batch", disable=hidden)
         for images, labels in bar:
             loss, hits = self.step(images.to(self.device), labels.to(self.device))
-            if math.isnan(loss):
+            if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is not a number in epoch {self.epoch + 1}; lower learning_rate "
+                    f"the loss is {loss} in epoch {self.epoch + 1}; lower learning_rate "
                     f"({self.config.learning_rate}) or backbone_learning_rate "
                     f"({self.config.backbone_learning_rate})"
                 )
@@ -292,7 +293,10 @@ class Trainer:
         rows = [row | timing for row, timing in zip(self.history, self.timings, strict=True)]
         table = pd.DataFrame(rows, columns=LOG_COLUMNS).astype({"peak_megabytes": "Int64"})
         content = table.to_csv(index=False, lineterminator="\n")
-        write_whole(self.checkpoint.parent / LOG, content.encode())
+        try:
+            write_whole(self.checkpoint.parent / LOG, content.encode())
+        except OSError as error:  # as while a spreadsheet has it open; training goes on
+            warnings.warn(f"the log is not kept: {error}", stacklevel=2)
 
 
 class TrainingStep:

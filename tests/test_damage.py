@@ -22,7 +22,7 @@ from qaconv_lib._files import read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_image
 from qaconv_lib.experiments.profiles import RunConfig
-from qaconv_lib.experiments.records import read_records, write_record
+from qaconv_lib.experiments.records import read_records, results_folder, write_record
 from qaconv_lib.layouts.archives import unpack_archive
 from qaconv_lib.models import ReidModel, load_model, save_model
 
@@ -184,6 +184,12 @@ def test_a_record_ends_a_command_with_one_sentence(
     assert main(["tables", "headline"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "one.json is not a record" in error
+
+
+def test_a_record_that_cannot_be_written_is_a_warning(no_records: Path) -> None:
+    (results_folder() / "evaluate" / "one.json").mkdir(parents=True)  # in the way
+    with pytest.warns(UserWarning, match="record is not kept: .*one.json"):
+        write_record("evaluate", "one", {})
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,17 @@ def mini(tmp_path: Path) -> Path:
     return path
 
 
+def test_without_a_home_the_cache_must_be_named(monkeypatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)  # as for the number of no user, in a container
+    for name in ("QACONV_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OSError, match="QACONV_CACHE"):
+        cache_folder()
+
+
 def test_archive_is_unpacked_once(mini: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("QACONV_CACHE", str(tmp_path / "cache"))
     folder = unpack_archive(mini)

@@ -149,6 +149,19 @@ def test_weights_of_a_file_are_what_training_starts_from(table, tmp_path):
     load_model(tmp_path / "m.safetensors")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder none may write to")
+def test_a_run_folder_that_cannot_be_written_is_refused_before_training(table):
+    with pytest.raises(OSError, match="/proc/self"):
+        TINY.trainer(table, run_folder="/proc/self")
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_training(table, tmp_path):
+    (tmp_path / "log.csv").mkdir()  # in the way, as a spreadsheet that has the file open
+    with pytest.warns(UserWarning, match="the log is not kept"):
+        TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
+    assert (tmp_path / "last.safetensors").is_file()
+
+
 def test_other_images_in_the_run_folder_are_refused(table, tmp_path):
     TINY.trainer(table, run_folder=tmp_path).train(epochs=1)
     others = table.assign(identity=table["identity"] + 1)

@@ -41,6 +41,7 @@ _TFUSION_FLOOR = 2e-3
 
 def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
+    runs.look_again()
     data, pairs = load_dataset(target), runs.pair_similarities(run, target, device=device)
     stages = {
         "+TLift": runs.probabilities(pairs["query_gallery"], run.loss),

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,10 +52,16 @@ def device_name(device: str | torch.device) -> str:
 
 
 def write_record(folder: str, name: str, record: dict) -> Path:
-    """Write `data/results/<folder>/<name>.json`, whole or not at all; of several processes, one."""
+    """Write `data/results/<folder>/<name>.json`, whole or not at all; of several processes, one.
+
+    Where it cannot be written a warning says so, and what was found can still be shown.
+    """
     path = results_folder() / folder / f"{name}.json"
     if process_rank() == 0:
-        write_json(path, record)
+        try:
+            write_json(path, record)
+        except OSError as error:
+            warnings.warn(f"the record is not kept: {error}", stacklevel=2)
     return path
 
 

@@ -305,7 +305,8 @@ def pair_similarities(
         )
     dataset = load_test(target) if isinstance(target, str) else target
     tested, code = _tested(dataset), sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
-    kept = _files.cache_folder() / "similarities" / f"{_digest([path, *tested['path'], *code])}.npz"
+    key = _digest([path, *dataset.query["path"], "", *dataset.gallery["path"], *code])
+    kept = _files.cache_folder() / "similarities" / f"{key}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
         try:
             with np.load(kept) as stored:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from qaconv_lib._files import make_folder, write_whole
+from qaconv_lib._files import check_writable, make_folder, write_whole
 from qaconv_lib.photographs.files import read_csv
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def check_output(path: Path, images: Sequence[Path]) -> None:
         raise ValueError(f"{path} is a folder; the picture needs another name")
     if os.path.realpath(path) in map(os.path.realpath, images):
         raise ValueError(f"{path} is one of the pictures; the output needs another name")
+    check_writable(path.parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -73,8 +74,7 @@ def check_folder(folder: Path) -> None:
     there = next(place for place in places if place.exists())
     if not there.is_dir():
         raise ValueError(f"{there} is a file; a folder for the results is wanted")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to")
+    check_writable(there)
     _earlier_lists(folder)
 
 
