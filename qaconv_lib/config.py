@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from qaconv_lib._checks import is_number
 from qaconv_lib.losses import LOSSES
 
 #: Settings that older checkpoints name and that are now arguments of `Trainer`.
@@ -80,7 +81,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # now, and not when the trained model is saved
-            object.__setattr__(self, field.name, plain(field.name, getattr(self, field.name)))
+            value = plain(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            finite = is_number(value) and math.isfinite(value)
+            if isinstance(field.default, float) and not finite:
+                raise ValueError(f"{field.name} must be a finite number, got {value!r}")
+            if isinstance(field.default, bool) and value not in (False, True):
+                raise ValueError(f"{field.name} must be True or False, got {value!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
@@ -89,7 +96,7 @@ class TrainingConfig:
             if not isinstance(value, int) or not minimum <= value < 2**31:
                 raise ValueError(f"{name} must be a whole number from {minimum}, got {value!r}")
         for name in ("learning_rate", "backbone_learning_rate", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @classmethod

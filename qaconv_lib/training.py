@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib._checks import naming_shortage
+from qaconv_lib._checks import is_number, naming_shortage
 from qaconv_lib._files import check_writable, read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib._processes import (
     add_up,
@@ -26,7 +26,7 @@ from qaconv_lib._processes import (
     process_rank,
     share,
 )
-from qaconv_lib.config import TrainingConfig
+from qaconv_lib.config import TrainingConfig, plain
 from qaconv_lib.datasets import content_key
 from qaconv_lib.losses import MatchingLoss, PooledLoss
 from qaconv_lib.models import ReidModel, choose_device, load_weights
@@ -327,6 +327,7 @@ class TrainingStep:
         parallel: Callable[[nn.Module], nn.Module] | None = None,
     ):
         device = next(model.parameters()).device
+        accumulate, clip_norm = plain("accumulate", accumulate), plain("clip_norm", clip_norm)
         check_step(model.config, precision, accumulate, clip_norm)
         images = model.config.batch_size // process_count()
         if images % accumulate:
@@ -409,8 +410,8 @@ def check_step(
             f"accumulate must be 1 for the loss pairwise, whose pairs lie within a batch; "
             f"got {accumulate}"
         )
-    if clip_norm is not None and not 0 < clip_norm < math.inf:
-        raise ValueError(f"clip_norm must be positive, or None, got {clip_norm}")
+    if clip_norm is not None and not (is_number(clip_norm) and 0 < clip_norm < math.inf):
+        raise ValueError(f"clip_norm must be positive, or None, got {clip_norm!r}")
 
 
 def _scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:

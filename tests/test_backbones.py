@@ -117,8 +117,8 @@ def equal(found, expected=TENSORS):
 class TestRead:
     """Files of weights: what is read, and what is refused."""
 
-    @pytest.mark.parametrize("entry", [None, "state_dict", "model"])
-    @pytest.mark.parametrize("prefix", ["", "module."])
+    @pytest.mark.parametrize("entry", [None, "state_dict", "model", "model_state_dict"])
+    @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
     def test_state_dict_alone_wrapped_or_of_data_parallel(self, tmp_path, entry, prefix):
         content = {prefix + key: value for key, value in TENSORS.items()}
         torch.save({entry: content, "epoch": 3} if entry else content, tmp_path / "w.pth")

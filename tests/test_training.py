@@ -18,7 +18,7 @@ from qaconv_lib.config import TrainingConfig, differing_settings
 from qaconv_lib.experiments.profiles import RunConfig, get_profile
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import ReidModel, load_model, load_weights, save_model
-from qaconv_lib.training import TrainingStep
+from qaconv_lib.training import Trainer, TrainingStep
 
 TINY = RunConfig(
     backbone="resnet18",
@@ -210,6 +210,17 @@ def test_settings_become_what_a_file_can_hold(table, tmp_path):
     assert load_model(tmp_path / "m.safetensors").config.learning_rate == 0.25
     with pytest.raises(TypeError, match="margin must be a number or text"):
         dataclasses.replace(TINY, margin=[0.5])
+    for wrong in ({"learning_rate": "0.1"}, {"gamma": float("nan")}, {"pretrained": "no"}):
+        with pytest.raises(
+            ValueError, match=f"{list(wrong)[0]} must be .*{list(wrong.values())[0]}"
+        ):
+            dataclasses.replace(TINY, **wrong)
+
+
+def test_a_run_goes_on_with_equal_numbers_of_another_kind(table, tmp_path):
+    step = {"accumulate": np.int64(2), "clip_norm": np.float32(8)}
+    Trainer(TINY, table, run_folder=tmp_path, **step).train(epochs=1)
+    assert Trainer(TINY, table, run_folder=tmp_path, accumulate=2, clip_norm=8.0).epoch == 1
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

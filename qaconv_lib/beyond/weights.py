@@ -21,16 +21,19 @@ from torch import Tensor, nn
 from qaconv_lib._files import check_file, data_folders, read_tensors
 from qaconv_lib.backbones import name_few
 
+_ENTRIES = ("state_dict", "model", "model_state_dict", "net")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a `.safetensors` file or a file of `torch.save`.
 
-    In the latter it is alone or the entry "state_dict" or "model". The prefix "module." of
-    `torch.nn.DataParallel` is removed.
+    In the latter it is alone or one of `_ENTRIES`. The prefixes of modules around the network
+    (`_WRAPPERS`) are removed.
     """
     safe = Path(path).suffix == ".safetensors"
     content = read_tensors(path, "file of weights")[0] if safe else read_saved(path)
-    for entry in ("state_dict", "model"):
+    for entry in 2 * _ENTRIES:  # one may lie in the other
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
     return state_dict_of(content, str(path))
@@ -67,15 +70,17 @@ def _harmless() -> AbstractContextManager[None]:
 
 
 def state_dict_of(content: object, source: str) -> dict[str, Tensor]:
-    """Check that `content` is a state dict, and remove the prefix of `DataParallel`."""
+    """Check that `content` is a state dict, and remove the prefixes of `_WRAPPERS`."""
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{source} must hold a state dict, got {_describe(content)}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             found = f"its entry {key!r} is {_describe(value)}"
             raise ValueError(f"{source} must hold a state dict; {found}")
-    wrapped = all(key.startswith("module.") for key in content)
-    return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
+    tensors = dict(content)
+    while around := [p for p in _WRAPPERS if all(key.startswith(p) for key in tensors)]:
+        tensors = {key.removeprefix(around[0]): value for key, value in tensors.items()}
+    return tensors
 
 
 def take_over(model: nn.Module, path: str) -> None:
