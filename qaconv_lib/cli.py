@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qaconv_lib._files import data_folders
+
 if TYPE_CHECKING:
     from qaconv_lib.experiments.runs import Run
     from qaconv_lib.models import ReidModel
@@ -463,6 +465,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plainly")
     warnings.formatwarning = _format_warning
+    for folder in data_folders():
+        if not folder.is_dir():
+            _say(f"qaconv_lib: QACONV_DATA names {folder}, which is not a folder")
     try:
         if joins := hasattr(options, "device"):
             from qaconv_lib.scale.distributed import connect, disconnect
