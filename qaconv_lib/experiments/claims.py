@@ -198,109 +198,108 @@ def sensitivity(profile: str) -> list[Comparison]:
 
 CLAIMS: list[Claim] = [
     Claim("abstract, 5.3", "table1", best_pooled,
-          "Across domains QAConv is far ahead of the usual losses on pooled features (published: "
-          "11.5 and 9.6 mAP over the best of them).",
+          "Across domains, QAConv is far ahead of the usual losses on pooled features (published: "
+          "11.5 and 9.6 points of mAP over the best of them).",
           far=4.8,
           remark="far ahead means by 4.8 points, half of the smaller published lead; Arc loss is "
-          "the best of them here"),
+          "the best pooled loss here"),
     Claim("5.3", "table1", losses("class-memory", "softmax"),
-          "The class memory with pooled vectors does about as well as the other losses: the lead "
+          "A class memory of pooled vectors does about as well as the other losses, so the lead "
           "comes from the matching.",
           margin=4.0,
-          remark="equal means within 4 points, about a third of QAConv's published lead; worse "
-          "than softmax in both directions, and within the margin in one"),
+          remark="equal means within 4 points, about a third of QAConv's published lead; the "
+          "memory is worse than softmax in both directions, within the margin in one"),
     Claim("5.3", "table1", pooled_spread,
-          "Among pooled features the choice of the loss matters little.",
+          "For pooled features, the choice of loss matters little.",
           margin=4.0,
-          remark="against softmax; equal means within 4 points; Arc loss is further ahead in both "
+          remark="against softmax; equal means within 4 points; Arc loss leads by more in both "
           "directions"),
     Claim("5.3", "table1", losses("softmax", "arc"),
-          "Arc loss, strong on faces, is no better than softmax.",
-          remark="softmax minus Arc loss, by the first rule"),
+          "Arc loss, strong on faces, is not better than softmax.",
+          remark="softmax minus Arc loss, tested by the first rule"),
     Claim("5.3", "table1", losses("center", "softmax", DIRECTIONS[:1]),
-          "Center loss improves on softmax when trained on Market."),
+          "Center loss improves on softmax when the model is trained on Market."),
     Claim("5.3", "pooled-layer", pooled_layers,
-          "For pooled features layer4 is better than layer3."),
+          "For pooled features, layer4 is better than layer3."),
     Claim("3.1, 5.5", "correspondence",
           several(*[share_differences("true pairs", other) for other in ("chance", "same place")]),
-          "QAConv finds correct local correspondences, in spite of misalignment, viewpoint and "
-          "occlusion.",
-          remark="true pairs; points of the share of matches that link the same part of the body, "
+          "QAConv finds correct local correspondences despite misalignment, changes of viewpoint "
+          "and occlusion.",
+          remark="true pairs; percentage points of matches that link the same part of the body, "
           "not mAP; chapter 11 says how many do not"),
     Claim("5.5", "correspondence", share_differences("true pairs", "ImageNet"),
-          "It learns to find them, from labels of the class alone.",
-          remark="over the same network before it was trained on people; points as above, not mAP"),
+          "It learns to find them from class labels alone.",
+          remark="over the same network before training on people; points as above, not mAP"),
     Claim("5.5", "correspondence", share_differences("hard negatives", "chance"),
-          "In hard negatives, too, the matching is mostly reasonable.",
-          remark="same parts linked, points as above, not mAP"),
+          "In hard negatives, too, most matches are reasonable.",
+          remark="matches of the same part; points as above, not mAP"),
     Claim("abstract, 3.1", "correspondence", hits_over_chance,
-          "The result of the matching can be interpreted: the similarities reflect what is "
-          "matched.",
-          remark="one thing of a person is changed; how often the similarity falls most there, "
-          "minus chance, in points, not mAP"),
+          "The matching can be interpreted: the local similarities reflect what is matched.",
+          remark="one thing about a person is changed; how often the local similarity falls most "
+          "there, minus chance, in percentage points, not mAP"),
     Claim("5.1", "layer", ablation("layer", "map of layer3", "map of layer4"),
-          "QAConv wants the larger maps of layer3; those of layer4 are too small."),
+          "QAConv needs the larger maps of layer3; those of layer4 are too small."),
     Claim("5.1", "occlusion", ablation("occlusion", "white square", "nothing hidden"),
-          "Hiding a white square in every training image helps, since QAConv then has to learn "
-          "various correspondences."),
+          "Covering a part of every training image with a white square helps, since QAConv must "
+          "then learn various correspondences."),
     Claim("appendix", "occlusion",
           several(ablation("occlusion", "white square", "random erasing"),
                   ablation("occlusion", "white square", "cutout")),
-          "That square is as good as random erasing or cutout, or better.",
+          "That square is at least as good as random erasing or cutout.",
           margin=2.0, one_sided=True,
-          remark="over erasing, then over cutout; no worse means by 2 points at most"),
+          remark="over erasing, then over cutout; as good means at most 2 points worse"),
     Claim("3.3", "memory", ablation("memory", "newest map", "moving average"),
-          "Replacing a memory's map by the newest one is better than a moving average."),
+          "Replacing a map in the memory by the newest one is better than a moving average."),
     Claim("3.4", "focal", ablation("focal", "focal weight", "no focal weight"),
           "The focal weight helps against the many negative pairs."),
     Claim("5.1", "kernel", ablation("kernel", "kernels of 1 × 1", "kernels of 3 × 3"),
           "Kernels of size 1 are enough (chosen for memory and speed).",
           margin=2.0, one_sided=True,
-          remark="size 1 minus size 3; enough means no worse, by 2 points at most"),
+          remark="size 1 minus size 3; enough means at most 2 points worse"),
     Claim("5.3", "table2", stages("+RR", "alone"),
-          "Re-ranking adds much to QAConv (published: 18.8 and 19.6 mAP)."),
+          "Re-ranking adds much to QAConv (published: 18.8 and 19.6 points of mAP)."),
     Claim("5.3", "table1", gain_of_reranking,
           "Re-ranking adds more to QAConv than to other methods.",
           remark="gain of QAConv minus gain of the pooled loss"),
     Claim("5.3", "table2", stages("+TLift", "alone"),
-          "TLift alone adds much to QAConv (published: 11.7 and 9.0 mAP)."),
+          "TLift alone adds much to QAConv (published: 11.7 and 9.0 points of mAP)."),
     Claim("5.3", "table2", several(stages("+RR+TLift", "+RR"), stages("+RR+TLift", "+TLift")),
-          "TLift adds to re-ranked scores as well: the two are complementary (published: 8.8 and "
-          "7.0 mAP).",
+          "TLift also improves re-ranked scores: the two are complementary (published: 8.8 and "
+          "7.0 points of mAP).",
           remark="over re-ranking alone, then over TLift alone"),
     Claim("5.3", "table2",
           several(stages("+RR+TLift", "+RR+TFusion"),
                   stages("+RR+TLift" + SUPPRESSED, "+RR+TFusion (chosen, own camera suppressed)")),
-          "TLift after re-ranking is better than TFusion, which is not stable.",
-          remark="the query's own camera kept as released, then suppressed"),
+          "TLift after re-ranking is better than TFusion, which is unstable.",
+          remark="first with the query's own camera kept, as released, then suppressed"),
     Claim("4, appendix", "table1", several(*[stages("+RR+TLift", "+RR", loss) for loss in POOLED]),
-          "TLift serves other methods too.",
-          remark="softmax, Arc, center loss and pooled class memory, after re-ranking"),
+          "TLift also helps other methods.",
+          remark="softmax, Arc loss, center loss and pooled class memory, after re-ranking"),
     Claim("5.1, appendix", "tlift", sensitivity,
-          "TLift's parameters are not sensitive in a broad range.",
+          "TLift is not sensitive to its parameters in a broad range.",
           margin=2.0,
-          remark="halved or doubled (alpha only halved), after re-ranking, no interval; equal "
-          "means within 2 points"),
+          remark="halved or doubled (alpha only halved), after re-ranking, without intervals; "
+          "equal means within 2 points"),
     Claim("5.3", "table3, table4", partial(larger_backbone, stage="alone"),
-          "A larger backbone is better (published: 0.8 to 5.5 mAP)."),
+          "A larger backbone is better (published: 0.8 to 5.5 points of mAP)."),
     Claim("5.3", "table3", partial(larger_backbone, stage="+RR+TLift"),
-          "That stays so after re-ranking and TLift."),
+          "This remains true after re-ranking and TLift."),
     Claim("5.4, 6", "table3, table4", larger_source,
-          "A large and diverse source, all of MSMT17, generalises better than Market or Duke."),
+          "A large, diverse source (all of MSMT17) generalises better than Market or Duke."),
     Claim("5.4", "those methods, on the public datasets", None,
-          "Without adaptation QAConv is comparable with many methods that adapt to the target."),
+          "Without adaptation, QAConv is comparable to many methods that adapt to the target."),
     Claim("2, 5.4", "an adaptation method on top of both models", None,
           "QAConv is a better starting point for methods that adapt."),
     Claim("abstract, 5.4", "the public datasets and the paper profile on a GPU", None,
-          "With re-ranking and TLift it reached the best results of its time on the public "
+          "With re-ranking and TLift, QAConv reached the best results of its time on the public "
           "datasets."),
     Claim("6", "distill",
           several(ablation("distill", "student, taught", "student alone"),
                   ablation("distill", "8 channels, taught", "8 channels, alone")),
           "A large network can be distilled into a smaller one for deployment.",
-          remark="taught minus alone, with a neck of 64 channels, where three seeds of one model "
-          "differ by more than this, and of 8, where one of three runs alone failed; untried in "
-          "the paper"),
+          remark="taught minus alone, with a neck of 64 channels, where seeds of one model differ "
+          "by more than this, then of 8, where one of three runs alone failed; the paper did not "
+          "try it"),
 ]  # fmt: skip
 
 
