@@ -175,7 +175,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _to_array(values: Any, name: str) -> np.ndarray:
-    """Any array-like as a numpy array on the CPU, without a copy where none is needed."""
+    """Any array-like as a numpy array on the CPU, copied only if necessary."""
     if isinstance(values, torch.Tensor):
         values = values.detach()
         if values.dtype == torch.bfloat16:  # numpy has no bfloat16

@@ -64,7 +64,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, never half of it."""
+    """Write a file atomically: it is either the old one or the new one, never a part."""
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}-", dir=path.parent)
@@ -122,11 +122,11 @@ def read_tensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[s
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from error
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what `write_checkpoint` wrote. No code in the file is ever run."""
+    """Read a file of `write_checkpoint` without running any code in it."""
     tensors, metadata = read_tensors(path, "checkpoint")
     try:
         details = json.loads(metadata[_DETAILS])

@@ -273,7 +273,7 @@ def check_fit(
     faults = {"missing": missing, "left over": extra, "misshapen": misshapen}
     found = "; ".join(f"{fault}: {name_few(keys)}" for fault, keys in faults.items() if keys)
     if found:
-        raise ValueError(f"{source} does not hold the weights of {model}; {found}")
+        raise ValueError(f"{source} does not contain the weights of {model}; {found}")
 
 
 def name_few(names: Sequence[str]) -> str:

@@ -260,7 +260,7 @@ def tables(options: Namespace) -> None:
 
 @_command(_PROFILE, *_MEANS.values())
 def claims(options: Namespace) -> None:
-    """Print what the records say about the paper's claims: tests and verdicts, as Markdown."""
+    """Print tests and verdicts of the paper's claims, from the records, as Markdown."""
     from qaconv_lib.experiments.claims import ledger
 
     print(ledger(_profile(options)))
@@ -268,7 +268,7 @@ def claims(options: Namespace) -> None:
 
 @_command(_arg("names", nargs="*", metavar="NAME", help="cases (default: all)"))
 def bench(options: Namespace) -> None:
-    """Measure speed and memory of every step beside its plain form: one record per case. It needs a
+    """Measure speed and memory of every step and of its plain form: one record per case. It needs a
     quiet machine, and 10 GB of memory for the plain form of matching."""
     from qaconv_lib.experiments.bench import run_bench
 
@@ -312,7 +312,7 @@ def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     _QUIET,
 )
 def match(options: Namespace) -> None:
-    """Compare two images of people: similarity, probability and a figure of what matched."""
+    """Compare two images of people: similarity, probability and a figure of the matches."""
     from qaconv_lib.photographs.matching import describe_match, match_photographs, remarks
     from qaconv_lib.photographs.results import check_output, save_figure
 
@@ -325,7 +325,7 @@ def match(options: Namespace) -> None:
     for name, text in describe_match(found, known, options.prior or 0.5):
         print(f"{name:<13}{text}")
     save_figure(figure, options.output)
-    print(f"picture      {printable(options.output)}")
+    print(f"figure       {printable(options.output)}")
     _note(remarks(known, images))
 
 
@@ -375,7 +375,7 @@ def search(options: Namespace) -> None:
     _QUIET,
 )
 def calibrate(options: Namespace) -> None:
-    """Fit thresholds and probabilities of a model on datasets: writes what `match` looks up."""
+    """Fit a model's thresholds and probabilities on datasets, for use by `match`."""
     from qaconv_lib.experiments import calibration_records as records
     from qaconv_lib.experiments.profiles import get_profile
 

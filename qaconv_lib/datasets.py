@@ -77,7 +77,7 @@ class ReidDataset:
 
     @property
     def has_test(self) -> bool:
-        """Whether there are query and gallery images; RandPerson, for one, has none."""
+        """Whether there are query and gallery images; RandPerson, for example, has none."""
         return len(self.query) > 0 and len(self.gallery) > 0
 
     @property
@@ -281,7 +281,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {path}") from None
     except UnidentifiedImageError as error:
-        flaw = "is no image, or of a kind that cannot be read; JPEG and PNG can"
+        flaw = "is not an image in a readable format, such as JPEG or PNG"
         raise UnreadableImageError(f"{path} {flaw}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         flaw = f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"

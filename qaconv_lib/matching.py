@@ -274,7 +274,7 @@ def _product(queries: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _pool(queries: Tensor, gallery: Tensor, places: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Both maxima of every pair, (g, 2, q, h*w), and optionally where they lie."""
+    """Both maxima of every pair, (g, 2, q, h*w), and optionally their locations."""
     count, _, locations = queries.shape
     matches = queries.new_empty(len(gallery), 2, count, locations)
     found = torch.empty_like(matches, dtype=torch.long) if places else None

@@ -27,7 +27,7 @@ FEATURES = ("QAConv", "ImageNet", "softmax, same layer", "softmax, last layer", 
 
 @pytest.fixture(scope="module")
 def few():
-    """Six queries of mini-duke, all pictures of their people and of twelve others."""
+    """Six queries of mini-duke, all images of their people and of twelve others."""
     dataset = load_dataset("mini-duke")
     query = dataset.query.drop_duplicates("identity").head(6)
     people = [*query["identity"], *dataset.gallery["identity"].drop_duplicates().tail(12)]

@@ -64,7 +64,7 @@ def test_a_comparison_is_the_librarys(answers, model, people, lines):
     verdict = "above" if found.score >= -0.5 else "below"
     assert f"Decision: {verdict} the threshold that 1 %" in answer
     assert image(answer).width > 400
-    assert 'alt="Two pictures side by side' in answer and "a cosine above 0.25" in answer
+    assert 'alt="Two images side by side' in answer and "a cosine above 0.25" in answer
 
 
 def test_a_ranking_is_the_librarys(answers, model, people, tmp_path):
@@ -91,13 +91,13 @@ def test_what_is_not_taken_is_said(answers, people, tmp_path):
     text = str(tmp_path / "me.jpg")
     for ask, arguments, sentence in (
         (answers.compare, ([query],), "two images are needed"),
-        (answers.compare, ([query, text],), "me.jpg is no image"),
+        (answers.compare, ([query, text],), "me.jpg is not an image"),
         (answers.compare, ([query, query], 1.0), "threshold must lie"),
         (answers.rank, ([], [query]), "a query is needed"),
         (answers.rank, ([query],), "a gallery is needed"),
-        (answers.rank, ([query], [query]), "holds nothing but the query"),
+        (answers.rank, ([query], [query]), "contains only the query"),
         (answers.rank, ([query], [query] * (MAX_FILES + 1)), "at most 200 images"),
-        (answers.rank, ([query], [gallery[0], text]), "me.jpg is no image"),
+        (answers.rank, ([query], [gallery[0], text]), "me.jpg is not an image"),
     ):
         with pytest.raises(ValueError, match=sentence):
             ask(*arguments)
@@ -135,7 +135,7 @@ def test_the_command_says_where_the_page_is(capsys, monkeypatch, people, tmp_pat
     assert "without a password" in capsys.readouterr().out
     (tmp_path / "text.jpg").write_text("text")
     assert main(["demo", "--gallery", str(tmp_path)]) == 2
-    assert "text.jpg is no image" in capsys.readouterr().err and len(asked) == 2
+    assert "text.jpg is not an image" in capsys.readouterr().err and len(asked) == 2
 
 
 def test_without_gradio_the_way_to_it_is_named(capsys, monkeypatch):
@@ -229,7 +229,7 @@ def test_what_is_not_taken_is_said_on_the_page(page, people, tmp_path):
     choose(page, "pair-query", people[0])
     choose(page, "pair-gallery", text)
     page.get_by_role("button", name="Compare").click()
-    page.get_by_text("me & you.jpg is no image", exact=False).wait_for()
+    page.get_by_text("me & you.jpg is not an image", exact=False).wait_for()
     page.get_by_role("tab", name="A gallery").click()
     page.locator("#search-gallery input[type=file]").set_input_files([str(large)])
     page.get_by_text(re.compile("maximum allowed size")).first.wait_for()

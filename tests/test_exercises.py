@@ -49,7 +49,7 @@ def test_a_check_names_a_usual_slip(capsys):
     assert message(lambda a, b: 0, capsys, cases, slips=slips).endswith("\n  that is nothing")
     assert "that is" not in message(lambda a, b: 1, capsys, cases, slips=slips)
     assert message(lambda a, b: a * b, capsys, cases, slips=slips) == "<lambda>: right"
-    with pytest.raises(ValueError, match="no mistake"):
+    with pytest.raises(ValueError, match="is correct in all"):
         check(lambda a, b: 0, [((2, 2), 4)], slips=slips)
 
 

@@ -174,7 +174,7 @@ def test_files_are_written_and_hold_what_the_model_says(tmp_path, model, small, 
             assert one["same"] == same[place] and ranked[place]
             assert one["matches"]["trained"] == pair_matches(maps[0][row], maps[1][place])
     (tmp_path / "data.js").write_text("var x = 1;\n")
-    with pytest.raises(ValueError, match=r"data\.js does not hold the page's data"):
+    with pytest.raises(ValueError, match=r"data\.js does not contain the page's data"):
         read_explorer(tmp_path)
     with pytest.raises(ValueError, match="for each of the 5 queries, got 4"):
         explorer_data(model, dataset, precision[:4], "mini-market")

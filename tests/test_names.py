@@ -138,7 +138,7 @@ def test_links_to_files_are_followed_and_others_named(tmp_path: Path) -> None:
         ("../../etc/passwd 0", "cannot read the file name .passwd"),
         ("0000_000_01_0303morning_0008_0.jpg " + "9" * 5000, "line 1"),
         ("0000/0000_000_00_0303morning_0008_0.jpg 0", "camera 0"),
-        ("\0 0", "no UTF-8 text"),
+        ("\0 0", "not UTF-8"),
     ],
 )
 def test_hostile_lines_of_a_list(tmp_path: Path, line: str, message: str) -> None:

@@ -192,7 +192,7 @@ class TestCheck:
     def test_nothing_amiss(self, folder, capsys):
         assert checked(folder, *ROWS) == []
         assert main(["check-data", "people.csv", "--root", str(folder)]) == 0
-        assert "people.csv: nothing amiss was found" in capsys.readouterr().out
+        assert "people.csv: no problems were found" in capsys.readouterr().out
 
 
 def write_people(folder: Path, rng: np.random.Generator, count: int, images: int = 1) -> None:

@@ -327,7 +327,7 @@ def test_files_that_cannot_be_used_are_left_out_if_asked(model_file, people, tmp
     command = ["search", str(queries), "--gallery", str(gallery), "--quiet", "--length", "1"]
     command += ["--model", str(model_file), "--output", str(tmp_path / "out")]
     assert main(command) == 2
-    assert "broken.jpg is no image" in capsys.readouterr().err
+    assert "broken.jpg is not an image" in capsys.readouterr().err
     assert main([*command, "--skip-unreadable"]) == 0
     said = capsys.readouterr().err
     assert said.count("left out: ") == 3 and said.count("half.jpg") == 2
@@ -374,18 +374,18 @@ def bad(tmp_path, people, lists, model_file, monkeypatch):
 @pytest.mark.parametrize(
     "command, message",
     [
-        ("match good.jpg text.jpg", "text.jpg is no image"),
+        ("match good.jpg text.jpg", "text.jpg is not an image"),
         ("match good.jpg none.jpg", "no image at none.jpg"),
         ("match good.jpg dot.png", "dot.png has 1 x 1 pixels"),
         ("match good.jpg huge.png", "huge.png has more than 89,478,485 pixels"),
         ("match good.jpg good.jpg --output pair.txt", "must end in .png"),
         ("match good.jpg good.jpg --output none/pair.png", "no folder none"),
-        ("match good.jpg dot.png --output dot.png", "one of the pictures"),
+        ("match good.jpg dot.png --output dot.png", "one of the images"),
         ("match good.jpg good.jpg --threshold nan", "threshold must lie in"),
         ("match good.jpg good.jpg --prior 1", "prior must lie between 0 and 1"),
         ("match good.jpg good.jpg --domain moon", "domain must be one of"),
         ("match good.jpg good.jpg --model none.safetensors", "no checkpoint at none"),
-        ("match good.jpg good.jpg --model half.safetensors", "is damaged or no safetensors"),
+        ("match good.jpg good.jpg --model half.safetensors", "is damaged or not a safetensors"),
         ("match good.jpg good.jpg --model other.safetensors", "not written by qaconv_lib"),
         ("search good.jpg --gallery nothing", "no images in nothing"),
         ("search good.jpg --gallery none", "there is no folder none"),

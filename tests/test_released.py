@@ -138,7 +138,7 @@ def without(entry, key):
     [
         (lambda c: c.pop("criterion"), "checkpoint of the released QAConv.*has epoch, model"),
         (lambda c: c.update(model=3), "entry model,.*state dict, got a int"),
-        (without("criterion", "fc.weight"), "holds no QAConv: its criterion lacks fc.weight"),
+        (without("criterion", "fc.weight"), "is not a QAConv: its criterion lacks fc.weight"),
         (without("model", "base.conv1.weight"), "missing: backbone.trunk.conv1.weight"),
         (lambda c: c["model"].update(x=torch.ones(1)), "left over: backbone.trunk.x"),
         (

@@ -36,7 +36,7 @@ def nearest_classes(similarity: Tensor, count: int) -> Tensor:
     if not 1 <= count < len(similarity):
         raise ValueError(f"count must lie in 1..{len(similarity) - 1}, got {count}")
     if similarity.isnan().any():
-        raise ValueError("similarity holds NaN")
+        raise ValueError("similarity contains NaN")
     size = len(similarity)
     order = similarity.argsort(dim=1, descending=True, stable=True)
     own = torch.arange(size, device=order.device)[:, None]

@@ -83,7 +83,7 @@ def load_released(
 
 
 def _network_name(keys: list[str], source: str) -> str:
-    """Which network `base` is: its depth by counting blocks, its variant by where IN stands."""
+    """Name of the network `base`: its depth from the number of blocks, its variant from the IN."""
     found = [re.match(r"base\.layer([123])\.(\d+)\.", key) for key in keys]
     blocks = {match.groups() for match in found if match}
     counts = tuple(sum(layer == number for layer, _ in blocks) for number in "123")
@@ -110,7 +110,7 @@ def _layer_of(neck: Tensor | None, name: str) -> str:
 def _is_tied(matcher: dict[str, Tensor], size: tuple[int, int], layer: str, source: str) -> bool:
     """Whether the head has one weight per location, and not one per match."""
     if "fc.weight" not in matcher:
-        raise ValueError(f"{source} holds no QAConv: its criterion lacks fc.weight")
+        raise ValueError(f"{source} is not a QAConv: its criterion lacks fc.weight")
     weights, locations = matcher["fc.weight"].numel(), math.prod(map_size(*size, layer))
     if weights not in (locations, 2 * locations):
         raise ValueError(
@@ -121,7 +121,7 @@ def _is_tied(matcher: dict[str, Tensor], size: tuple[int, int], layer: str, sour
 
 
 def _rename(key: str, final_layer: str) -> str | None:
-    """The name an entry of the released network has here; None for what lies beyond the cut."""
+    """The name here of an entry of the released network; None for layers after the cut."""
     stem = key.removeprefix("base.")
     part = stem.partition(".")[0]
     if part == "fc" or (part.startswith("layer") and part > final_layer):

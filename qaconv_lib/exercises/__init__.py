@@ -1,4 +1,4 @@
-"""Checks for the exercises: they say what is wrong, and never stop a notebook."""
+"""Checks for the exercises: they report mistakes and never stop a notebook."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(
 
     for words, slip in slips.items():
         if not any(_difference(answer(slip, a), expected, tolerance) for a, expected in cases):
-            raise ValueError(f"the slip {words!r} is no mistake in any of these cases")
+            raise ValueError(f"the slip {words!r} is correct in all these cases")
     for arguments, expected in cases:
         try:
             result = function(*arguments)
@@ -76,7 +76,7 @@ def _written(argument: Any, longest: int = 100) -> str:
 
 
 def _difference(result: Any, expected: Any, tolerance: float, secret: bool = False) -> str | None:
-    """What is wrong with a result, or None; a secret is not told."""
+    """What is wrong with a result, or None; secret values are not shown."""
     got, wanted = _as_array(result), _as_array(expected)
     assert wanted is not None, "an expected result must be numbers"
     if got is None:

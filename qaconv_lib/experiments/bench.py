@@ -1,4 +1,4 @@
-"""The library beside the plain formulations: `python -m qaconv_lib bench` (appendix A).
+"""The library compared with the plain forms: `python -m qaconv_lib bench` (appendix A).
 
 Most of the `CASES` run both forms on the same random input, in one process, in turns, and check
 that the results agree. The fastest turn counts: other work on the machine only slows a turn down.
@@ -74,7 +74,7 @@ def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
 
 
 def _start_memory() -> int | None:
-    """Give free memory back, forget the peak so far, and tell what is held, in bytes (Linux)."""
+    """Return free memory, reset the peak, and give the memory in use, in bytes (Linux)."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -354,7 +354,7 @@ def bench_reranking(images: int, beside_plain: bool) -> dict:
 
 
 def bench_streaming(images: int) -> dict:
-    """Re-ranking of vectors whose distances are never all there; an eighth are queries."""
+    """Re-ranking of vectors without a full distance matrix; an eighth are queries."""
     vectors, q = clustered_vectors(images), images // 8
     found = measure(lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape)
     row = compare("re-ranking, streaming", f"N={images:,}", {"library": found})
@@ -368,7 +368,7 @@ def _shipped(source: str, target: str) -> tuple[ReidModel, QAConv, ReidDataset]:
 
 
 def bench_test(source: str, target: str) -> list[dict]:
-    """What each step of a test takes, and the mAP where it makes a ranking: a row a step.
+    """The cost of each step of a test, and its mAP if it gives a ranking: one row per step.
 
     The target needs times.
     """
@@ -403,7 +403,7 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
     """Shortlists of several lengths, made from pooled maps: a row each, then the whole gallery.
 
     What is on the shortlist comes first, ordered by QAConv; the rest follows in the order of the
-    pooled vectors. `distractors` is how many maps of nobody (`mixed_maps`) join the gallery.
+    pooled vectors. `distractors` is how many maps without a person (`mixed_maps`) are added.
     """
     model, matcher, data = _shipped(source, target)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)

@@ -1,4 +1,4 @@
-"""Thresholds and probabilities on one domain, and what is left of them on another (appendix B).
+"""Thresholds and probabilities on one domain, and how they fare on another (appendix B).
 
 They are fitted on the pairs of one half of a test set's people, and tried on those of the other.
 """
@@ -120,7 +120,7 @@ def calibration_record(
         "seconds": round(time.perf_counter() - start, 1),
         **records.provenance(device),
     }
-    # Another model may have the file name of one's own.
+    # A user's model may have the file name of another.
     parts = [path.stem, *([] if runs else [record["model"]]), *record["target_keys"].values()]
     records.write_record("calibration", "-".join(parts[:4]), record)
     return record

@@ -1,4 +1,4 @@
-"""Is a dataset complete? Its counts beside the published ones (`check-data`)."""
+"""Is a dataset complete? Its counts compared with the published ones (`check-data`)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def check_dataset(
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Counts._fields))
     verdict = f"{name} is complete: all counts are as published"
     if own:
-        verdict = "nothing amiss was found (there are no published counts of it)"
+        verdict = "no problems were found (there are no published counts for it)"
     table.attrs |= {"notes": notes, "verdict": verdict}
     return table.rename_axis("split"), remarks
 
@@ -203,7 +203,7 @@ def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
 
 
 def _jumps(table: pd.DataFrame) -> list[str]:
-    """Cameras whose times have one gap that is far longer than all the rest."""
+    """Cameras whose times have one gap that is far longer than all others."""
     notes = []
     for camera, seconds in table.groupby("camera")["seconds"]:
         gaps = np.diff(np.sort(seconds.dropna().unique()))

@@ -52,7 +52,7 @@ def correspondence_record(run: Run, target: str, *, device: str | None = None) -
         `changes` where similarities fall when one thing about a person changes.
     """
     if run.loss != "qaconv":
-        raise ValueError(f"correspondence is measured of runs with qaconv, got {run.loss!r}")
+        raise ValueError(f"correspondence needs a run with qaconv, got {run.loss!r}")
     start, device = time.perf_counter(), device or str(default_device())
     model = load_model(run.checkpoint(), device)
     pooled = load_model(Run("softmax", run.source, run.profile, run.seed).checkpoint(), device)

@@ -1,4 +1,4 @@
-"""Profiles: how large an experiment is, and what it may vary beyond the paper (chapter 7)."""
+"""Profiles: the size of an experiment, and what it may vary beyond the paper (chapter 7)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class RunConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class Profile:
-    """How large an experiment is: the training settings, and what a loss has of its own."""
+    """The size of an experiment: the training settings, and those of single losses."""
 
     name: str
     base: RunConfig  #: settings that all losses share

@@ -1,4 +1,4 @@
-"""Numbers of the paper's tables, for comparison beside our own (rank-1 and mAP in percent).
+"""Numbers of the paper's tables, for comparison with ours (rank-1 and mAP in percent).
 
 Liao and Shao, ECCV 2020, Tables 1 to 4. Their mAP is the area of trapezoids under the
 precision-recall curve, 0.5 to 2.7 points below the step sum on these datasets.

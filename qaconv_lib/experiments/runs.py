@@ -1,4 +1,4 @@
-"""Training runs and what they are tested on: the unit of every experiment (chapters 7 to 10)."""
+"""Training runs and their tests: the unit of every experiment (chapters 7 to 10)."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Run:
         return self.folder() / "model.safetensors"
 
     def shipped(self) -> Path:
-        """Where the model of the profile's settings lies in the data folder."""
+        """Path of the model with the profile's settings in the data folder."""
         label = file_label(self.source, "train")
         return checkpoint_path(self.loss, label, self.profile, self.seed)
 
@@ -146,7 +146,7 @@ SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
 
 
 def content_key(name: str, part: str, weights: str | None = None) -> str | None:
-    """Names the content of a dataset's "train" or "test" images; None for a miniature as it ships.
+    """Key of the content of a dataset's "train" or "test" images; None for a shipped miniature.
 
     A file of weights adds its own. Keys are computed once, until `look_again`.
     """
@@ -167,7 +167,7 @@ def _content_key(name: str, part: str, *folders: Path) -> str | None:
 
 
 def look_again() -> None:
-    """Forget the keys: images may have changed. What makes records does this first."""
+    """Forget the keys, since images may have changed; called before records are made."""
     _content_key.cache_clear()
 
 
@@ -221,7 +221,7 @@ def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
-    """Where a model that comes with the book lies: `data/checkpoints/<run>.safetensors`."""
+    """Path of a model that comes with the book: `data/checkpoints/<run>.safetensors`."""
     name = f"{loss}-{source}-{profile}-seed{seed}"
     return records.results_folder().parent / "checkpoints" / f"{name}.safetensors"
 

@@ -66,7 +66,7 @@ _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
 
 
 def check_variants(name: str, profile: Profile) -> None:
-    """Raise ValueError if an experiment's variants mean nothing at a profile."""
+    """Raise ValueError if an experiment's variants make no sense for a profile."""
     if name in _FOR_SMALL_PROFILES and profile.base.backbone.startswith("resnet"):
         raise ValueError(
             f"{name} cannot be run at the {profile.name} profile: its variants "
@@ -253,7 +253,7 @@ def run_experiment(
     skip_unreadable: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict]:
-    """Run what an experiment still lacks, and return the records of all its trials.
+    """Do the missing runs of an experiment, and return the records of all its trials.
 
     What would stop a run is looked for before the first training: unreadable images, a missing
     dataset, a loss that has not been searched. With `skip_unreadable`, such images are left out;
@@ -323,7 +323,7 @@ def _execute_all(
 
 
 def _execute(trials: list[Trial], device: str | None, threads: int | None, skip: bool) -> str:
-    """Train a run unless its model is there, test it, and say what came out."""
+    """Train a run unless its model exists, test it, and report the result."""
     if threads is not None:
         torch.set_num_threads(threads)
     run, found = trials[0].run, []
@@ -335,7 +335,7 @@ def _execute(trials: list[Trial], device: str | None, threads: int | None, skip:
 
 
 def _train(run: Run, device: str | None, skip: bool) -> None:
-    """Train a run, and before it the one that teaches it, unless their models are there."""
+    """Train a run, after its teacher, unless their models exist."""
     record = records.read_record("train", run.name)
     if run.trained(run.checkpoint()) and record is not None and run.made(record):
         return

@@ -44,7 +44,7 @@ def within_table(profile: str = "laptop") -> pd.DataFrame:
 
 
 def table2(profile: str = "laptop") -> pd.DataFrame:
-    """QAConv after each kind of post-processing, and what that adds to QAConv alone."""
+    """QAConv after each kind of post-processing, and the gain over QAConv alone."""
     stages = [*STAGES[:3], "+RR+TFusion", "+RR+TLift"]
     stages += ["+RR+TFusion (best)", "+RR+TFusion (labelled)"]
     stages += [f"+RR+TFusion ({kind}, own camera suppressed)" for kind in ("chosen", "best")]
@@ -249,7 +249,7 @@ def devices_of(profile: str) -> list[str]:
 
 
 def footnote(profile: str = "laptop") -> str:
-    """What the cells are, and the device that they come from."""
+    """What the cells show, and on which device they were measured."""
     return (
         "Rank-1 / mAP in percent, mean ± standard deviation over the seeds, their number in "
         f"brackets; {profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."

@@ -19,7 +19,7 @@ __all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layo
 
 @dataclass(frozen=True)
 class Layout:
-    """How one public dataset lies on disk.
+    """The layout of one public dataset on disk.
 
     A folder that has all entries of one set of `markers` (patterns) is taken for the dataset;
     earlier sets are looked for first.
@@ -43,7 +43,7 @@ class Layout:
         return next(fits, None)
 
     def lacking(self, root: Path) -> str:
-        """What is there and what is not where part of a dataset lies, or ""."""
+        """Which parts of a dataset are there and which are missing, or ""."""
         for folder in self._candidates(root):
             for names in self.markers:
                 there = [name for name in names if _has(folder, name)]

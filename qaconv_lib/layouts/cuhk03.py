@@ -31,7 +31,7 @@ def read_cuhk03(root: Path, boxes: str) -> Tables:
         return read_protocol(root, boxes)
     if not inside.is_dir() and root.name != boxes and root.name in ("detected", "labeled"):
         wrong = f"{root} holds the {root.name} boxes of CUHK03-NP"
-        raise ValueError(f"{wrong}; the {boxes} ones are asked for")
+        raise ValueError(f"{wrong}; the {boxes} ones were requested")
     return read_boxes(inside if inside.is_dir() else root, "CUHK03-NP")
 
 

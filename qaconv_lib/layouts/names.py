@@ -85,7 +85,7 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
         wanted = f"a name like {expected.example} is expected{hint}"
         raise ValueError(f"cannot read the file name {name!r} in {folder}; {wanted}")
     if any(len(value) > MOST_DIGITS for value in match.groupdict().values()):
-        raise ValueError(f"the file name {name!r} in {folder} holds an impossibly large number")
+        raise ValueError(f"the file name {name!r} in {folder} contains an impossibly large number")
     return {key: int(value) for key, value in match.groupdict().items()}
 
 
@@ -116,7 +116,7 @@ def image_files(folder: Path) -> list[Path]:
         stop_at(folder, "folders hold no images", ValueError(message))
     for name in there:
         if not there[name]:
-            message = f"{folder / name} is no file, or a link to one that is gone"
+            message = f"{folder / name} is not a file, or is a broken link"
             stop_at(folder / name, "links lead nowhere", FileNotFoundError(message))
     return [folder / name for name in sorted(there) if there[name]]
 
@@ -161,5 +161,5 @@ def read_text(path: Path) -> str:
         where = f"cannot be read as text (byte {error.start:,})"
         raise ValueError(f"{path} {where}; save it as UTF-8") from error
     if "\0" in text:
-        raise ValueError(f"{path} is no UTF-8 text but perhaps UTF-16; save it as UTF-8")
+        raise ValueError(f"{path} is not UTF-8 but perhaps UTF-16; save it as UTF-8")
     return text

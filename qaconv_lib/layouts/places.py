@@ -1,4 +1,4 @@
-"""Where a dataset lies, and what to say when it does not."""
+"""Where a dataset is, and the message if it is not found."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _listed(places: list[Path]) -> str:
 
 
 def _what_is_there(layout: Layout, places: list[Path], given: bool) -> str:
-    """Why a place may not do: part of the dataset, another one, or something else lies there."""
+    """Why a place may not do: it has a part of the dataset, another one, or something else."""
     for place in places:
         if lacking := layout.lacking(place):
             return f"{lacking}, so part of it was not unpacked; "

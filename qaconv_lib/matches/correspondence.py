@@ -58,7 +58,7 @@ def hidden_share(part_map: Any) -> float:
 
 
 def _cell_of_pixels(size: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """The location that each pixel of an image lies under, (H, W)."""
+    """The location that contains each pixel of an image, (H, W)."""
     if not (1 <= height <= size[0] and 1 <= width <= size[1]):
         raise ValueError(f"an image of {size} pixels has no map of {height} x {width} locations")
     rows, columns = (

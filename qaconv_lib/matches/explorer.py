@@ -1,4 +1,4 @@
-"""See how a pair of images matches, and how its score comes together (chapter 11)."""
+"""See how two images match, and how their score is computed (chapter 11)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIRECTIONS = {
 
 
 class ScoreParts(NamedTuple):
-    """How the score of a pair comes together; from `score_parts`."""
+    """The parts of the score of a pair; from `score_parts`."""
 
     from_query: float  # sum of the weighted best matches of the query's locations
     from_gallery: float  # the same of the gallery image's locations
@@ -44,7 +44,7 @@ def score_parts(matcher: QAConv, query_map: Tensor, gallery_map: Tensor) -> Scor
 
 
 def matcher_of(model: ReidModel) -> QAConv:
-    """The matcher of a model; ValueError if it compares images in another way."""
+    """The matcher of a model; ValueError if the model compares images in another way."""
     matcher = getattr(model.criterion, "matcher", None)
     if not isinstance(matcher, QAConv):
         wrong = f"a model trained with {model.config.loss} has no local matches"

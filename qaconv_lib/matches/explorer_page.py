@@ -187,5 +187,5 @@ def read_explorer(folder: str | Path) -> dict:
     path = Path(folder) / "data.js"
     text = path.read_text(encoding="utf-8")
     if not (text.startswith(_START) and text.endswith(_END)):
-        raise ValueError(f"{path} does not hold the page's data")
+        raise ValueError(f"{path} does not contain the page's data")
     return json.loads(text.removeprefix(_START).removesuffix(_END))

@@ -1,4 +1,4 @@
-"""What is drawn from: the ranges of the four domains, the palettes, and how to choose from them."""
+"""The ranges of the four domains, the palettes, and functions that choose from them."""
 
 from __future__ import annotations
 

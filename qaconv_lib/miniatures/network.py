@@ -1,4 +1,4 @@
-"""People walking through a network of cameras: who is seen where and when.
+"""People walking through a network of cameras: where and when each is seen.
 
 What temporal lifting (chapter 10) assumes is true of groups until they split, not of lone walkers.
 """

@@ -1,4 +1,4 @@
-"""Plans of the miniatures: which images there are, who is on them, and how files are called."""
+"""Plans of the miniatures: their images, the people on them, and the names of the files."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .scenery import scene_picture
 from .shading import develop, ground_shadow, shade
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
-OVERSAMPLE = 1.5  # rendered rows and columns for each of the picture's
+OVERSAMPLE = 1.5  # rendered rows and columns per row and column of the image
 Window = tuple[float, float, float, float]
 
 

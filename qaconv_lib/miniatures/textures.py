@@ -73,7 +73,7 @@ def _stamp(out: np.ndarray, emblem: Emblem, x: np.ndarray, y: np.ndarray) -> Non
     elif emblem.shape == "text":
         inside = (np.abs(u) < 1) & (np.abs(v) < 0.45) & ((u * 3.5) % 1 < 0.7)
     colour = np.tile(linear(emblem.colour), (len(u), 1))
-    if emblem.shape in ("block", "disc"):  # a picture, not a patch
+    if emblem.shape in ("block", "disc"):  # a motif, not a patch
         motif = np.sin(5.0 * u + 2.0 * v) * np.sin(4.0 * v - 1.5 * u + 20 * emblem.width)
         colour = colour * (1 - 0.45 * np.clip(3 * motif, 0, 1))[:, None]
     out[inside] = 0.9 * colour[inside] + 0.1 * out[inside]

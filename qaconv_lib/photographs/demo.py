@@ -32,10 +32,10 @@ _EXAMPLES = """0011_001_04_0302afternoon_0004_1 0011_003_05_0302afternoon_0003_0
 0176_001_03_0113noon_0003_1 0078_006_15_0113morning_0001_0 0011_007_06_0302afternoon_0002_2
 0132_009_13_0302morning_0003_1 0087_002_08_0302afternoon_0003_2 0081_003_05_0302morning_0003_0"""
 _INTRODUCTION = f"""# Do two images show one person?
-QAConv looks for each place of one image in the other. An image should show one person, cut out of
-its frame. Uploads stay on the machine that runs this demo and are deleted after {KEPT_MINUTES}
-minutes. Use images of people who agreed to it, and take no measure against anybody on the strength
-of a score: [ethics and law](https://github.com/qaconv-book/qaconv-book/blob/main/book/ethics.md).
+QAConv finds the best match of each location in the other image. An image should show one person,
+cropped from the frame. Uploads stay on the computer that runs this demo and are deleted after
+{KEPT_MINUTES} minutes. Use only images of people who agreed to it. Nobody may face consequences
+because of a score: [ethics and law](https://github.com/qaconv-book/qaconv-book/blob/main/book/ethics.md).
 
 """
 
@@ -209,7 +209,7 @@ def serve(answers: Answers, host: str, port: int) -> None:
         page, address = launch(answers, folder, host, port)
         print(f"demo         {address} (stop it with Ctrl+C)")
         if host not in ("127.0.0.1", "localhost", "::1"):
-            print("Note: everybody who reaches this port can use the demo, without a password.")
+            print("Note: anyone who can reach this port can use the demo without a password.")
         if answers.known.warning:
             print(f"Note: {answers.known.warning}", flush=True)
         page.block_thread()

@@ -25,10 +25,10 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; a folder of images is wanted")
+        raise ValueError(f"{folder} is a file, not a folder of images")
     found = [path for path in _visible_files(folder) if path.suffix.lower() in ENDINGS]
     if not found:
-        raise ValueError(f"no images in {folder}; files that end in {', '.join(ENDINGS)} count")
+        raise ValueError(f"no images in {folder}; files must end in {', '.join(ENDINGS)}")
     return sorted(found)
 
 
@@ -67,7 +67,7 @@ def find_bad_photographs(
         try:
             width, height = image_size(path)
             if min(width, height) < SMALLEST_SIDE:
-                least = f"a picture of a person has at least {SMALLEST_SIDE} in each direction"
+                least = f"it needs at least {SMALLEST_SIDE} in each direction"
                 raise ValueError(f"{path} has {width} x {height} pixels; {least}")
             if whole:
                 load_image(path)

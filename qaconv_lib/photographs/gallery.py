@@ -82,7 +82,7 @@ def search_gallery(
     real = [np.array([os.path.realpath(path) for path in t["path"]]) for t in (query, images)]
     own = real[0][:, None] == real[1]
     if own.all():
-        raise ValueError("the gallery holds nothing but the query")
+        raise ValueError("the gallery contains only the query")
     values = {"similarity": to_similarity(model, scores)}
     if calibration is not None:
         prior = gallery_prior(len(images)) if prior is None else prior

@@ -128,7 +128,7 @@ class PhotographMatch(NamedTuple):
             mutual=mutual,
             kernel_size=self.kernel_size,
             title=title,
-            alt=f"Two pictures side by side, similarity {self.similarity:.2f}, and lines between "
+            alt=f"Two images side by side, similarity {self.similarity:.2f}, and lines between "
             f"locations that match with a cosine above {threshold:g}.",
         )
 

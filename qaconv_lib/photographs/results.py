@@ -37,7 +37,7 @@ def draw_list(query: str, rows: pd.DataFrame) -> Figure:
     from qaconv_lib.visualize import show_rank_list
 
     images, unknown = [load_image(path) for path in rows["image"]], ["unknown"] * len(rows)
-    alt = f"A query and the {len(rows)} best pictures of the gallery with their similarity."
+    alt = f"A query and the {len(rows)} most similar gallery images, with their scores."
     return show_rank_list(load_image(query), images, unknown, rows["similarity"], alt=alt)
 
 
@@ -58,13 +58,13 @@ def _earlier_lists(folder: Path) -> list[Path]:
 def check_output(path: Path, images: Sequence[Path]) -> None:
     """Refuse, before the work, a path that the figure cannot be written to."""
     if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"the picture must end in {', '.join(_FORMATS)}, got {path.name!r}")
+        raise ValueError(f"the figure's name must end in {', '.join(_FORMATS)}, got {path.name!r}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} for the picture")
+        raise FileNotFoundError(f"there is no folder {path.parent} for the figure")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; the picture needs another name")
+        raise ValueError(f"{path} is a folder; the figure needs another name")
     if os.path.realpath(path) in map(os.path.realpath, images):
-        raise ValueError(f"{path} is one of the pictures; the output needs another name")
+        raise ValueError(f"{path} is one of the images; the figure needs another name")
 
 
 def check_folder(folder: Path) -> None:
@@ -72,7 +72,7 @@ def check_folder(folder: Path) -> None:
     places = (folder.absolute(), *folder.absolute().parents)
     there = next(place for place in places if place.exists())
     if not there.is_dir():
-        raise ValueError(f"{there} is a file; a folder for the results is wanted")
+        raise ValueError(f"{there} is a file, not a folder for the results")
     if not os.access(there, os.W_OK):
         raise ValueError(f"{folder} cannot be written to")
     _earlier_lists(folder)

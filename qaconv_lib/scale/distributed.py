@@ -42,7 +42,7 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
     if on_gpu:
         place = int(os.environ.get("LOCAL_RANK", "0"))
         if not torch.cuda.is_available():
-            raise ValueError("there is no GPU on this machine; take --device cpu")
+            raise ValueError("this machine has no GPU; use --device cpu")
         if place >= torch.cuda.device_count():
             fewer = f"more processes than the {torch.cuda.device_count()} GPUs of this machine"
             raise ValueError(f"{fewer}; lower --nproc-per-node")
