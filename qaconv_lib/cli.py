@@ -333,9 +333,9 @@ def match(options: Namespace) -> None:
     _arg("query", type=Path, metavar="QUERY", help="image file, or a folder of them"),
     _arg("--gallery", type=Path, required=True, help="folder of images"),
     _arg("--output", type=Path, default=Path("found"), help="folder of the results (found)"),
-    _arg("--length", type=int, default=10, help="how long the lists are (default: 10)"),
+    _arg("--length", type=int, default=10, help="length of the lists (default: 10)"),
     _flag("--rerank", "re-rank by k-reciprocal encoding"),
-    _arg("--depth", type=int, help="how many images re-ranking looks at (default: 500)"),
+    _arg("--depth", type=int, help="how many images are re-ranked (default: 500)"),
     _arg("--times", type=Path, help="CSV file with the columns file, camera, seconds of all "
          "images: applies TLift. QUERY should then be the folder of all people seen by the camera"),
     _arg("--store", type=Path, help="folder that keeps the gallery's feature maps"),
@@ -393,7 +393,7 @@ def calibrate(options: Namespace) -> None:
 
 
 @_command(
-    _arg("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine alone)"),
+    _arg("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)"),
     _arg("--port", type=int, default=7860, help="port; 0 for any free one (default: 7860)"),
     _arg("--gallery", type=Path, help="folder that is searched if no gallery is uploaded"),
     *_OPEN,

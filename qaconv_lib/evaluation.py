@@ -24,7 +24,7 @@ BAD_DETECTION = -1  # identity of gallery images to ignore: taken out of every r
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RankingScores:
-    """The scores of a ranking, fractions from 0 to 1, averaged over the valid queries.
+    """Metrics of a ranking, fractions from 0 to 1, averaged over the valid queries.
 
     `cmc[k - 1]` is the rank-k accuracy, for k up to the size of the gallery. `mean_ap` sums steps
     and `mean_ap_trapezoid` trapezoids; `mean_inp` is the mean inverse negative penalty. `per_query`

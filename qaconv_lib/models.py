@@ -86,7 +86,7 @@ class ReidModel(nn.Module):
 def make_criterion(
     config: TrainingConfig, num_classes: int, backbone: Backbone
 ) -> MatchingLoss | PooledLoss:
-    """The training loss of a configuration, for a backbone's maps and so many identities."""
+    """The training loss of a configuration, for a backbone's maps and a number of identities."""
     sizes = [num_classes, backbone.channels, *backbone.map_size(config.height, config.width)]
     head = {"kernel_size": config.kernel_size, "tied": config.tied}
     memory = {"gamma": config.gamma, "update": config.memory_update}
@@ -132,7 +132,7 @@ def save_model(path: str | Path, model: ReidModel, **details: Any) -> None:
 
 
 def _rounded(tensor: Tensor) -> Tensor:
-    """In half precision, if the range of that suffices."""
+    """In half precision, if its range suffices."""
     half = tensor.half() if tensor.is_floating_point() else tensor
     return half if half.isfinite().all() else tensor
 
@@ -151,7 +151,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReidMode
 
 
 def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy tensors into a model; ValueError names what is missing, left over or misshapen."""
+    """Copy tensors into a model; ValueError names missing, extra and misshapen ones."""
     wanted = model.state_dict()
     for key in filter(training_only, tensors):  # one row for every training identity
         if key in wanted and len(tensors[key]) != len(wanted[key]):
@@ -163,5 +163,5 @@ def load_weights(model: ReidModel, tensors: dict[str, Tensor], source: str) -> N
 
 
 def training_only(key: str) -> bool:
-    """Whether an entry of the state dict serves training alone."""
+    """Whether an entry of the state dict serves only training."""
     return key.startswith(("criterion.memory.", "criterion.classifier.", "criterion.centers"))

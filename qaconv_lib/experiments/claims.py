@@ -29,13 +29,13 @@ class Claim:
     """A claim of the paper."""
 
     section: str  #: where the paper makes it
-    experiment: str  #: what tests it here, or what it would take
+    experiment: str  #: what tests it here, or what a test would need
     compare: Test | None  #: gives the differences; None if the claim cannot be tested here
     text: str  #: the claim, in our words
     margin: float | None = None  #: "equal" means within this; None for "A is better than B"
     one_sided: bool = False  #: with a margin: only "A is no worse than B"
     far: float = 0.0  #: of "A is far better than B": how large the lead must be to hold in full
-    remark: str = ""  #: what the reader must know to read the figure
+    remark: str = ""  #: what readers need to know to interpret the numbers
 
 
 def verdict(claim: Claim, found: list[Comparison]) -> str:

@@ -325,7 +325,7 @@ def pair_similarities(
             _files.make_folder(kept.parent)
             _files.write_whole(kept, content.getvalue())
         except OSError as error:  # they are here all the same
-            warnings.warn(f"the similarities are not kept for another time: {error}", stacklevel=2)
+            warnings.warn(f"the similarities cannot be stored for later use: {error}", stacklevel=2)
     return found
 
 
@@ -407,7 +407,7 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
 
 
 def summary(scores: RankingScores, per_query: bool = True) -> dict:
-    """What records keep of scores: shares from 0 to 1 and, per query with a match, three lists."""
+    """Accuracy for a record: shares from 0 to 1 and, per query with a match, three lists."""
     found: dict[str, Any] = {f"rank{k}": scores.rank(k) for k in (1, 5, 10)}
     found |= {key: getattr(scores, key) for key in ("mean_ap", "mean_ap_trapezoid", "mean_inp")}
     found = {key: round(float(value), 5) for key, value in found.items()}

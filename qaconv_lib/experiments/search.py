@@ -118,7 +118,7 @@ def best_settings(loss: str, profile: str, **wanted: Any) -> dict:
 
 
 def calibration_of(loss: str, source: str, profile: str) -> list[float] | None:
-    """Slope and offset of the best settings on a source; None where maps are compared."""
+    """Slope and offset of the best settings on a source; None if maps are compared."""
     if compares_maps(loss):
         return None
     best = best_settings(loss, profile)

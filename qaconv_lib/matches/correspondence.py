@@ -29,7 +29,7 @@ _HIDING = [PART_NAMES.index(name) for name in ("other person", "occluder")]
 
 
 def cell_parts(part_map: Any, height: int, width: int, least: float = LEAST) -> np.ndarray:
-    """What each location of a feature map shows, (height*width,) indices into `SHOWN`.
+    """The part shown by each location of a feature map, (height*width,) indices into `SHOWN`.
 
     A location shows the person if at least the share `least` of its pixels does; then it shows the
     part of the body with the most pixels. Otherwise it shows what most of its other pixels show.

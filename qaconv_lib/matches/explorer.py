@@ -34,7 +34,7 @@ class ScoreParts(NamedTuple):
 
 
 def score_parts(matcher: QAConv, query_map: Tensor, gallery_map: Tensor) -> ScoreParts:
-    """Take the score of one pair of maps (d, h, w), unit channels, apart (chapter 4)."""
+    """The parts of the score of one pair of maps (d, h, w) with unit channels (chapter 4)."""
     matcher.check_size(query_map)
     weights, constant = (part.double() for part in matcher.fold())
     matches = best_matches(query_map[None], gallery_map[None], matcher.kernel_size)[0, 0]

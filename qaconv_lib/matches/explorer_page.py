@@ -33,7 +33,7 @@ _START, _END = "window.qaconvExplorer = ", ";\n"
 
 
 def spread(values: Sequence[float], count: int) -> list[int]:
-    """Positions of `count` values from the largest to the smallest, equally far apart in rank."""
+    """Positions of `count` values from the largest to the smallest, equally spaced in rank."""
     if not 2 <= count <= len(values):
         raise ValueError(f"count must lie in 2..{len(values)}, got {count}")
     order = np.argsort(-np.asarray(values), kind="stable")
@@ -58,7 +58,7 @@ def choose_gallery(similarity: Any, same: Any, junk: Any) -> pd.DataFrame:
 
 
 def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> dict:
-    """What the page knows of a pair of maps (d, h, w) with unit channels.
+    """What the page shows of a pair of maps (d, h, w) with unit channels.
 
     `similarities` are those of `correlate` per location of a kernel times `UNIT`, rounded up so
     that each stays above the same thresholds of two digits; the others are best matches.
@@ -75,7 +75,7 @@ def pair_matches(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -
 def explorer_data(
     model: ReidModel, dataset: ReidDataset, precision: Sequence[float], source: str
 ) -> tuple[dict, dict[str, str]]:
-    """Choose pairs of test images of a miniature, and compute all that the page shows of them.
+    """Choose pairs of test images of a miniature, and compute what the page shows of them.
 
     `precision` is the average precision of each query; the chosen ones go from the best to the
     worst. `source` is the dataset that the QAConv model was trained on. Returns what the page's

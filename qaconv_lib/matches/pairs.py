@@ -89,7 +89,7 @@ def _draw(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pair_traits(scene: Scene, name: str) -> dict[str, pd.DataFrame]:
-    """What is known of each pair, by kind; for the columns see `match_pairs`."""
+    """The data of each pair, by kind; for the columns see `match_pairs`."""
     query, gallery = scene.dataset.query, scene.dataset.gallery
     headings = plan(name).set_index("path")["heading"]
     heading = [headings[[path_inside(p, scene) for p in t["path"]]] for t in (query, gallery)]

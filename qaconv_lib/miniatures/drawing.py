@@ -1,4 +1,4 @@
-"""Drawing the miniatures, packing them into archives, and looking over them.
+"""Drawing the miniatures, packing them into archives, and inspecting them.
 
 Every image has random numbers of its own, so it can be drawn alone or by any process.
 """

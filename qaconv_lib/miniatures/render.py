@@ -1,4 +1,4 @@
-"""Pictures of persons, with a label for every pixel."""
+"""Images of people, with a label for every pixel."""
 
 from __future__ import annotations
 

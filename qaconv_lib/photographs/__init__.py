@@ -1,1 +1,1 @@
-"""Matching and searching images of your own."""
+"""Matching and searching your own images."""

@@ -54,7 +54,7 @@ def operating_point(roc: Roc, false_positive_rate: float) -> OperatingPoint:
 
 
 def rates_at(scores: Any, same: Any, threshold: float) -> OperatingPoint:
-    """The rates (14.1) of these pairs at a threshold from elsewhere."""
+    """The rates (14.1) of these pairs at a given threshold."""
     scores, same = _check_pairs(scores, same)
     false, true = (float((scores[kind] >= threshold).mean()) for kind in (~same, same))
     return OperatingPoint(float(threshold), false, true)
@@ -107,7 +107,7 @@ def calibration_cost(log_ratio: Any, same: Any) -> float:
 
 
 def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
-    """Stated probabilities beside what happened, both kinds of pairs with half of the weight.
+    """Stated probabilities and observed shares; each kind of pair has half of the weight.
 
     `probability` (n,) is stated with a prior of 0.5. There is one row per equal interval that has
     pairs: `stated` (mean probability), `happened` (weighted share of pairs of one person), `pairs`.

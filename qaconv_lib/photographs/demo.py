@@ -41,7 +41,7 @@ because of a score: [ethics and law](https://github.com/qaconv-book/qaconv-book/
 
 
 class Answers(NamedTuple):
-    """What the page asks."""
+    """Answers to what the page asks."""
 
     model: ReidModel
     known: matching.Knowledge

@@ -33,7 +33,7 @@ def list_photographs(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """A sentence on the files that `list_photographs` leaves out, but for CSV files, if any."""
+    """A sentence on the files, except CSV files, that `list_photographs` leaves out, if any."""
     endings = [path.suffix.lower() for path in _visible_files(folder)]
     others = [ending for ending in endings if ending not in (*ENDINGS, ".csv")]
     kinds = ", ".join(sorted(set(others)))
@@ -77,7 +77,7 @@ def find_bad_photographs(
 
 
 def usable_photographs(paths: Sequence[Path], report: Callable[[str], None]) -> list[Path]:
-    """The files that can be used; `report` is told why each of the others cannot."""
+    """The usable files; `report` is called with the reason for each of the others."""
     bad = find_bad_photographs(paths, whole=True)
     for reason in bad.values():
         report(f"left out: {reason}")
@@ -87,7 +87,7 @@ def usable_photographs(paths: Sequence[Path], report: Callable[[str], None]) -> 
 
 
 def check_photographs(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise ValueError or FileNotFoundError if a file cannot be used; the first one is named."""
+    """Raise ValueError or FileNotFoundError for the first file that cannot be used."""
     bad = find_bad_photographs(paths)
     if bad:
         path, reason = next(iter(bad.items()))
