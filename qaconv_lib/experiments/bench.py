@@ -162,8 +162,10 @@ def _matching_forms(
 
     def convolutions() -> None:  # the same products as `products`, of channels-last maps
         images = queries.contiguous(memory_format=torch.channels_last)
-        for part in gallery.flatten(2).transpose(1, 2).split(10):
-            F.conv2d(images, part.flatten(0, 1)[:, :, None, None])
+        kernels = gallery.flatten(2).transpose(1, 2)[..., None, None]  # (g, h*w, d, 1, 1)
+        for block in images.split(max(1, 2**20 // queries[0, 0].numel() ** 2)):
+            for kernel in kernels:
+                F.conv2d(block, kernel)
 
     def products() -> None:  # behind the similarities, and nothing of what follows them
         rows = queries.flatten(2).transpose(1, 2).flatten(0, 1)  # (q*h*w, d)
@@ -459,10 +461,7 @@ def mixed_maps(maps: Tensor, count: int) -> Tensor:
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
     "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
-    "threads": [
-        partial(on_one_thread, partial(bench_matching, 64, 1000, turns=2)),
-        partial(on_one_thread, partial(bench_training, 751, True)),
-    ],
+    "threads": [partial(on_one_thread, partial(bench_matching, 64, 1000, turns=2))],
     "small": [partial(bench_matching, 500, 2000, shape=(64, 8, 4))],
     "network": [bench_network],
     "optimisations": [partial(bench_optimisations, 64, 1000)],
