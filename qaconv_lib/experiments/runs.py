@@ -133,14 +133,14 @@ class Run:
         """Where the run keeps its state and its model: of these very settings and images."""
         try:
             key = self.source_key
-        except FileNotFoundError:  # without the dataset there is no such folder yet
+        except FileNotFoundError:  # a run whose dataset is missing has no folder of its own yet
             key = None
         parts = [self.name, self.config().digest(), *([key[-8:]] if key else [])]
         return _files.cache_folder() / "runs" / "-".join(parts)
 
 
 #: Folders of the miniatures as they ship, named after their content. What was made from them has no
-#: key, and so is not valid for others of the same name.
+#: key, and counts for them alone.
 SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
            "mini-cuhk03-865fb94c44f6975e", "mini-msmt17-225cff46b044dd77")  # fmt: skip
 
@@ -175,12 +175,12 @@ def same_content(key: str | None, name: str, part: str, weights: str | None = No
     """Whether what is stored with a key was made from what `content_key` finds now."""
     try:
         return key == content_key(name, part, weights)
-    except (FileNotFoundError, ValueError):  # what is missing speaks against nothing
+    except (FileNotFoundError, ValueError):  # missing data cannot contradict what is stored
         return True
 
 
 def file_label(name: str, part: str) -> str:
-    """A dataset in file names: for a CSV file, of which there are many, with its content's key."""
+    """A dataset in file names; CSV files may share a name, so theirs has the key of the content."""
     if not name.lower().removesuffix("-all").endswith(".csv"):
         return name
     return f"{_short(name, 40)}-{str(content_key(name, part))[:8]}"
