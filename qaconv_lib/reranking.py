@@ -83,17 +83,26 @@ def k_reciprocal_rerank(
             fits = f"to fit query_gallery {checked.shape}"
             raise ValueError(f"{name} must have shape {(size, size)} {fits}, got {part.shape}")
         squares[name] = check_distances(part, name, squared)
-    to_queries = squares["query_query"], mixed.T  # D[:, :q], in two parts
-    to_gallery = mixed, squares["gallery_gallery"]
+    parts = (squares["query_query"], mixed), (mixed.T, squares["gallery_gallery"])  # D
 
     def transposed(start: int, stop: int) -> np.ndarray:
         """Rows of D transposed; a block is all queries or all gallery."""
-        first, side = (0, to_queries) if start < num_query else (num_query, to_gallery)
+        side = int(start >= num_query)
+        part = slice(start - side * num_query, stop - side * num_query)
         found = np.empty((stop - start, num_query + num_gallery), dtype=np.float32)
-        np.concatenate([part[:, start - first : stop - first].T for part in side], 1, out=found)
+        np.concatenate([half[side][:, part].T for half in parts], 1, out=found)
         return np.square(found, out=found) if squared else found
 
-    rows = ScaledRows(transposed, num_query, num_gallery)
+    def entries(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Entries of D transposed, without reading whole rows again."""
+        found = np.empty(len(rows), dtype=np.float32)
+        for above, side in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            chosen = ((columns >= num_query) == above) & ((rows >= num_query) == side)
+            i, j = columns[chosen] - above * num_query, rows[chosen] - side * num_query
+            found[chosen] = parts[above][side][i, j]
+        return np.square(found, out=found) if squared else found
+
+    rows = ScaledRows(transposed, num_query, num_gallery, entries=entries)
     return restore_kind(rerank_rows(rows, k1, k2, lambda_value), query_gallery)
 
 
@@ -183,8 +192,16 @@ def _jaccard_distance(encoding: scipy.sparse.csr_array, num_query: int) -> np.nd
 class ScaledRows:
     """The scaled distances d (N, N) of step 1; `neighbours` finds the maxima, so it comes first."""
 
-    def __init__(self, raw: Callable, num_query: int, num_gallery: int, progress: bool = False):
+    def __init__(
+        self,
+        raw: Callable[[int, int], np.ndarray],
+        num_query: int,
+        num_gallery: int,
+        progress: bool = False,
+        entries: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ):
         self.raw, self.progress = raw, progress  # raw(start, stop): rows of D transposed
+        self.entries = entries  # of D transposed, where single ones cost less than rows
         self.num_query, self.num_images = num_query, num_query + num_gallery
         self.largest = np.ones(self.num_images, dtype=np.float32)
 
@@ -206,6 +223,9 @@ class ScaledRows:
     def at(self, pattern: scipy.sparse.csr_array) -> np.ndarray:
         """The entries of d where ``pattern`` (N, N) has entries, in their order."""
         lengths = np.diff(pattern.indptr)
+        if self.entries is not None:
+            rows = np.repeat(np.arange(self.num_images), lengths)
+            return self.entries(rows, pattern.indices) / self.largest[rows]
         values = np.empty(pattern.nnz, dtype=np.float32)
         for start, stop in self._blocks():
             part = slice(pattern.indptr[start], pattern.indptr[stop])

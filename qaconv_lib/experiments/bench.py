@@ -324,7 +324,7 @@ def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
 
 
 def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
-    """CMC, mAP and mINP of 750 people and 6 cameras; no scores tie, for which only ours is exact."""
+    """CMC, mAP and mINP of 750 people and 6 cameras; no scores tie, as the plain form assumes."""
     rng, sizes = np.random.default_rng(0), (num_query, num_gallery)
     arguments: list[Any] = [rng.random(sizes)]  # in float32 some would tie
     arguments += [rng.integers(1, 751, size) for size in sizes]
