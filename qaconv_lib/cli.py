@@ -154,9 +154,8 @@ def evaluate(options: Namespace) -> None:
     """Test a trained model on datasets: alone, with re-ranking and with TLift. A model trained with
     other settings than its profile's is found by the same flags."""
     from qaconv_lib._processes import process_rank
-    from qaconv_lib.experiments.runs import pair_similarities
+    from qaconv_lib.experiments.runs import load_test, pair_similarities
     from qaconv_lib.experiments.suite import Trial, evaluate_trial
-    from qaconv_lib.experiments.unreadable import load_test
 
     run, device, skip = _run(options), options.device, options.skip_unreadable
     for target in options.targets:

@@ -21,7 +21,7 @@ from qaconv_lib.datasets import (
     load_part_map,
     validation_split,
 )
-from qaconv_lib.experiments.unreadable import (
+from qaconv_lib.experiments.runs import (
     counting_unreadable,
     load_test,
     readable_rows,

@@ -13,7 +13,7 @@ from qaconv_lib.cli import main
 from qaconv_lib.datasets import dataset_from_table, load_dataset
 from qaconv_lib.experiments.checking import check_dataset
 from qaconv_lib.experiments.records import read_records
-from qaconv_lib.experiments.unreadable import load_test
+from qaconv_lib.experiments.runs import load_test
 from qaconv_lib.layouts import COLUMNS
 
 HEADER = "path,identity,camera,seconds,split"

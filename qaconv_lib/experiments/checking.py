@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.experiments.unreadable import name_some, unreadable_images
+from qaconv_lib.experiments.runs import name_some, unreadable_images
 from qaconv_lib.layouts.names import passing_over
 
 

@@ -23,7 +23,6 @@ from qaconv_lib.experiments import postprocessing, records, runs
 from qaconv_lib.experiments.profiles import Profile, get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.search import calibration_of
-from qaconv_lib.experiments.unreadable import load_test
 from qaconv_lib.losses import TABLE1_LOSSES
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
@@ -220,7 +219,7 @@ def evaluate_trial(
     """
     runs.look_again()
     check_writable(records.results_folder() / "evaluate")
-    run, data, calibration = trial.run, load_test(trial.target, skip_unreadable), None
+    run, data, calibration = trial.run, runs.load_test(trial.target, skip_unreadable), None
     if trial.post and data.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
@@ -233,7 +232,7 @@ def evaluate_trial(
     q, g = len(data.query), len(data.gallery)
     found: dict = {"calibration": calibration, "queries": q, "gallery": g}
     if skip_unreadable:
-        whole = load_test(trial.target)
+        whole = runs.load_test(trial.target)
         found["unreadable_images"] = len(whole.query) + len(whole.gallery) - q - g
     found["stages"] = {
         name: runs.summary(runs.score(value, data.query, data.gallery))
@@ -279,7 +278,10 @@ def run_experiment(
     for loss, source in sorted({(t.run.loss, t.run.source) for t in untested if t.post}):
         calibration_of(loss, source, profile)
     if not skip_unreadable:
-        runs.check_readable((trial.run.source, trial.target) for trial in untested)
+        for source in dict.fromkeys(trial.run.source for trial in untested):
+            runs.check_readable(load_dataset(source).train, f"{source}, training")
+        for target in dict.fromkeys(trial.target for trial in untested):
+            runs.check_readable(runs.tested(runs.load_test(target)), f"{target}, query and gallery")
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
     for number, line in enumerate(lines, start=1):
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
