@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
-from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.temporal import tlift
@@ -39,10 +39,13 @@ TFUSION_GRID: list[dict[str, Any]] = [
 _TFUSION_FLOOR = 2e-3
 
 
-def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
+def tlift_record(
+    run: Run, target: str, device: str | None = None, skip_unreadable: bool = False
+) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
     runs.look_again()
-    data, pairs = load_dataset(target), runs.pair_similarities(run, target, device=device)
+    data = runs.load_test(target, skip_unreadable)
+    pairs = runs.pair_similarities(run, data, device=device)
     stages = {
         "+TLift": runs.probabilities(pairs["query_gallery"], run.loss),
         "+RR+TLift": runs.rerank(pairs, run.loss, transposed=run.transposed),
@@ -64,7 +67,9 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     return runs.record_run("tlift", run, target, found, device)
 
 
-def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
+def tfusion_record(
+    run: Run, target: str, device: str | None = None, skip_unreadable: bool = False
+) -> dict:
     """TFusion after re-ranking, its parameters chosen in several ways; writes the record.
 
     "chosen" takes the parameters that do best on the source's own query and gallery images, which
@@ -74,10 +79,10 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     twin whose name ends in ", own camera suppressed".
     """
     runs.look_again()
-    data = {name: load_dataset(name) for name in (run.source.removesuffix("-all"), target)}
-    reranked = {}
+    names = run.source.removesuffix("-all"), target
+    data, reranked = {name: runs.load_test(name, skip_unreadable) for name in names}, {}
     for name in data:
-        pairs = runs.pair_similarities(run, name, device=device)
+        pairs = runs.pair_similarities(run, data[name], device=device)
         similarity = runs.rerank(pairs, run.loss, transposed=run.transposed)
         reranked[name] = np.clip(similarity, 0, 1)
     columns = {"identities": "identity", "cameras": "camera"}

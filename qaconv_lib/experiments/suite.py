@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from qaconv_lib._files import check_writable
-from qaconv_lib.datasets import UnreadableImageError, load_dataset
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs
 from qaconv_lib.experiments.profiles import Profile, get_profile
 from qaconv_lib.experiments.runs import Run
@@ -78,14 +78,15 @@ def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
 
     Each run sees the same number of images. (Of random images, most would be in no triplet.)
     """
-    compared: dict[str, tuple[str, dict]] = {"class memory": ("qaconv", {})}
-    drawn = {"random images": "shuffle", "random people": "pk", "graph": "graph"}
-    for words, sampler in drawn.items():
-        compared[f"pairs, {words}"] = "pairwise", {"sampler": sampler, "triplet_margin": None}
-    for words in ("random people", "graph"):
-        settings = {"sampler": drawn[words], "triplet_margin": 16.0} | profile.triplets
-        compared[f"triplets, {words}"] = "pairwise", settings
-    return compared
+    pairs, triplets = {"triplet_margin": None}, {"triplet_margin": 16.0} | profile.triplets
+    return {
+        "class memory": ("qaconv", {}),
+        "pairs, random images": ("pairwise", {"sampler": "shuffle"} | pairs),
+        "pairs, random people": ("pairwise", {"sampler": "pk"} | pairs),
+        "pairs, graph": ("pairwise", {"sampler": "graph"} | pairs),
+        "triplets, random people": ("pairwise", {"sampler": "pk"} | triplets),
+        "triplets, graph": ("pairwise", {"sampler": "graph"} | triplets),
+    }
 
 
 def source_name(profile: Profile, role: str) -> str:
@@ -120,7 +121,7 @@ class Experiment:
     rows: Callable[[Profile], list[Row]]  #: the trials of each seed
     #: What is done with a trial's similarities across domains where the target has times, and the
     #: folder of its records.
-    after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
+    after: tuple[str, Callable[[Run, str, str | None, bool], dict]] | None = None
 
 
 def _losses(profile: Profile, losses: Sequence[str] = TABLE1_LOSSES) -> list[Row]:
@@ -226,14 +227,13 @@ def evaluate_trial(
     pairs = runs.pair_similarities(run, data, device=device)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
-        stages = runs.similarity_stages(
-            pairs, data, run.loss, calibration, transposed=run.transposed
-        )
-    q, g = len(data.query), len(data.gallery)
-    found: dict = {"calibration": calibration, "queries": q, "gallery": g}
+        turned = run.transposed
+        stages = runs.similarity_stages(pairs, data, run.loss, calibration, transposed=turned)
+    found: dict = {"calibration": calibration}
+    found |= {"queries": len(data.query), "gallery": len(data.gallery)}
     if skip_unreadable:
-        whole = runs.load_test(trial.target)
-        found["unreadable_images"] = len(whole.query) + len(whole.gallery) - q - g
+        whole = runs.tested(runs.load_test(trial.target))
+        found["unreadable_images"] = len(whole) - len(runs.tested(data))
     found["stages"] = {
         name: runs.summary(runs.score(value, data.query, data.gallery))
         for name, value in stages.items()
@@ -254,9 +254,8 @@ def run_experiment(
 ) -> list[dict]:
     """Do the missing runs of an experiment, and return the records of all its trials.
 
-    What would stop a run is looked for before the first training: unreadable images, a missing
-    dataset, a loss that has not been searched. With `skip_unreadable`, such images are left out;
-    TLift's sweeps and TFusion take whole datasets, and are left out where there are any.
+    What would stop a run is looked for before the first training: unreadable images (unless
+    `skip_unreadable`), a missing dataset, a loss that has not been searched.
 
     Args:
         seeds: how many; None takes the experiment's own number.
@@ -294,13 +293,7 @@ def run_experiment(
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue
         if (record := find_record(trial, folder)) is None:
-            try:
-                record = act(trial.run, trial.target, device)
-            except UnreadableImageError:
-                if not skip_unreadable:
-                    raise
-                report(f"{folder}: {trial.name} left out, as it takes unreadable images too")
-                continue
+            record = act(trial.run, trial.target, device, skip_unreadable)
             report(f"{folder}: {trial.name}")
         found.append(record)
     return found
