@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
-from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.temporal import tlift
@@ -52,10 +51,8 @@ def tlift_record(
     }
 
     def lifted(per_query: bool = False, /, **options: Any) -> dict:
-        return {
-            name: _scores(tlift(value, *runs.times(data), **options), data, per_query)
-            for name, value in stages.items()
-        }
+        found = {k: tlift(value, *runs.times(data), **options) for k, value in stages.items()}
+        return {k: runs.summary(v, data.query, data.gallery, per_query) for k, v in found.items()}
 
     sweeps = [
         {"parameter": name, "value": value, "stages": lifted(**{name: value})}
@@ -91,9 +88,12 @@ def tfusion_record(
     known_times = partial(labelled_transitions, **labels)
 
     def scored(name: str, function: Callable, **options: Any) -> dict:
-        query, gallery = data[name].query["session"], data[name].gallery["session"]
-        options |= {"query_sessions": query, "gallery_sessions": gallery, "floor": _TFUSION_FLOOR}
-        return _scores(function(reranked[name], *runs.times(data[name]), **options), data[name])
+        query, gallery = data[name].query, data[name].gallery
+        options |= {"query_sessions": query["session"], "gallery_sessions": gallery["session"]}
+        times, floor = runs.times(data[name]), _TFUSION_FLOOR
+        return runs.summary(
+            function(reranked[name], *times, floor=floor, **options), query, gallery
+        )
 
     grid: list[dict] = []
     variants = {}
@@ -113,7 +113,3 @@ def tfusion_record(
             grid.append(row | own | found | {"target_rank1": there["rank1"]})
     found = {"floor": _TFUSION_FLOOR, "grid": grid, "variants": variants}
     return runs.record_run("tfusion", run, target, found, device)
-
-
-def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool = True) -> dict:
-    return runs.summary(runs.score(similarity, dataset.query, dataset.gallery), per_query)

@@ -469,8 +469,11 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
     )
 
 
-def summary(scores: RankingScores, per_query: bool = True) -> dict:
+def summary(
+    similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame, per_query: bool = True
+) -> dict:
     """Accuracy for a record: shares from 0 to 1 and, per query with a match, three lists."""
+    scores = score(similarity, query, gallery)
     found: dict[str, Any] = {f"rank{k}": scores.rank(k) for k in (1, 5, 10)}
     found |= {key: getattr(scores, key) for key in ("mean_ap", "mean_ap_trapezoid", "mean_inp")}
     found = {key: round(float(value), 5) for key, value in found.items()}

@@ -30,36 +30,34 @@ SOURCES = ("market", "duke", "msmt17")  # of Tables 3 and 4
 _TEACHER = "efficientnet_lite2"  # one of the networks of `table3`
 # The shorter of the two is what a warm start takes in all.
 _LONGER = {f"{n} epochs": {"epochs": n, "decay_epochs": m} for n, m in ((7, 6), (10, 8))}
-_VARIANTS: dict[str, dict[str, dict]] = {
-    "occlusion": {"white square": {}, "random erasing": {"occlusion": "erasing"},
-                  "cutout": {"occlusion": "cutout"}, "nothing hidden": {"occlusion": "none"}},
-    "occlusion-size": {"square up to 0.8 of the width": {},
-                       "square up to 0.4 of the width": {"occlusion_share": 0.4},
-                       "square up to the whole width": {"occlusion_share": 1.0}},
-    "memory": {"newest map": {}, "moving average": {"memory_update": "ema"}},
-    "focal": {"focal weight": {}, "no focal weight": {"gamma": 0.0}},
-    "head": {"a weight for each location": {}, "tied weights": {"tied": True}},
-    "kernel": {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}},
-    "start": {"ImageNet weights": {}, "warm start": {"warm_start": 2},
-              "random weights": {"pretrained": False, "frozen_stages": 0}},
-    "epochs": {"usual schedule": {}} | _LONGER,
-    "epochs-arc": {"Arc loss, usual schedule": {}, "Arc loss, 10 epochs": _LONGER["10 epochs"]},
-    "source-size": {"all identities": {}}
-                   | {f"{number} identities": {"identities": number} for number in (100, 50, 25)},
-    "image-size": {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
-                   "192 × 96 pixels": {"height": 192, "width": 96}},
-    "layer": {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
-              "map of layer2": {"final_layer": "layer2"}},
-    "distill": {"student alone": {}, "the teacher": {"backbone": _TEACHER},
-                "student, taught": {"teacher": _TEACHER},
-                "8 channels, alone": {"neck_channels": 8},
-                "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}},
-}  # fmt: skip
 #: By name, the loss and the settings of each variant; the first is the model used elsewhere.
 ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
-    name: ("arc" if name == "epochs-arc" else "qaconv", variants)
-    for name, variants in _VARIANTS.items()
-}
+    "occlusion": ("qaconv", {"white square": {}, "random erasing": {"occlusion": "erasing"},
+                             "cutout": {"occlusion": "cutout"},
+                             "nothing hidden": {"occlusion": "none"}}),
+    "occlusion-size": ("qaconv", {"square up to 0.8 of the width": {},
+                                  "square up to 0.4 of the width": {"occlusion_share": 0.4},
+                                  "square up to the whole width": {"occlusion_share": 1.0}}),
+    "memory": ("qaconv", {"newest map": {}, "moving average": {"memory_update": "ema"}}),
+    "focal": ("qaconv", {"focal weight": {}, "no focal weight": {"gamma": 0.0}}),
+    "head": ("qaconv", {"a weight for each location": {}, "tied weights": {"tied": True}}),
+    "kernel": ("qaconv", {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}}),
+    "start": ("qaconv", {"ImageNet weights": {}, "warm start": {"warm_start": 2},
+                         "random weights": {"pretrained": False, "frozen_stages": 0}}),
+    "epochs": ("qaconv", {"usual schedule": {}} | _LONGER),
+    "epochs-arc": ("arc", {"Arc loss, usual schedule": {},
+                           "Arc loss, 10 epochs": _LONGER["10 epochs"]}),
+    "source-size": ("qaconv", {"all identities": {}}
+                    | {f"{number} identities": {"identities": number} for number in (100, 50, 25)}),
+    "image-size": ("qaconv", {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
+                              "192 × 96 pixels": {"height": 192, "width": 96}}),
+    "layer": ("qaconv", {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
+                         "map of layer2": {"final_layer": "layer2"}}),
+    "distill": ("qaconv", {"student alone": {}, "the teacher": {"backbone": _TEACHER},
+                           "student, taught": {"teacher": _TEACHER},
+                           "8 channels, alone": {"neck_channels": 8},
+                           "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}}),
+}  # fmt: skip
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
 
@@ -235,8 +233,7 @@ def evaluate_trial(
         whole = runs.tested(runs.load_test(trial.target))
         found["unreadable_images"] = len(whole) - len(runs.tested(data))
     found["stages"] = {
-        name: runs.summary(runs.score(value, data.query, data.gallery))
-        for name, value in stages.items()
+        name: runs.summary(value, data.query, data.gallery) for name, value in stages.items()
     }
     found["seconds"] = round(time.perf_counter() - start, 1)
     return runs.record_run("evaluate", run, trial.target, found, device)
