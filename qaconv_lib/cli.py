@@ -204,9 +204,9 @@ def export(options: Namespace) -> None:
 
 # Experiments --------------------------------------------------------------------------------------
 def _profile(options: Namespace) -> str:
-    from qaconv_lib.experiments.profiles import get_profile, profile_with
+    from qaconv_lib.experiments.profiles import profile_with
 
-    return get_profile(profile_with(options.profile, **_given(options, *_MEANS))).name
+    return profile_with(options.profile, **_given(options, *_MEANS))
 
 
 @_command(

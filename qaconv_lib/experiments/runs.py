@@ -240,9 +240,9 @@ def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]
         return [path for path, bad in zip(bar, pool.map(is_bad, paths), strict=True) if bad]
 
 
-def name_some(paths: list[str], count: int = 3) -> str:
+def name_some(paths: list[str]) -> str:
     """The first few of the paths, for a message."""
-    return ", ".join(paths[:count]) + " ..." * (len(paths) > count)
+    return ", ".join(paths[:3]) + " ..." * (len(paths) > 3)
 
 
 def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
