@@ -39,6 +39,7 @@ from qaconv_lib.scale.streaming import rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
+TURNS = 3
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)  # of shortlists
 
 
@@ -61,13 +62,13 @@ def measure(act: Callable[[], Any]) -> Measured:
     return Measured(seconds, extra, result)
 
 
-def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
-    """Run functions one after the other, `turns` times; of each keep the fastest run.
+def in_turns(**acts: Callable[[], Any]) -> dict[str, Measured]:
+    """Run functions one after the other, `TURNS` times; of each keep the fastest run.
 
     Memory is that of the first run: later ones may find memory that an earlier one left.
     """
     found = {name: measure(act) for name, act in acts.items()}
-    for _ in range(turns - 1):
+    for _ in range(TURNS - 1):
         for name, act in acts.items():
             seconds = min(found[name].seconds, measure(act).seconds)
             found[name] = found[name]._replace(seconds=seconds)
@@ -181,16 +182,14 @@ def _matching_forms(
     }
 
 
-def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
+def bench_optimisations(num_query: int, num_gallery: int) -> list[dict]:
     """A row for each of `_matching_forms`."""
-    found = in_turns(turns, **_matching_forms(num_query, num_gallery, SHAPE))
+    found = in_turns(**_matching_forms(num_query, num_gallery, SHAPE))
     size = f"{num_query:,} x {num_gallery:,}"
     return [compare(name, size, {"library": measured}) for name, measured in found.items()]
 
 
-def bench_matching(
-    num_query: int, num_gallery: int, turns: int = 3, shape: tuple[int, ...] | None = None
-) -> dict:
+def bench_matching(num_query: int, num_gallery: int, shape: tuple[int, ...] | None = None) -> dict:
     """`match_gallery` against the plain form, in bfloat16, and the faster of two bare products."""
     size = f"{num_query:,} x {num_gallery:,}"
     if shape is not None:
@@ -198,7 +197,7 @@ def bench_matching(
     channels, height, width = shape or SHAPE
     forms = list(_matching_forms(num_query, num_gallery, shape or SHAPE).values())
     names = ("plain", "library", "bfloat16", "product", "convolution")
-    found = in_turns(turns, **dict(zip(names, [forms[0], *forms[3:]], strict=True)))
+    found = in_turns(**dict(zip(names, [forms[0], *forms[3:]], strict=True)))
     seconds = {name: measured.seconds for name, measured in found.items()}
     gflop = 2e-9 * num_query * num_gallery * channels * (height * width) ** 2
     fastest = min(seconds["product"], seconds["convolution"])
@@ -213,7 +212,7 @@ def bench_matching(
     return compare("matching", size, found, 1e-4) | rounded(more)
 
 
-def bench_network(turns: int = 5) -> list[dict]:
+def bench_network() -> list[dict]:
     """The laptop profile's network as the library lays it out in memory, and channels first."""
     config = get_profile("laptop").config("qaconv")
     images = torch.rand(32, 3, config.height, config.width)
@@ -230,10 +229,12 @@ def bench_network(turns: int = 5) -> list[dict]:
             return network.eval()(images)
 
     # Extraction comes first: training changes the statistics of BN.
-    found = in_turns(turns, library=partial(extract, last), plain=partial(extract, first))
-    rows = [compare("extraction", "32 images", found, 1e-3)]
-    found = in_turns(turns, library=partial(step, last), plain=partial(step, first))
-    return [*rows, compare("network, both ways", "32 images", found, 1e-2, norm=True)]
+    found = in_turns(library=partial(extract, last), plain=partial(extract, first))
+    trained = in_turns(library=partial(step, last), plain=partial(step, first))
+    return [
+        compare("extraction", "32 images", found, 1e-3),
+        compare("network, both ways", "32 images", trained, 1e-2, norm=True),
+    ]
 
 
 def on_one_thread(case: Callable[[], dict]) -> dict:
@@ -246,12 +247,12 @@ def on_one_thread(case: Callable[[], dict]) -> dict:
         torch.set_num_threads(threads)
 
 
-def bench_machine(turns: int = 5, size: int = 4096, count: int = 10**8) -> dict:
+def bench_machine(size: int = 4096, count: int = 10**8) -> dict:
     """What the machine can do at most: a copy of `count` numbers, a product of large matrices."""
     source, target = torch.ones(count), torch.empty(count)
     left, right, out = (torch.ones(size, size) for _ in range(3))
     product = partial(torch.mm, left, right, out=out)
-    found = in_turns(turns, copy=partial(target.copy_, source), product=product)
+    found = in_turns(copy=partial(target.copy_, source), product=product)
     rates = {
         "gigabytes_per_second": 2e-9 * source.nbytes / found["copy"].seconds,  # both ways
         "gflop_per_second": 2e-9 * size**3 / found["product"].seconds,
@@ -260,17 +261,17 @@ def bench_machine(turns: int = 5, size: int = 4096, count: int = 10**8) -> dict:
     return {"step": "machine", "size": what} | rounded(rates)
 
 
-def bench_itself(size: int, tied: bool, turns: int = 3) -> dict:
+def bench_itself(size: int, tied: bool) -> dict:
     """A set against itself: half of the pairs are enough, with either head."""
     maps = unit_maps(size, 0, SHAPE)
     match = partial(match_gallery, QAConv(*SHAPE[1:], tied=tied).eval(), maps)
-    found = in_turns(turns, library=partial(match, maps), plain=partial(match, maps.clone()))
+    found = in_turns(library=partial(match, maps), plain=partial(match, maps.clone()))
     label = f"{size:,}, {'tied' if tied else 'untied'}"
     share = found["library"].seconds / found["plain"].seconds
     return compare("set against itself", label, found, 1e-4) | rounded({"share": share})
 
 
-def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
+def bench_training(classes: int, beside_plain: bool) -> dict:
     """Loss and gradient of a batch of 32 against a full class memory."""
     torch.manual_seed(0)
     criterion = QAConvLoss(classes, *SHAPE)
@@ -291,11 +292,10 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     if beside_plain:
         loss = partial(plain.qaconv_loss, matcher, memory=memory.features, labels=labels)
         forms["plain"] = partial(gradient, loss)
-    found = in_turns(turns, **forms)
-    return compare("training step", f"b=32, c={classes:,}", found, 1e-5, norm=True)
+    return compare("training step", f"b=32, c={classes:,}", in_turns(**forms), 1e-5, norm=True)
 
 
-def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
+def bench_tlift(num_query: int, num_gallery: int) -> dict:
     """TLift with 8 cameras and 85 minutes, as in DukeMTMC-reID; every fiftieth score is a tie."""
     rng = np.random.default_rng(0)
     similarity = rng.random((num_query, num_gallery), dtype=np.float32) ** 4
@@ -303,11 +303,11 @@ def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
     scene: list[Any] = [similarity]
     for count in (num_query, num_gallery):
         scene += [rng.integers(0, 8, count), rng.random(count) * 5100]
-    found = in_turns(turns, library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
+    found = in_turns(library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
     return compare("TLift", f"{num_query:,} x {num_gallery:,}", found)
 
 
-def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
+def bench_evaluation(num_query: int, num_gallery: int) -> dict:
     """CMC, mAP and mINP of 750 people and 6 cameras; no scores tie, as the plain form assumes."""
     rng, sizes = np.random.default_rng(0), (num_query, num_gallery)
     scene: list[Any] = [rng.random(sizes)]  # in float32 some would tie
@@ -322,7 +322,7 @@ def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
         found = plain.evaluate_ranking(*scene)
         return np.append(found["cmc"], [found["mean_ap"], found["mean_inp"]])
 
-    found = in_turns(turns, library=library, plain=by_query)
+    found = in_turns(library=library, plain=by_query)
     return compare("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found)
 
 
@@ -336,7 +336,7 @@ def bench_reranking(images: int, beside_plain: bool) -> dict:
     forms = {"library": partial(k_reciprocal_rerank, *parts)}
     if beside_plain:
         forms["plain"] = partial(plain.k_reciprocal_rerank, *parts)
-    found = in_turns(1, **forms)
+    found = {name: measure(act) for name, act in forms.items()}
     return compare("re-ranking", f"N={images:,}", found, 1e-4) | {"images": images}
 
 
@@ -358,7 +358,7 @@ def bench_test(source: str, target: str) -> list[dict]:
     rows: list[dict] = []
 
     def timed(step: str, act: Callable[[], Any], ranked: bool = True) -> Any:
-        found = in_turns(2, library=act)
+        found = in_turns(library=act)
         rows.append({"source": source, "target": target} | compare(step, size, found))
         if ranked:
             rows[-1]["mean_ap"] = round(score(found["library"].result, *tables).mean_ap, 5)
@@ -440,8 +440,8 @@ def mixed_maps(maps: Tensor, count: int) -> Tensor:
 #: Cases by name, in the order they are run, and what gives their rows.
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
-    "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
-    "threads": [partial(on_one_thread, partial(bench_matching, 64, 1000, turns=2))],
+    "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000)],
+    "threads": [partial(on_one_thread, partial(bench_matching, 64, 1000))],
     "small": [partial(bench_matching, 500, 2000, shape=(64, 8, 4))],
     "network": [bench_network],
     "optimisations": [partial(bench_optimisations, 64, 1000)],
