@@ -130,14 +130,12 @@ def calibration_record(
 def _about(pairs: Pairs) -> dict:
     """Numbers of pairs and people, and the thresholds that keep each of the rates on them."""
     roc = fits.roc_curve(*pairs[:2])
+    points = {rate: fits.operating_point(roc, rate)._asdict() for rate in FALSE_POSITIVE_RATES}
     return {
         "pairs": len(pairs.scores),
         "pairs_of_one_person": int(pairs.same.sum()),
         "people": len(np.unique(pairs.identities)),
-        "thresholds": [
-            {"wanted": rate} | fits.operating_point(roc, rate)._asdict()
-            for rate in FALSE_POSITIVE_RATES
-        ],
+        "thresholds": [{"wanted": rate} | point for rate, point in points.items()],
     }
 
 
@@ -159,8 +157,8 @@ def _transfer(fit: dict, pairs: Pairs) -> dict:
     calibration, scores, same = fits.Calibration(**fit["calibration"]), *pairs[:2]
     thresholds = []
     for point in fit["thresholds"]:
-        found = fits.rates_at(scores, same, point["threshold"])._asdict()
-        found, accepted = {"wanted": point["wanted"]} | found, scores >= point["threshold"]
+        rates = fits.rates_at(scores, same, point["threshold"])._asdict()
+        found, accepted = {"wanted": point["wanted"]} | rates, scores >= point["threshold"]
         for kind, these in (("true", same), ("false", ~same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
             found[f"{kind}_interval"] = list(interval[1:])
