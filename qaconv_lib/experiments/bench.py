@@ -316,13 +316,9 @@ def bench_evaluation(num_query: int, num_gallery: int) -> dict:
 
     def library() -> np.ndarray:
         found = evaluate_ranking(*scene)
-        return np.append(found.cmc, [found.mean_ap, found.mean_inp])
+        return np.hstack([found.cmc, found.mean_ap, found.mean_inp])
 
-    def by_query() -> np.ndarray:
-        found = plain.evaluate_ranking(*scene)
-        return np.append(found["cmc"], [found["mean_ap"], found["mean_inp"]])
-
-    found = in_turns(library=library, plain=by_query)
+    found = in_turns(library=library, plain=lambda: np.hstack(plain.evaluate_ranking(*scene)))
     return compare("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found)
 
 

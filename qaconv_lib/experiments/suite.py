@@ -252,12 +252,8 @@ def run_experiment(
     """Do the missing runs of an experiment, and return the records of all its trials.
 
     What would stop a run is looked for before the first training: unreadable images (unless
-    `skip_unreadable`), a missing dataset, a loss that has not been searched.
-
-    Args:
-        seeds: how many; None takes the experiment's own number.
-        jobs: processes that share the processor's cores.
-        report: called with a line of text whenever a run is done.
+    `skip_unreadable`), a missing dataset, a loss that has not been searched. `jobs` processes share
+    the processor's cores; `report` is called with a line of text whenever a run is done.
     """
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
