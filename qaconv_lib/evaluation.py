@@ -121,13 +121,13 @@ def evaluate_ranking(
     rows = []
     first_match = np.zeros(num_gallery)  # how many queries have their first match at a rank
     for query, (identity, camera) in enumerate(zip(query_identities, query_cameras, strict=True)):
-        same_person = (gallery_identities == identity) & ~is_bad
+        same_person = gallery_identities == identity
         kept = np.flatnonzero(~(is_bad | (same_person & (gallery_cameras == camera))))
         groups = _Groups.of(scores[query, kept], same_person[kept])
         rows.append(
             {"query": query, "identity": identity, "camera": camera}
             | _query_scores(groups)
-            | {"num_matches": groups.matches.sum(), "num_ignored": num_gallery - len(kept)}
+            | {"num_ignored": num_gallery - len(kept)}
         )
         if len(groups.matches):
             start, shares = groups.above[0], _first_match(groups.images[0], groups.matches[0])
@@ -168,7 +168,7 @@ def _first_match(images: int, matches: int) -> np.ndarray:
     """Probability of each place for the first match among tied images in random order."""
     places = np.arange(images - matches + 1)
     later = np.cumprod((images - matches - places) / (images - places))  # not up to this place
-    return -np.diff(later, prepend=1.0)
+    return np.append(1.0, later[:-1]) - later
 
 
 def _query_scores(groups: _Groups) -> dict[str, float]:
@@ -176,7 +176,7 @@ def _query_scores(groups: _Groups) -> dict[str, float]:
     matches, images, above = groups
     if len(matches) == 0:
         names = ("average_precision", "average_precision_trapezoid", "inp", "first_match_rank")
-        return dict.fromkeys(names, np.nan)
+        return dict.fromkeys(names, np.nan) | {"num_matches": 0}
     hits, num_matches = np.cumsum(matches), matches.sum()
     precision = hits / (above + images)
     before = np.where(above == 0, 1.0, (hits - matches) / np.maximum(above, 1))
@@ -189,4 +189,5 @@ def _query_scores(groups: _Groups) -> dict[str, float]:
         "average_precision_trapezoid": (matches * (before + precision) / 2).sum() / num_matches,
         "inp": num_matches / last,
         "first_match_rank": float(first),
+        "num_matches": num_matches,
     }

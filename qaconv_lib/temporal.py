@@ -88,20 +88,23 @@ def tlift(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
     )
     runs = _nearby_runs(scene, tau)
+    order = np.argsort(scene.gallery_cameras, kind="stable")  # a camera's images side by side
+    cameras, starts = np.unique(scene.gallery_cameras[order], return_index=True)
     kind = np.float32 if scene.scores.dtype == np.float32 else np.float64
-    fused = torch.from_numpy(scene.scores.astype(kind))
-    for camera in np.unique(scene.gallery_cameras):
-        columns = torch.from_numpy(np.flatnonzero(scene.gallery_cameras == camera))
-        block = fused.index_select(1, columns)
-        weights = _pivot_counts(block.numpy(), runs, int(k))  # a narrow integer would overflow
+    fused = scene.scores.take(order, axis=1).astype(kind, copy=False)
+    blocks = (np.split(whole, starts[1:], axis=-1) for whole in (order, fused))
+    for camera, columns, block in zip(cameras, *blocks, strict=False):
+        weights = _pivot_counts(block, runs, int(k))  # a narrow integer would overflow
         if pivots == "set":
             weights.data[:] = 1
         weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))  # by |P|
-        _lift(block, weights, torch.from_numpy(scene.gallery_seconds)[columns], sigma, alpha)
+        _lift(block, weights, scene.gallery_seconds[columns], sigma, alpha)
         if same_camera == "suppress":
-            block[torch.from_numpy(scene.query_cameras == camera)] = 0
-        fused.index_copy_(1, columns, block)
-    return restore_kind(fused.numpy(), similarity)
+            block[scene.query_cameras == camera] = 0
+    back = np.argsort(order)
+    for rows in np.array_split(fused, 1 + len(fused) // 256):
+        rows[:] = rows.take(back, axis=1)
+    return restore_kind(fused, similarity)
 
 
 class Pivots(NamedTuple):
@@ -207,9 +210,14 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lift(
-    scores: Tensor, weights: scipy.sparse.csr_array, seconds: Tensor, sigma: float, alpha: float
+    block: np.ndarray,
+    weights: scipy.sparse.csr_array,
+    times: np.ndarray,
+    sigma: float,
+    alpha: float,
 ) -> None:
     """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place."""
+    scores, seconds = torch.from_numpy(block), torch.from_numpy(times)
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
     share = torch.from_numpy(weights.data)
     size = max(1, _KERNEL_ENTRIES // len(seconds))
