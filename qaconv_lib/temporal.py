@@ -12,7 +12,6 @@ import numpy as np
 import scipy
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from qaconv_lib._checks import (
     TimedScores,
