@@ -6,7 +6,7 @@ looked up in another camera, and gallery images near those finds gain.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import scipy
@@ -104,50 +104,6 @@ def tlift(
     for rows in np.array_split(fused, 1 + len(fused) // 256):
         rows[:] = rows.take(back, axis=1)
     return restore_kind(fused, similarity)
-
-
-class Pivots(NamedTuple):
-    """The nearby people of one query, and its pivots in one gallery camera, best first."""
-
-    nearby: np.ndarray  # rows of the queries near the query in time, itself included (R)
-    pickers: np.ndarray  # for each pivot the row of the nearby person that picked it
-    gallery: np.ndarray  # for each pivot the column of the gallery image picked (P)
-    scores: np.ndarray  # for each pivot the similarity of picker and gallery image
-
-
-def tlift_pivots(
-    similarity: Any,
-    query_cameras: Any,
-    query_seconds: Any,
-    gallery_cameras: Any,
-    gallery_seconds: Any,
-    query: int,
-    gallery_camera: int,
-    *,
-    tau: float = 100.0,
-    k: int = 10,
-) -> Pivots:
-    """The nearby people and pivots that `tlift` uses for a query (its row) and a gallery camera.
-
-    A gallery image picked by several people is listed several times; a camera without images has no
-    pivots.
-    """
-    check_above_zero(tau=tau)
-    check_whole_numbers(k=k)
-    scene = check_timed_scores(
-        similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
-    )
-    if not 0 <= query < len(scene.scores):
-        raise IndexError(f"query must be from 0 to {len(scene.scores) - 1}, got {query!r}")
-    is_nearby = np.abs(scene.query_seconds - scene.query_seconds[query]) < tau
-    nearby = np.flatnonzero(is_nearby & (scene.query_cameras == scene.query_cameras[query]))
-    columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
-    pairs = scene.scores[np.ix_(nearby, columns)]  # (people, images)
-    limit = _kth_highest(pairs.reshape(1, -1), int(k)) if pairs.size else 0
-    person, image = np.nonzero(pairs >= limit)
-    best_first = np.argsort(-pairs[person, image], kind="stable")
-    person, image = person[best_first], image[best_first]
-    return Pivots(nearby, nearby[person], columns[image], pairs[person, image])
 
 
 def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple]:
