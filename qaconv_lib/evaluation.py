@@ -112,12 +112,8 @@ def evaluate_ranking(
     gallery_cameras = to_labels(gallery_cameras, "gallery_cameras", num_gallery, fits)
 
     is_bad = gallery_identities == BAD_DETECTION
-    if bad_queries := np.count_nonzero(query_identities == BAD_DETECTION):
-        warnings.warn(
-            f"{bad_queries} queries have identity {BAD_DETECTION}, which stands for a bad "
-            "detection, and cannot have a match",
-            stacklevel=2,
-        )
+    if bad := np.count_nonzero(query_identities == BAD_DETECTION):
+        warnings.warn(f"{bad} queries have identity -1 (bad detection) and no match", stacklevel=2)
     rows = []
     first_match = np.zeros(num_gallery)  # how many queries have their first match at a rank
     for query, (identity, camera) in enumerate(zip(query_identities, query_cameras, strict=True)):
@@ -135,10 +131,7 @@ def evaluate_ranking(
     per_query = pd.DataFrame(rows)
     per_query["valid"] = per_query["num_matches"] > 0
     if not per_query["valid"].any():
-        raise ValueError(
-            f"none of the {num_query} queries has a match: a gallery image of its identity under "
-            "another camera"
-        )
+        raise ValueError(f"none of the {num_query} queries has a match under another camera")
     return RankingScores(
         cmc=np.minimum(np.cumsum(first_match) / per_query["valid"].sum(), 1.0),
         mean_ap=float(per_query["average_precision"].mean()),  # means skip NaN

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib._checks import is_number, naming_shortage
+from qaconv_lib._checks import check_choice, is_number, naming_shortage
 from qaconv_lib._files import check_writable, read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib._processes import add_up, peak_megabytes, process_count, process_rank, share
 from qaconv_lib.config import TrainingConfig, plain
@@ -26,7 +26,6 @@ from qaconv_lib.losses import MatchingLoss, PooledLoss
 from qaconv_lib.models import ReidModel, choose_device, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 STATE, LOG = "last.safetensors", "log.csv"
 LOG_COLUMNS = "epoch loss accuracy learning_rate seconds images_per_second peak_megabytes".split()
 
@@ -383,8 +382,7 @@ def check_step(
     config: TrainingConfig, precision: str, accumulate: int, clip_norm: float | None
 ) -> None:
     """Raise ValueError unless a step can be computed like this; see `TrainingStep`."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_choice("precision", precision, "float32", "bfloat16", "float16")
     if not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"accumulate must be a whole number from 1, got {accumulate!r}")
     if config.batch_size % accumulate or config.batch_size < 2 * accumulate:

@@ -148,8 +148,8 @@ def test_empty_gallery_or_queries_give_an_empty_result(same_camera):
         (dict(alpha=-0.1), "alpha must be from 0 and finite, got -0.1"),
         (dict(alpha=np.inf), "alpha must be from 0 and finite, got inf"),
         (dict(alpha="0"), "alpha must be from 0 and finite, got '0'"),
-        (dict(pivots="list"), "pivots must be 'multiset' or 'set', got 'list'"),
-        (dict(same_camera="skip"), "same_camera must be 'keep' or 'suppress'"),
+        (dict(pivots="list"), "pivots must be one of multiset, set, got 'list'"),
+        (dict(same_camera="skip"), "same_camera must be one of keep, suppress"),
     ],
 )
 def test_tlift_refuses_parameters_out_of_range(options, message):
