@@ -34,10 +34,6 @@ def _arg(*flags: str, **how: Any) -> Argument:
     return flags, how
 
 
-def _flag(flag: str, about: str, **how: Any) -> Argument:
-    return (flag,), {"action": "store_true", "help": about, **how}
-
-
 def _given(options: Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
@@ -51,15 +47,17 @@ def _command(*arguments: Argument) -> Callable[[Command], Command]:
 
 
 _DEVICE = _arg("--device", help="cpu or cuda (default: cuda if there is one)")
-_QUIET = _flag("--quiet", "no progress bar", action="store_false", dest="progress")
-_SKIP = _flag("--skip-unreadable", "open every image first; leave out and name those that fail")
+_QUIET = _arg("--quiet", action="store_false", dest="progress", help="no progress bar")
+_SKIP = _arg("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
 _PROFILE = _arg("--profile", default="laptop", help="smoke, laptop (default) or paper")
 _RUN = (
     _arg("loss", help="qaconv, softmax, arc, center, class-memory or pairwise"),
     _arg("source", help="dataset to train on, e.g. mini-market"),
     *(_PROFILE, _DEVICE, _QUIET),
 )
-_PREDICT = _flag("--predict-memory", "say how much memory a training step takes, and do not train")
+_PREDICT = _arg(
+    "--predict-memory", action="store_true", help="estimate the memory of a step instead"
+)
 # Settings of the training that have a flag; without it the profile's value holds.
 _SETTINGS: dict[str, Argument] = {
     name: _arg("--" + name.replace("_", "-"), type=kind, help=about)
@@ -102,8 +100,8 @@ def synthesize(options: Namespace) -> None:
 @_command(
     _arg("name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17, or people.csv"),
     _arg("--root", help="its folder (default: the data search path)"),
-    _flag("--images", "open every image too", dest="read_images"),
-    _flag("--duplicates", "look for files of the same content", dest="find_duplicates"),
+    _arg("--images", action="store_true", dest="read_images", help="open every image too"),
+    _arg("--duplicates", action="store_true", dest="find_duplicates", help="look for equal files"),
     _SKIP,
 )
 def check_data(options: Namespace) -> int:
@@ -142,7 +140,7 @@ def train(options: Namespace) -> None:
         print(done)
 
 
-@_command(*_ONE_RUN, _arg("targets", nargs="+", metavar="TARGET", help="to test on"), _SKIP)
+@_command(*_ONE_RUN, _arg("targets", nargs="+", metavar="TARGET", help="test datasets"), _SKIP)
 def evaluate(options: Namespace) -> None:
     """Test a trained model on datasets: alone, with re-ranking and with TLift. A model trained with
     other settings than its profile's is found by the same flags."""
@@ -277,9 +275,7 @@ _MODEL = _arg("--model", type=Path, help="model file (default: the book's)")
 _OPEN = (
     _MODEL,
     _arg("--domain", help="dataset whose calibration is used (see `calibrate`)"),
-    _arg(
-        "--prior", type=float, help="prior probability of one person (0.5; of n images 1 / (n + 1))"
-    ),
+    _arg("--prior", type=float, help="prior of a match (0.5; in a gallery of n: 1 / (n + 1))"),
     _DEVICE,
 )
 
@@ -300,7 +296,7 @@ def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     _arg("gallery", type=Path, metavar="B", help="image file that shows one person"),
     _arg("--output", type=Path, default=Path("match.png"), help=".png, .svg or .pdf (match.png)"),
     _arg("--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)"),
-    _flag("--all", "also lines that are the best of one side only"),
+    _arg("--all", action="store_true", help="also lines that are the best of one side only"),
     *_OPEN,
     _QUIET,
 )
@@ -327,7 +323,7 @@ def match(options: Namespace) -> None:
     _arg("--gallery", type=Path, required=True, help="folder of images"),
     _arg("--output", type=Path, default=Path("found"), help="folder of the results (found)"),
     _arg("--length", type=int, default=10, help="length of the lists (default: 10)"),
-    _flag("--rerank", "re-rank by k-reciprocal encoding"),
+    _arg("--rerank", action="store_true", help="re-rank by k-reciprocal encoding"),
     _arg("--depth", type=int, help="how many images are re-ranked (default: 500)"),
     _arg("--times", type=Path, help="apply TLift: CSV file with file, camera, seconds of images"),
     _arg("--store", type=Path, help="folder that keeps the gallery's feature maps"),
