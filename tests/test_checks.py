@@ -1,5 +1,7 @@
 """What evaluation, re-ranking and the temporal functions take, refuse, and give back."""
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -141,7 +143,7 @@ TOTALLY_WRONG = [
 @pytest.mark.parametrize("function, good", CALLS, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("wrong", TOTALLY_WRONG, ids=lambda value: type(value).__name__)
 def test_arguments_of_the_wrong_kind_are_named(function, good, wrong) -> None:
-    names = function.__code__.co_varnames
+    names = list(inspect.signature(function).parameters)
     function(*good)
     for place in range(len(good)):
         arguments = [*good[:place], wrong, *good[place + 1 :]]
