@@ -1,7 +1,7 @@
 """What several test modules share.
 
 Property-based tests draw the same examples everywhere, and are not hurried;
-`HYPOTHESIS_PROFILE=explore pytest tests/test_properties.py` draws new and more ones. `make
+`HYPOTHESIS_PROFILE=explore pytest tests/test_matching.py` draws new and more ones. `make
 mutants` draws fewer, and looks for no simpler one where one fails.
 """
 
