@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -161,22 +162,6 @@ def test_equal_scores_are_one_threshold():
     assert scores.per_query["first_match_rank"][0] == pytest.approx(101 / 3)
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**20), levels=st.sampled_from([None, 1, 2, 5]))
-def test_the_order_of_the_gallery_does_not_matter(seed, levels):
-    similarity, query_ids, gallery_ids, query_cams, gallery_cams = random_ranking(
-        seed, 6, 16, levels
-    )
-    gallery_ids[0], gallery_cams[0] = query_ids[0], query_cams[0] + 1  # a match
-    once = evaluate_ranking(similarity, query_ids, gallery_ids, query_cams, gallery_cams)
-    order = np.random.default_rng(seed).permutation(16)
-    again = evaluate_ranking(
-        similarity[:, order], query_ids, gallery_ids[order], query_cams, gallery_cams[order]
-    )
-    pd.testing.assert_frame_equal(again.per_query, once.per_query, check_exact=True)
-    np.testing.assert_array_equal(again.cmc, once.cmc)
-
-
 def test_identity_0_is_a_person_and_a_bad_detection_is_not():
     similarity = [[0.9, 0.8, 0.7]] * 2
     scores = evaluate_ranking(similarity, [0, 1], [0, 0, 1], [0, 0], [0, 1, 1])
@@ -230,17 +215,10 @@ def test_bad_input_is_named(changes, error, message):
         evaluate_ranking(**{**GOOD, **changes})
 
 
-@pytest.mark.parametrize(
-    ("name", "length"),
-    [
-        ("query_identities", 2),
-        ("gallery_identities", 3),
-        ("query_cameras", 2),
-        ("gallery_cameras", 3),
-    ],
-)
-def test_labels_of_another_length_or_kind_are_named(name, length):
-    fit = rf"^{name} must have shape \({length},\) to fit similarity \(2, 3\), got \(7,\)$"
+@pytest.mark.parametrize("name", list(GOOD)[1:])
+def test_labels_of_another_length_or_kind_are_named(name):
+    length = len(GOOD[name])
+    fit = rf"^{name} must have shape \({length},\) .*\(2, 3\), got \(7,\)"
     with pytest.raises(ValueError, match=fit):
         evaluate_ranking(**{**GOOD, name: [1] * 7})
     with pytest.raises(TypeError, match=f"^{name} must be integers"):
@@ -248,31 +226,12 @@ def test_labels_of_another_length_or_kind_are_named(name, length):
 
 
 def test_summary_is_one_line_in_percent():
-    # The only query's matches are at ranks 2 and 4 of 6.
     scores = evaluate_ranking([[6, 5, 4, 3, 2, 1]], [7], [3, 7, 3, 7, 3, 3], [0], [1] * 6)
-    trapezoids = 100 * ((0 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
-    assert scores.summary() == (
-        "rank-1 0.0, rank-5 100.0, rank-10 100.0, mAP 50.0, "
-        f"mAP (trapezoids) {trapezoids:.1f}, mINP 50.0 % (1 of 1 queries)"
-    )
-    assert repr(scores) == f"RankingScores({scores.summary()})"
-
-
-def test_columns_of_queries_with_a_match_and_without():
-    scores = evaluate_ranking(**{**GOOD, "query_identities": [1, 9]})
-    assert scores.per_query["valid"].tolist() == [True, False]
-    assert list(scores.per_query) == [
-        "query",
-        "identity",
-        "camera",
-        "average_precision",
-        "average_precision_trapezoid",
-        "inp",
-        "first_match_rank",
-        "num_matches",
-        "num_ignored",
-        "valid",
-    ]
+    assert "\n" not in scores.summary() and scores.summary() in repr(scores)
+    found = [float(number) for number in re.findall(r"\d+\.\d", scores.summary())]
+    metrics = [*map(scores.rank, (1, 5, 10)), scores.mean_ap, scores.mean_ap_trapezoid]
+    assert found == pytest.approx([100 * x for x in (*metrics, scores.mean_inp)], abs=0.05)
+    assert "1 of 1 queries" in scores.summary()
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
@@ -282,7 +241,7 @@ def test_rank_needs_a_whole_number_from_one(k):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**20), levels=st.sampled_from([None, 3]))
+@given(seed=st.integers(0, 2**20), levels=st.sampled_from([None, 1, 3]))
 def test_what_changes_no_score_and_what_does(seed, levels):
     ranking = random_ranking(seed, 6, 16, levels)
     similarity, query_ids, gallery_ids, query_cams, gallery_cams = ranking
@@ -293,7 +252,14 @@ def test_what_changes_no_score_and_what_does(seed, levels):
         assert (own["average_precision_trapezoid"] <= own["average_precision"]).all()
     assert (np.diff(once.cmc) >= 0).all() and once.cmc[-1] == pytest.approx(1)
 
-    rng = np.random.default_rng(seed)  # only the order counts, and numbers are only names
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(16)  # of the gallery
+    shuffled = similarity[:, order], query_ids, gallery_ids[order], query_cams, gallery_cams[order]
+    again = evaluate_ranking(*shuffled)
+    pd.testing.assert_frame_equal(again.per_query, once.per_query, check_exact=True)
+    np.testing.assert_array_equal(again.cmc, once.cmc)
+
+    # Only the order of the scores counts, and numbers are only names.
     names, cameras = rng.permutation(np.arange(1, 50)) * 10**6, rng.permutation(9) * 1000 - 4000
     names = np.concatenate([names[:9], [-1]])  # the last is -1
     renamed = names[query_ids], names[gallery_ids], cameras[query_cams], cameras[gallery_cams]
@@ -302,11 +268,8 @@ def test_what_changes_no_score_and_what_does(seed, levels):
     pd.testing.assert_frame_equal(same.per_query[columns], once.per_query[columns])
 
     for at, step in ((-1e6, 0), (1e6, 3)):  # distractors: each above a match costs a rank
-        wider = np.insert(similarity, 0, [[at]] * 3, axis=1), query_ids
-        wider += (
-            np.insert(gallery_ids, 0, [99] * 3),
-            query_cams,
-            np.insert(gallery_cams, 0, [0] * 3),
-        )
+        wider = [np.insert(similarity, 0, [[at]] * 3, axis=1), query_ids]
+        wider += [np.insert(gallery_ids, 0, [99] * 3), query_cams]
+        wider += [np.insert(gallery_cams, 0, [0] * 3)]
         ranks = evaluate_ranking(*wider).per_query["first_match_rank"]
         np.testing.assert_allclose(ranks, once.per_query["first_match_rank"] + step)
