@@ -190,6 +190,11 @@ class TestBestMatches:
         best_matches(queries, gallery)[..., 0].sum().backward()
         assert queries.grad.dtype == torch.bfloat16 and queries.grad.item() == 600
 
+    def test_maps_that_are_not_finite_have_gradients_too(self):
+        """So that training goes on to name the loss that is not a number."""
+        queries = torch.full((1, 2, 1, 1), torch.nan, requires_grad=True)
+        best_matches(queries, torch.ones(1, 2, 1, 1)).sum().backward()
+
     @given(all_maps())
     def test_unit_channels_give_cosines(self, maps):
         """And the halves swap with the roles."""
@@ -304,13 +309,14 @@ class TestQAConv:
 
 
 class Computed(TorchFunctionMode):
-    """Counts the numbers in all results of PyTorch's functions."""
+    """Counts the numbers in all results of PyTorch's functions, and in the largest of them."""
 
-    numbers = 0
+    numbers = largest = 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        self.numbers += result.numel() if isinstance(result, torch.Tensor) else 0
+        size = result.numel() if isinstance(result, torch.Tensor) else 0
+        self.numbers, self.largest = self.numbers + size, max(self.largest, size)
         return result
 
 
@@ -334,6 +340,16 @@ class TestMatchGallery:
         with Computed() as twice:
             torch.testing.assert_close(match_gallery(matcher, maps, maps.clone()), scores)
         assert once.numbers < 0.7 * twice.numbers
+
+    def test_memory_is_that_of_a_block_and_nothing_is_computed_twice(self, monkeypatch):
+        """The blocks hold 138 queries and one gallery image."""
+        monkeypatch.setattr(matching, "BLOCK", 20_000)
+        monkeypatch.setattr(matching, "COLUMNS", 4)
+        queries, gallery = unit_maps(150, 5, 4, 3), unit_maps(30, 5, 4, 3)
+        with Computed() as computed:
+            match_gallery(random_matcher(), queries, gallery)
+        assert computed.largest <= 20_000
+        assert computed.numbers < 8 * 150 * 30 * 144
 
     @given(all_maps(), SEEDS)
     def test_a_rotation_of_the_channels_changes_nothing(self, maps, seed):
