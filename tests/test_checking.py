@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from qaconv_lib.cli import main
 from qaconv_lib.experiments import checking
 from qaconv_lib.experiments.checking import PUBLISHED, Counts, check_dataset
 
@@ -191,15 +190,6 @@ def test_clonedperson_is_held_against_its_totals(rendered):
     (rendered / "clonedperson" / "train" / "000008_s00_c01_f000001.jpg").write_bytes(b"")
     (remark,) = check_dataset("clonedperson", rendered)[1]
     assert remark.startswith("all: 1 images and 1 identities too many")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "culprit"),
-    [(["mini-market"], "mini-market"), (["dukemtmc", "--root", "/nowhere"], "/nowhere")],
-)
-def test_bad_input_of_the_command(arguments, culprit, capsys):
-    assert main(["check-data", *arguments]) == 2
-    assert culprit in capsys.readouterr().err
 
 
 def test_published_counts_add_up():

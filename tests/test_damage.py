@@ -1,5 +1,6 @@
 """Damaged and half-written files: each is read or refused by name, and the old or the new one."""
 
+import dataclasses
 import io
 import json
 import os
@@ -17,19 +18,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tiny import TINY, noisy_people
 
 from qaconv_lib._files import read_checkpoint, write_checkpoint, write_whole
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_image
-from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.experiments.records import read_records, results_folder, write_record
 from qaconv_lib.layouts.archives import unpack_archive
 from qaconv_lib.models import ReidModel, load_model, save_model
 
-TINY = RunConfig(
-    backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=4,
-    height=32, width=16, batch_size=2, epochs=2, decay_epochs=1,
-)  # fmt: skip
+SMALL = dataclasses.replace(TINY, neck_channels=4, batch_size=2, epochs=2, decay_epochs=1)
 
 
 def damaged(content: bytes, count: int) -> Iterator[bytes]:
@@ -195,7 +193,7 @@ def test_a_record_that_cannot_be_written_is_a_warning(no_records: Path) -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "m.safetensors"
-    save_model(path, ReidModel(TINY, 3))
+    save_model(path, ReidModel(SMALL, 3))
     return path
 
 
@@ -228,12 +226,9 @@ class TestCheckpoints:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
     """Four images, and the folder of a run after its first epoch."""
-    folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
-    paths = [folder / f"{number}.png" for number in range(4)]
-    for path in paths:
-        Image.fromarray(rng.integers(0, 255, (32, 16, 3), dtype=np.uint8)).save(path)
-    table = pd.DataFrame({"path": map(str, paths), "identity": [0, 0, 1, 1]})
-    TINY.trainer(table, run_folder=folder / "run").train(epochs=1)
+    folder = tmp_path_factory.mktemp("run")
+    table = noisy_people(folder, [0, 0, 1, 1])
+    SMALL.trainer(table, run_folder=folder / "run").train(epochs=1)
     return table, folder / "run"
 
 
@@ -253,7 +248,7 @@ class TestTrainingStates:
         details |= {key: value for key, value in changes.items() if key not in tensors}
         write_checkpoint(tmp_path / "last.safetensors", tensors, details)
         with pytest.raises(ValueError, match=f"last.safetensors .*{message}"):
-            TINY.trainer(trained[0], run_folder=tmp_path)
+            SMALL.trainer(trained[0], run_folder=tmp_path)
 
     def test_a_torn_state_is_refused_and_a_torn_log_written_anew(self, trained, tmp_path) -> None:
         table, folder = trained[0], tmp_path / "run"
@@ -263,11 +258,11 @@ class TestTrainingStates:
         for content in cuts(whole):
             state.write_bytes(content)
             with pytest.raises(ValueError, match="last.safetensors is damaged"):
-                TINY.trainer(table, run_folder=folder)
+                SMALL.trainer(table, run_folder=folder)
         state.write_bytes(whole)
         (folder / ".last.safetensors-torn").write_bytes(whole[: len(whole) // 2])
         for content in cuts(lines)[::2]:
             log.write_bytes(content)
-            trainer = TINY.trainer(table, run_folder=folder)
+            trainer = SMALL.trainer(table, run_folder=folder)
             trainer.train(epochs=1)
             assert trainer.epoch == 1 and log.read_bytes() == lines

@@ -110,9 +110,6 @@ def test_duke_cameras_share_one_clock(duke: Path) -> None:
     assert np.allclose(data.gallery["seconds"], 60000 / 59.94)
     assert data.train["seconds"].iloc[0] == pytest.approx((46985 + 3606) / 59.94)
     assert data.num_cameras == 8
-    touch(duke / "query", "0010_c9_f0050000.jpg")
-    with pytest.raises(ValueError, match="c9_f0050000"):
-        load_dataset("dukemtmc", duke)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("detected", 2), ("labeled", 4)])
@@ -125,12 +122,7 @@ def test_cuhk03_boxes(cuhk03: Path, kind: str, count: int) -> None:
         load_dataset("cuhk03-np-labeled", cuhk03 / "detected")
 
 
-def test_empty_split_and_names_that_cannot_be_read(market: Path) -> None:
-    for name in ("cat.jpg", "0001_c0s1_000451_03.jpg", "-2_c1s1_000451_03.jpg"):
-        touch(market / "query", name)
-        with pytest.raises(ValueError, match=f"{name}.*query"):
-            load_dataset("market1501", market)
-        (market / "query" / name).unlink()
+def test_an_empty_split_is_named(market: Path) -> None:
     for path in (market / "query").iterdir():
         path.unlink()
     touch(market / "query", "Thumbs.db", "._0001_c1s3_000010_00.jpg")

@@ -9,41 +9,27 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-from PIL import Image
+from tiny import TINY, noisy_people
 
 from qaconv_lib import _processes as distributed
-from qaconv_lib.experiments.profiles import RunConfig
 from qaconv_lib.losses import LOSSES
 from qaconv_lib.models import ReidModel
 from qaconv_lib.scale import distributed as joined
 from qaconv_lib.scale.retrieval import extract_in_shares, similarity_in_shares
 
-TINY = RunConfig(
-    backbone="resnet18", pretrained=False, final_layer="layer2", neck_channels=8, height=32,
-    width=16, batch_size=8, epochs=2, decay_epochs=1, backbone_learning_rate=0.01,
-)  # fmt: skip
+SMALL = dataclasses.replace(
+    TINY, batch_size=8, epochs=2, decay_epochs=1, backbone_learning_rate=0.01
+)
 CLASSES = 5
 # BN layers that hold their activation, as timm's do, and stages that stand still.
-LITE = dataclasses.replace(TINY, backbone="efficientnet_lite0", frozen_stages=2)
+LITE = dataclasses.replace(SMALL, backbone="efficientnet_lite0", frozen_stages=2)
 # Micro-batches of which each process takes half.
-PARTS = dataclasses.replace(TINY, loss="softmax", accumulate=2, clip_norm=0.5)
-CONFIGS = {loss: dataclasses.replace(TINY, loss=loss) for loss in LOSSES}
+PARTS = dataclasses.replace(SMALL, loss="softmax", accumulate=2, clip_norm=0.5)
+CONFIGS = {loss: dataclasses.replace(SMALL, loss=loss) for loss in LOSSES}
 CONFIGS |= {"lite": LITE, "micro-batches": PARTS}
-
-
-def make_table(folder):
-    """Seventeen images of five people."""
-    rng, rows = np.random.default_rng(0), []
-    for number in range(17):
-        path = Path(folder) / f"{number}.png"
-        if not path.exists():
-            Image.fromarray(rng.integers(0, 255, (32, 16, 3)).astype(np.uint8)).save(path)
-        rows.append({"path": str(path), "identity": number % CLASSES})
-    return pd.DataFrame(rows)
 
 
 def steps(config, table):
@@ -69,7 +55,7 @@ def steps(config, table):
 def retrieval(table):
     """Maps, similarities and the best images of a model that is the same everywhere."""
     torch.manual_seed(1)
-    model = ReidModel(TINY, CLASSES).eval()
+    model = ReidModel(SMALL, CLASSES).eval()
     maps = extract_in_shares(model, table)
     scores = similarity_in_shares(model, maps[:3], maps)
     alone = extract_in_shares(model, table.head(1))
@@ -79,11 +65,11 @@ def retrieval(table):
 
 def epochs(table, folder):
     """Two epochs by the trainer's own batches, the second after a restart."""
-    first = TINY.trainer(table, device="cpu", run_folder=folder)
+    first = SMALL.trainer(table, device="cpu", run_folder=folder)
     seen = [labels for _, labels in first._batches()]
     first.train(epochs=1)
     distributed.barrier()
-    trainer = TINY.trainer(table, device="cpu", run_folder=folder)
+    trainer = SMALL.trainer(table, device="cpu", run_folder=folder)
     trainer.train()
     found = {"seen": seen, "resumed": first.epoch, "history": trainer.history}
     return found | {"state": trainer.model.state_dict()}
@@ -92,21 +78,20 @@ def epochs(table, folder):
 def drawn(table):
     """Batches along the graph, of this process."""
     more = {"loss": "pairwise", "sampler": "graph", "images_per_identity": 2}
-    trainer = dataclasses.replace(TINY, **more).trainer(table, device="cpu")
+    trainer = dataclasses.replace(SMALL, **more).trainer(table, device="cpu")
     return trainer._batches().batch_sampler
 
 
-def worker(rank, folder):
+def worker(rank, folder, table):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    table = make_table(folder)
     found = {name: steps(config, table) for name, config in CONFIGS.items()}
     found["retrieval"] = retrieval(table)
     found["epochs"] = epochs(table, Path(folder) / "run")
     found["drawn"] = drawn(table)
     found["gathered"] = distributed.gather(torch.full((2 + rank, 3), rank), torch.tensor([rank]))
     try:
-        dataclasses.replace(TINY, batch_size=7).trainer(table, device="cpu")
+        dataclasses.replace(SMALL, batch_size=7).trainer(table, device="cpu")
     except ValueError as error:
         found["odd batch"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
@@ -117,9 +102,9 @@ def worker(rank, folder):
 def both(tmp_path_factory):
     """What two processes found, and what one finds."""
     folder = tmp_path_factory.mktemp("two")
-    table = make_table(folder)
+    table = noisy_people(folder, [number % CLASSES for number in range(17)])
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=worker, args=(rank, str(folder))) for rank in (0, 1)]
+    processes = [context.Process(target=worker, args=(rank, str(folder), table)) for rank in (0, 1)]
     for process in processes:
         process.start()
     alone = {name: steps(config, table) for name, config in CONFIGS.items()}

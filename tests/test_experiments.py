@@ -275,10 +275,6 @@ class TestLists:
         assert {trial.run.seed for trial in trials} == {0, 1}
         assert len({trial.name for trial in trials}) == len(trials)
 
-    def test_table_1_has_every_loss_both_ways_and_within(self):
-        found = {(t.run.loss, t.run.source, t.target) for t in list_trials("table1", seeds=1)}
-        assert len(found) == 5 * 2 * 2
-
     def test_paper_profile_has_the_papers_networks_datasets_and_settings(self):
         trials = list_trials("table3", "paper", seeds=1)
         assert {t.run.config().backbone for t in trials} == {"resnet50", "resnet152"}
@@ -307,39 +303,6 @@ class TestLists:
         assert main(["run"]) == 0
         printed = capsys.readouterr().out
         assert all(name in printed for name in EXPERIMENTS)
-
-
-@pytest.mark.parametrize(
-    "words, culprit",
-    [
-        ("train triplet mini-market", "loss must be one of"),
-        ("train qaconv nowhere", "'nowhere'"),
-        ("train qaconv mini-market --profile huge", "'huge'"),
-        ("train qaconv mini-market --device gpu", "device"),
-        ("evaluate qaconv mini-market mini-duke --seed 99", "no checkpoint at"),
-        ("evaluate qaconv mini-market mini-duke --profile zz", "'zz'"),
-        ("tables --profile huge", "'huge'"),
-        ("tables table9", "'table9'"),
-        ("run table9", "'table9'"),
-        ("run table1 --seeds 0", "seeds"),
-        ("run table1 --jobs 0", "jobs"),
-        ("run distill --profile paper", "distill"),
-        ("run memory --profile laptop+workers=x", "workers=x"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_status_2(workplace, capsys, words, culprit):
-    assert main(words.split()) == 2
-    error = capsys.readouterr().err
-    assert culprit in error and error.count("\n") == 1
-
-
-def test_a_damaged_record_is_named(no_records):
-    path = no_records / "results" / "broken" / "x.json"
-    path.parent.mkdir()
-    for content in ("{", "[]", '{"profile": "laptop"}'):
-        path.write_text(content)
-        with pytest.raises(ValueError, match=r"x\.json is not a record"):
-            records.read_records("broken")
 
 
 class TestMeansOfComputing:

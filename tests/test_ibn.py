@@ -99,12 +99,6 @@ def run_published(weights, images, last_layer):
     return x
 
 
-def test_the_published_networks_are_known():
-    assert set(IBN_WEIGHTS) == {
-        f"resnet{depth}_ibn_{variant}" for depth in (18, 34, 50, 101) for variant in "ab"
-    }
-
-
 @pytest.mark.parametrize("name", IBN_WEIGHTS)
 def test_names_and_shapes_are_the_published_ones(name):
     with torch.device("meta"):  # no numbers
@@ -120,14 +114,9 @@ def test_a_published_state_dict_gives_the_published_network(tmp_path, name, laye
     torch.manual_seed(1)
     weights = published(name)
     torch.save(weights, tmp_path / "w.pth")
-    backbone = make_backbone(
-        name,
-        weights=tmp_path / "w.pth",
-        final_layer=f"layer{layer}",
-        neck_channels=None,
-        unit_channels=False,
-        pixels="none",
-    ).eval()
+    options = dict(neck_channels=None, unit_channels=False, pixels="none")
+    options |= dict(weights=tmp_path / "w.pth", final_layer=f"layer{layer}")
+    backbone = make_backbone(name, **options).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         expected = run_published(weights, images, layer)

@@ -197,6 +197,9 @@ class TestMsmt17:
             (b"0000/0000_001_02_0303morning_0020_0.jpg", "list_val.txt, line 1"),
             (b"0000/0000_001_00_0303morning_0020_0.jpg 0", "list_val.txt, line 1.* camera 00"),
             (b"0000/0001_c1s1_000451_03.jpg 0", "list_val.txt, line 1.* Market-1501"),
+            (b"../../etc/passwd 0", "cannot read the file name .passwd"),
+            (b"0000_000_01_0303morning_0008_0.jpg " + b"9" * 5000, "line 1"),
+            (b"\0 0", "not UTF-8"),
         ],
     )
     def test_bad_lists_are_named(self, tmp_path, content, message):

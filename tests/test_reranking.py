@@ -192,23 +192,6 @@ def test_bad_input_is_named(changes, message):
 class TestStreaming:
     """Distances computed as they are asked for."""
 
-    @pytest.mark.parametrize("squared", [False, True])
-    def test_equals_re_ranking_of_the_matrices(self, squared, monkeypatch):
-        rng = np.random.default_rng(3)
-        d, q = rng.random((50, 50), dtype=np.float32), 11
-        d[q:, :q] = d[:q, q:].T  # what the three matrices say; queries and gallery need no symmetry
-        monkeypatch.setattr(reranking, "_BLOCK_ENTRIES", 230)
-        asked = []
-
-        def rows(start, stop):
-            asked.append((start, stop))
-            return d[:, start:stop].T
-
-        result = rerank_streaming(rows, q, 50 - q, 7, 3, squared=squared)
-        whole = k_reciprocal_rerank(d[:q, q:], d[:q, :q], d[q:, q:], 7, 3, squared=squared)
-        np.testing.assert_array_equal(result, whole)
-        assert max(stop - start for start, stop in asked) == 230 // 50
-
     def test_distances_of_vectors(self):
         vectors = np.random.default_rng(0).normal(size=(30, 6))
         rows = vector_distances(torch.from_numpy(vectors))(4, 9)
@@ -219,23 +202,17 @@ class TestStreaming:
     @pytest.mark.parametrize(
         ("block", "message"),
         [
-            (np.zeros((3, 4)), r"rows 0 to 1 must have shape \(2, 5\), got \(3, 4\)"),
-            (np.full((2, 5), np.nan), "rows 0 to 1 is nan"),
-            (np.full((2, 5), np.inf), "rows 0 to 1 is inf"),
-            (np.full((2, 5), -1.0), "rows 0 to 1 is negative"),
+            (np.zeros((3, 4)), r"must have shape \(3, 5\), got \(3, 4\)"),
+            (np.full((3, 5), np.nan), "is nan"),
+            (np.full((3, 5), np.inf), "is inf"),
+            (np.full((3, 5), -1.0), "is negative"),
         ],
     )
     def test_bad_blocks_are_named(self, block, message):
-        with pytest.raises(ValueError, match=message):
-            rerank_streaming(lambda start, stop: block, 2, 3)
-
-    def test_a_later_bad_block_is_named(self):
-        def rows(start, stop):
-            return np.ones((stop - start, 4 if start else 5))
-
-        message = r"^the block of rows 2 to 4 must have shape \(3, 5\), got \(3, 4\)$"
-        with pytest.raises(ValueError, match=message):
-            rerank_streaming(rows, 2, 3)
+        with pytest.raises(ValueError, match=f"rows 0 to 2 {message}"):
+            rerank_streaming(lambda start, stop: block, 3, 2)
+        with pytest.raises(ValueError, match=f"rows 2 to 4 {message}"):
+            rerank_streaming(lambda start, stop: block if start else np.ones((2, 5)), 2, 3)
 
     def test_squares_must_fit_single_precision(self):
         def rows(start, stop):
@@ -310,7 +287,11 @@ def test_neither_the_unit_nor_the_blocks_matter(seed, power, squared, entries):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reranking, "_BLOCK_ENTRIES", entries)
         patch.setattr(reranking, "_CACHED_ENTRIES", max(1, entries // 3))
-        rows = lambda start, stop: d[:, start:stop].T  # noqa: E731
+
+        def rows(start, stop):
+            assert (stop - start) * len(d) <= max(entries, len(d))
+            return d[:, start:stop].T
+
         streamed = rerank_streaming(rows, q, g, k1, k2, squared=squared)
         np.testing.assert_array_equal(rerank(d), whole)
     np.testing.assert_array_equal(streamed, whole)

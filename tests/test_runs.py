@@ -5,40 +5,23 @@ import dataclasses
 import pickle
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from tiny import TINY, noisy_people
 
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import ReidDataset
 from qaconv_lib.experiments import runs
-from qaconv_lib.experiments.profiles import PROFILES, RunConfig
+from qaconv_lib.experiments.profiles import PROFILES
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.training import LOG_COLUMNS
-
-TINY = RunConfig(
-    backbone="resnet18",
-    pretrained=False,
-    final_layer="layer2",
-    neck_channels=8,
-    height=32,
-    width=16,
-    batch_size=4,
-    epochs=3,
-    decay_epochs=2,
-)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Eight times one image, of two people by two cameras."""
-    path = tmp_path_factory.mktemp("images") / "0.png"
-    pixels = np.random.default_rng(0).integers(0, 255, (32, 16, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    numbers = np.arange(8)
-    return pd.DataFrame({"path": str(path), "identity": numbers % 2, "camera": numbers // 4})
+    table = noisy_people(tmp_path_factory.mktemp("images"), [0, 1] * 4)
+    return table.assign(path=table["path"][0], camera=[0] * 4 + [1] * 4)
 
 
 def read_log(folder):
@@ -134,27 +117,11 @@ class TestCommands:
         assert main(["run", "memory", "--profile", "smoke", "--predict-memory"]) == 0
         assert capsys.readouterr().out.count("MB  sum") == 2  # of both variants
 
-    @pytest.mark.parametrize(
-        "words, culprit",
-        [
-            (["--precision", "half"], "precision"),
-            (["--precision", "float16", "--device", "cpu"], "GPU"),
-            (["--accumulate", "3"], "accumulate"),
-            (["--predict-memory", "--device", "gpu"], "device"),
-        ],
-    )
-    def test_bad_settings_end_in_one_sentence(self, small, capsys, words, culprit):
-        assert main([*TRAIN, *words]) == 2
-        error = capsys.readouterr().err
-        assert culprit in error and error.count("\n") == 1
-
-    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
-    def test_memory_that_runs_out_ends_in_one_sentence(self, small, capsys, monkeypatch, error):
+    def test_memory_that_runs_out_ends_in_one_sentence(self, small, capsys, monkeypatch):
         def fail(*_):
-            raise error
+            raise RuntimeError("CUDA out of memory.")
 
         monkeypatch.setattr("qaconv_lib.losses.QAConvLoss.forward", fail)
         assert main(TRAIN) == 2
         error = capsys.readouterr().err
-        assert error.startswith("qaconv_lib: out of memory while training on 4 images")
-        assert "accumulate" in error and error.count("\n") == 1
+        assert "out of memory while training on 4 images" in error and error.count("\n") == 1

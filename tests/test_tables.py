@@ -208,20 +208,9 @@ def test_other_methods_stand_beside_the_published_numbers():
     assert table.loc[("adapts", "DECAMEL")].tolist().count("–") == len(table.columns) - 1
     both = table.loc["direct, RR + TLift", "market → duke"]
     assert both.tolist() == ["64.5 / 55.1", "70.0 / 61.2"]
-    assert (table != "–").sum().to_dict() == {
-        "market → duke": 13,
-        "msmt17 → duke": 8,
-        "duke → market": 12,
-        "multi → market": 1,
-        "msmt17 → market": 8,
-    }
     # Section 5.4: with MSMT17 as source, only PAUL is ahead of QAConv with a ResNet-50 on Duke.
     duke = table.loc[["adapts", "direct"], "msmt17 → duke"].droplevel(0).sort_values()
-    assert duke[duke != "–"].index[-3:].tolist() == [
-        "QAConv, ResNet-50",
-        "PAUL",
-        "QAConv, ResNet-152",
-    ]
+    best = ["QAConv, ResNet-50", "PAUL", "QAConv, ResNet-152"]
+    assert duke[duke != "–"].index[-3:].tolist() == best
     small = tables.other_methods("cuhk03", "msmt17")
     assert small.loc[("adapts", "PTGAN"), "duke → msmt17"] == "11.8 / 3.3"
-    assert len(small.columns) == 5 and len(small) == 6
