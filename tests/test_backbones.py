@@ -4,6 +4,7 @@ import hashlib
 import re
 from argparse import Namespace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -244,10 +245,9 @@ class TestFetch:
 
     @pytest.mark.parametrize("name", ["resnet18", "resnet50_ibn_b", "efficientnet_lite0"])
     def test_pretrained_weights_that_are_not_there(self, places, monkeypatch, name):
-        def refuse(url, *_, **__):
-            raise OSError(f"no route to {url}")
-
-        monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+        monkeypatch.setattr(
+            torch.hub, "download_url_to_file", Mock(side_effect=OSError("no route"))
+        )
         monkeypatch.setattr(backbones, "data_folders", lambda: [places[0].parent])
         with pytest.raises(OSError, match=rf"{name}.*{places[0]}"):
             make_backbone(name, pretrained=True)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -113,11 +114,8 @@ def test_a_folder_that_cannot_be_written_to_stops_the_work_before_it_begins(
 ):
     (tmp_path / "results" / "train").mkdir(parents=True)
     monkeypatch.setenv("QACONV_DATA", f"{tmp_path}{os.pathsep}{Path(__file__).parents[1] / 'data'}")
-
-    def fail(**how):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    error = OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=error))
     assert main(["synthesize", "mini-duke", "--out", str(tmp_path / "there")]) == 2
     assert "cannot write archives to" in capsys.readouterr().err
     monkeypatch.setattr("qaconv_lib.training.Trainer.train", None)  # would fail

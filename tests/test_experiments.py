@@ -5,6 +5,7 @@ import json
 import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -128,10 +129,7 @@ def test_two_processes_do_what_one_does(smoke, monkeypatch):
 
 
 def test_a_killed_process_is_reported_in_one_sentence(workplace, monkeypatch, capsys):
-    def fail(*_):
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(suite.ProcessPoolExecutor, "map", fail)
+    monkeypatch.setattr(suite.ProcessPoolExecutor, "map", Mock(side_effect=BrokenProcessPool))
     assert main(["run", "memory", *SMOKE, "--seeds", "9", "--jobs", "2"]) == 2
     error = capsys.readouterr().err
     assert "one of 2 processes was killed" in error and "Traceback" not in error
@@ -322,15 +320,11 @@ class TestMeansOfComputing:
             get_profile(f"laptop+{wrong}")
 
     def test_run_takes_them(self, monkeypatch, capsys):
-        seen = {}
-
-        def fail(name, **how):
-            seen.update(how)
-            raise ShortOfMemoryError("out of memory while training")
-
-        monkeypatch.setattr(suite, "run_experiment", fail)
+        run = Mock(side_effect=ShortOfMemoryError("out of memory while training"))
+        monkeypatch.setattr(suite, "run_experiment", run)
         assert main(["run", "memory", *SMOKE, "--accumulate", "2", "--skip-unreadable"]) == 2
-        assert seen["profile"] == "smoke+accumulate=2" and seen["skip_unreadable"]
+        assert run.call_args.kwargs["profile"] == "smoke+accumulate=2"
+        assert run.call_args.kwargs["skip_unreadable"]
         assert "out of memory" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -104,11 +105,7 @@ class TestNothingIsWritten:
 
     def test_half(self, tmp_path, saved, monkeypatch):
         (tmp_path / "m.onnx").write_bytes(b"old")
-
-        def interrupt(*_):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("os.fsync", interrupt)
+        monkeypatch.setattr("os.fsync", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             export_onnx(load_model(saved), tmp_path / "m.onnx")
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

@@ -4,6 +4,7 @@ import os
 import threading
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -62,10 +63,8 @@ def mini(tmp_path: Path) -> Path:
 
 
 def test_without_a_home_the_cache_must_be_named(monkeypatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)  # as for the number of no user, in a container
+    # As for the number of no user, in a container.
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError))
     for name in ("QACONV_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(OSError, match="QACONV_CACHE"):

@@ -6,6 +6,7 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -148,11 +149,7 @@ def test_an_interrupted_drawing_leaves_the_old_archive(
     quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mini-duke.zip").write_bytes(b"old")
-
-    def fail(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(drawing, "render_person", fail)
+    monkeypatch.setattr(drawing, "render_person", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_archive("mini-duke", tmp_path, jobs=1)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]

@@ -7,16 +7,13 @@ import pytest
 
 from qaconv_lib.miniatures.cameras import sample_camera
 from qaconv_lib.miniatures.domains import DOMAINS, PART, PART_NAMES
-from qaconv_lib.miniatures.geometry import FAR, Primitive, Raster, ball, cone
 from qaconv_lib.miniatures.people import sample_family, sample_person
 from qaconv_lib.miniatures.render import Drawing, render_background, render_person
-from qaconv_lib.miniatures.textures import plain
 
 CALM = replace(DOMAINS["market"], occlusion=0.0, company=0.0, cut_feet=0.0, standing=0.0)
 LEFT = ("left upper arm", "left forearm", "left thigh", "left shin", "left foot")
 RIGHT = tuple(name.replace("left", "right") for name in LEFT)
 BODY = ("head", "torso", "hips", *LEFT, *RIGHT, "bag")
-GREY = plain((0.5, 0.5, 0.5))
 
 
 def _cast(domain=CALM, seed=0):
@@ -90,39 +87,6 @@ def test_left_and_right_follow_the_heading(seed):
     front, back = (_draw(person, camera, seed=seed, heading=angle) for angle in (0.0, np.pi))
     assert _column(front, *LEFT) > _column(front, *RIGHT)
     assert _column(back, *LEFT) < _column(back, *RIGHT)
-
-
-def _raster(*shapes: Primitive) -> Raster:
-    raster = Raster((64, 64), (-32.0, -32.0, 32.0, 32.0), 100.0)
-    for shape in shapes:
-        raster.draw(shape, np.eye(3), np.zeros(3))
-    return raster
-
-
-def test_a_sphere_is_hit_where_its_equation_says():
-    centre, radius = np.array([0.3, -0.2, -5.0]), 0.8
-    raster = _raster(ball(centre, (radius,) * 3, GREY))
-    x, y = np.meshgrid(raster.slope_x, raster.slope_y)
-    rays = np.stack([x, y, -np.ones_like(x)], axis=-1)
-    a, b = (rays**2).sum(-1), rays @ centre
-    under = b * b - a * (centre @ centre - radius**2)
-    expected = np.where(under > 0, (b - np.sqrt(np.maximum(under, 0))) / a, FAR)
-    assert np.isclose(raster.depth, expected, rtol=1e-4).mean() > 0.999
-    assert (raster.depth < FAR).sum() > 300
-
-
-def test_a_round_cone_is_the_union_of_its_spheres():
-    start, end = np.array([-0.5, -0.4, -5.0]), np.array([0.6, 0.5, -5.6])
-    raster = _raster(cone(start, end, (0.5, 0.2), GREY))
-    swept = _raster(
-        *(
-            ball(start + share * (end - start), (0.5 - 0.3 * share,) * 3, GREY)
-            for share in np.linspace(0, 1, 200)
-        )
-    )
-    both = (raster.depth < FAR) & (swept.depth < FAR)
-    assert ((raster.depth < FAR) == (swept.depth < FAR)).mean() > 0.995
-    np.testing.assert_allclose(raster.depth[both], swept.depth[both], atol=0.02)
 
 
 def test_sizes_and_ranges():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import pickle
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -118,9 +119,7 @@ class TestCommands:
         assert capsys.readouterr().out.count("MB  sum") == 2  # of both variants
 
     def test_memory_that_runs_out_ends_in_one_sentence(self, small, capsys, monkeypatch):
-        def fail(*_):
-            raise RuntimeError("CUDA out of memory.")
-
+        fail = Mock(side_effect=RuntimeError("CUDA out of memory."))
         monkeypatch.setattr("qaconv_lib.losses.QAConvLoss.forward", fail)
         assert main(TRAIN) == 2
         error = capsys.readouterr().err
