@@ -221,10 +221,16 @@ class TestBestMatches:
         mirrored = mirrored.unflatten(2, (2, *maps.queries.shape[2:])).flip(4).flatten(2)
         torch.testing.assert_close(mirrored, once)
 
-    @pytest.mark.parametrize("gallery", [(3, 4, 3), (3, 5, 3, 2), (3, 4, 2, 3)])
-    def test_maps_that_do_not_fit_are_refused(self, gallery):
-        message = "gallery_maps must.*" + re.escape(str(gallery[-2:])[1:])
-        with pytest.raises(ValueError, match=message):
+    @pytest.mark.parametrize(
+        "gallery, named",
+        [
+            ((3, 4, 3), "(3, 4, 3)"),
+            ((3, 5, 3, 2), "(4, 3, 2) and (5, 3, 2)"),
+            ((3, 4, 2, 3), "(4, 3, 2) and (4, 2, 3)"),
+        ],
+    )
+    def test_maps_that_do_not_fit_are_refused(self, gallery, named):
+        with pytest.raises(ValueError, match="gallery_maps must.*" + re.escape(named)):
             best_matches(torch.randn(2, 4, 3, 2), torch.randn(*gallery))
 
     @pytest.mark.parametrize("shape", [(2, 0, 3, 2), (2, 4, 0, 2), (2, 4, 3, 0), (4, 3, 2)])
@@ -258,9 +264,9 @@ class TestQAConv:
         weights, number = matcher.fold()
         torch.testing.assert_close(matches @ weights + number, expected, atol=1e-3, rtol=1e-4)
 
-    @pytest.mark.parametrize("tied, inputs", [(False, 24), (True, 12)])
-    def test_state_dict_has_the_released_shapes(self, tied, inputs):
-        shapes = {k: tuple(v.shape) for k, v in QAConv(4, 3, tied=tied).state_dict().items()}
+    @pytest.mark.parametrize("options, inputs", [({}, 24), ({"tied": True}, 12)])
+    def test_state_dict_has_the_released_shapes(self, options, inputs):
+        shapes = {k: tuple(v.shape) for k, v in QAConv(4, 3, **options).state_dict().items()}
         norm = {"weight": (1,), "bias": (1,), "running_mean": (1,), "running_var": (1,)}
         expected = {f"{bn}.{k}": v for bn in ("bn", "logit_bn") for k, v in norm.items()}
         expected |= {"bn.num_batches_tracked": (), "logit_bn.num_batches_tracked": ()}
