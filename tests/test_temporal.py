@@ -103,15 +103,6 @@ def test_example_by_hand():
     assert similarity[0].argmax() == 2 and fused[0].argmax() == 1
 
 
-def test_multiset_counts_an_image_for_each_person_and_set_once():
-    similarity = np.array([[0.9, 0.8], [0.9, 0.0]])
-    scene = (similarity, [0, 0], [0, 1], [1, 1], [0.0, 200.0])
-    far = math.exp(-1)
-    multiset, once = tlift(*scene, k=3), tlift(*scene, k=3, pivots="set")
-    assert multiset[0, 0] == pytest.approx(0.9 * ((2 + far) / 3 + 0.2))
-    assert once[0, 0] == pytest.approx(0.9 * ((1 + far) / 2 + 0.2))
-
-
 def test_hundreds_of_queries_keep_their_places():
     scene = random_scene(10, num_query=300, num_gallery=7, length=20_000)
     np.testing.assert_allclose(tlift(*scene), tlift_by_definition(scene))
