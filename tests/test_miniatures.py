@@ -68,10 +68,6 @@ def test_drawing_again_gives_the_shipped_images(name: str) -> None:
                 assert shipped.max() < len(PART_NAMES)
 
 
-def test_archives_are_small_enough() -> None:
-    assert sum((DATA / f"{name}.zip").stat().st_size for name in NAMES) <= 46e6
-
-
 def test_the_data_card_counts_what_is_shipped() -> None:
     page = (CHECKOUT / "book" / "data_card.md").read_text(encoding="utf-8")
     assert drawing.counts_markdown(DATA) in page

@@ -46,16 +46,6 @@ class TestWhatIsWritten:
             torch.testing.assert_close(one.vectors, pool_maps(maps.half()))
             torch.testing.assert_close(one.maps([7, 0, 5, 0]), maps[[7, 0, 5, 0]].half())
 
-    @pytest.mark.parametrize("size", [1, 2, 100])
-    def test_blocks_cover_it_in_order(self, filled, size):
-        store, maps = filled
-        found, end = [], 0
-        for place, block in store.blocks(size):
-            assert place.start == end and len(block) == place.stop - place.start <= size
-            found.append(block)
-            end = place.stop
-        torch.testing.assert_close(torch.cat(found), maps.half())
-
     def test_tables_come_back_as_they_were(self, tmp_path):
         table = pd.DataFrame(
             {
