@@ -108,9 +108,7 @@ document.querySelector(".search-summary").innerText = word === "never" ? "" : "S
 </script>"""
 
 
-def test_a_search_names_the_page_first_and_without_formulas(
-    inspector, folder: Path, monkeypatch
-) -> None:
+def test_a_search_names_the_page_first_and_without_formulas(inspector, folder, monkeypatch) -> None:
     monkeypatch.setattr(check_site, "SEARCH_TIMEOUT_MS", 500)
     (folder / "search.html").write_text(FRAME.format(head="", body=SEARCH), encoding="utf-8")
     assert inspector.search("first", "05_class") == []

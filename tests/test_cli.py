@@ -63,9 +63,7 @@ def here(no_records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("search good.jpg --gallery 'a\nb\x1b[31m.png'", r"a\nb\x1b[31m.png"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(
-    here: Path, capsys: pytest.CaptureFixture, command: str, culprit: str
-) -> None:
+def test_what_is_wrong_is_named_in_one_line(here, capsys, command, culprit) -> None:
     assert main(shlex.split(command)) == 2
     error = capsys.readouterr().err
     assert error.startswith("qaconv_lib: ") and error.count("\n") == 1 and culprit in error
@@ -73,9 +71,7 @@ def test_what_is_wrong_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("words", ["", "paint", "train qaconv", "train qaconv x --epochs two"])
-def test_commands_that_are_not_complete_show_their_usage(
-    capsys: pytest.CaptureFixture, words: str
-) -> None:
+def test_commands_that_are_not_complete_show_their_usage(capsys, words) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words.split())
     assert capsys.readouterr().err.startswith("usage: python -m qaconv_lib")

@@ -169,9 +169,7 @@ def record(no_records: Path) -> Path:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"3", b"\xff", b"[" * 99_999, "loss", "settings", "stages"]
 )
-def test_a_record_ends_a_command_with_one_sentence(
-    record: Path, capsys: pytest.CaptureFixture, content: bytes | str
-) -> None:
+def test_a_record_ends_a_command_with_one_sentence(record, capsys, content) -> None:
     """Text stands for an entry that is lost."""
     (found,) = read_records("evaluate")
     if isinstance(content, str):

@@ -8,11 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qaconv_lib.beyond.distillation import (
-    Distillation,
-    distillation_loss,
-    on_the_scale_of,
-)
+from qaconv_lib.beyond.distillation import Distillation, distillation_loss, on_the_scale_of
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.matching import QAConv

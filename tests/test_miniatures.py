@@ -141,9 +141,7 @@ def test_equal_drawings_give_equal_archives(name: str, quick: None, tmp_path: Pa
     assert set(load_part_map(data.query["path"][0]).shape) == {128, 64}
 
 
-def test_an_interrupted_drawing_leaves_the_old_archive(
-    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_drawing_leaves_the_old_archive(quick, tmp_path, monkeypatch) -> None:
     (tmp_path / "mini-duke.zip").write_bytes(b"old")
     monkeypatch.setattr(drawing, "render_person", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -169,23 +167,6 @@ def test_command_line(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 # The camera network -------------------------------------------------------------------------------
-
-
-def test_network_has_paths_but_not_between_all() -> None:
-    joined = np.isfinite(build_network(6, np.random.default_rng(0), 3, 1500.0).walking)
-    assert (joined == joined.T).all() and not joined.diagonal().any()
-    assert joined.sum(axis=1).min() >= 2 and joined.sum(axis=1).max() < 5
-    assert (np.linalg.matrix_power(joined + np.eye(6, dtype=int), 6) > 0).all()
-
-
-def test_walks_follow_the_paths() -> None:
-    """Where nobody comes back and groups stay together, every step leads to a neighbour."""
-    rng = np.random.default_rng(5)
-    network = build_network(8, rng, 1, 1e5)
-    table = simulate(network, 60, rng, Habits(group_sizes=(1.0,), spread=0.0, comeback=0.0))
-    for _, person in table.sort_values("time").groupby("identity"):
-        cameras = person.groupby("visit", sort=False)["camera"].first().to_numpy()
-        assert np.isfinite(network.walking[cameras[:-1], cameras[1:]]).all()
 
 
 @pytest.mark.parametrize(("cameras", "seconds"), [(2, 300.0), (15, 3000.0)])

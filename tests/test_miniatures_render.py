@@ -1,4 +1,4 @@
-"""The renderer of the miniatures: determinism, geometry, labels and settings out of range."""
+"""The renderer of the miniatures: determinism, labels and settings out of range."""
 
 from dataclasses import replace
 
@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from qaconv_lib.miniatures.cameras import sample_camera
-from qaconv_lib.miniatures.domains import DOMAINS, PART, PART_NAMES
+from qaconv_lib.miniatures.domains import DOMAINS, PART_NAMES
 from qaconv_lib.miniatures.people import sample_family, sample_person
 from qaconv_lib.miniatures.render import Drawing, render_background, render_person
 
 CALM = replace(DOMAINS["market"], occlusion=0.0, company=0.0, cut_feet=0.0, standing=0.0)
-LEFT = ("left upper arm", "left forearm", "left thigh", "left shin", "left foot")
-RIGHT = tuple(name.replace("left", "right") for name in LEFT)
-BODY = ("head", "torso", "hips", *LEFT, *RIGHT, "bag")
 
 
 def _cast(domain=CALM, seed=0):
@@ -24,15 +21,6 @@ def _cast(domain=CALM, seed=0):
 
 def _draw(person, camera, domain=CALM, seed=0, **options) -> Drawing:
     return render_person(person, camera, domain, np.random.default_rng(seed), **options)
-
-
-def _area(drawing: Drawing, *names: str) -> float:
-    return float(np.isin(drawing.parts, [PART[name] for name in names]).mean())
-
-
-def _column(drawing: Drawing, *names: str) -> float:
-    mask = np.isin(drawing.parts, [PART[name] for name in names])
-    return float(np.nonzero(mask)[1].mean())
 
 
 @pytest.mark.parametrize("name", sorted(DOMAINS))
@@ -68,25 +56,6 @@ def test_labelled_and_detected_boxes_show_the_same_scene(tight):
     labelled = render_person(person, camera, domain, two, labelled_box=True)
     assert one.bit_generator.state == two.bit_generator.state
     assert np.array_equal(detected.image, labelled.image) == tight
-
-
-def test_labelled_box_is_tight_and_parts_cover_sensible_shares():
-    drawings = []
-    for seed in range(5):
-        person, camera = _cast(seed=seed)
-        drawings.append(_draw(person, camera, seed=seed, labelled_box=True))
-        rows, columns = np.nonzero(drawings[-1].parts)
-        assert rows.min() < 10 and rows.max() > 117
-        assert abs(columns.min() + columns.max() - 63) < 24
-    assert 0.2 < np.mean([_area(drawing, *BODY) for drawing in drawings]) < 0.6
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_left_and_right_follow_the_heading(seed):
-    person, camera = _cast(seed=seed)
-    front, back = (_draw(person, camera, seed=seed, heading=angle) for angle in (0.0, np.pi))
-    assert _column(front, *LEFT) > _column(front, *RIGHT)
-    assert _column(back, *LEFT) < _column(back, *RIGHT)
 
 
 def test_sizes_and_ranges():

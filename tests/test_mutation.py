@@ -1,16 +1,13 @@
 """The script behind `make mutants`: what it reads, counts and writes."""
 
 import json
-from pathlib import Path
 
 import mutation
 import pytest
 
 
 @pytest.mark.parametrize(("killed", "status"), [(17, 0), (16, 1)])
-def test_records_are_written_and_a_low_share_is_an_error(
-    killed: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_written_and_a_low_share_is_an_error(killed, status, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     monkeypatch.setenv("QACONV_DATA", str(tmp_path))
     monkeypatch.setattr(mutation, "ROOT", tmp_path)

@@ -74,9 +74,7 @@ NAMES = st.one_of(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, suffix=st.sampled_from([".jpg", ".JPG.jpg", ".png", ".bmp", ".jpeg"]))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_file_name_is_read_counted_or_named(
-    tmp_path: Path, layout: str, name: str, suffix: str
-) -> None:
+def test_any_file_name_is_read_counted_or_named(tmp_path, layout, name, suffix) -> None:
     """Also where `check-data` goes on past names that it cannot read."""
     folder = plant(layout, tmp_path)
     path = folder / (name + suffix)

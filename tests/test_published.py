@@ -29,9 +29,7 @@ def gains(source: str, target: str) -> dict[str, np.ndarray]:
     "direction, rank1, mean_ap",
     [(("market", "duke"), "matcher", "source"), (("duke", "market"), "matcher", "re-ranking")],
 )
-def test_no_effect_is_the_largest_throughout(
-    direction: tuple[str, str], rank1: str, mean_ap: str
-) -> None:
+def test_no_effect_is_the_largest_throughout(direction, rank1, mean_ap) -> None:
     found = gains(*direction)
     assert max(found, key=lambda name: found[name][0]) == rank1
     assert max(found, key=lambda name: found[name][1]) == mean_ap
