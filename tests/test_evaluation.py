@@ -145,8 +145,11 @@ def test_query_without_match_is_left_out_and_counted():
     scores = evaluate_ranking(similarity, [1, 5, 2], [1, 2], [0, 0, 0], [1, 0])
     assert scores.per_query["valid"].tolist() == [True, False, False]
     assert scores.per_query["num_matches"].tolist() == [1, 0, 0]
-    assert scores.per_query["average_precision"].isna().tolist() == [False, True, True]
     assert (scores.num_valid, len(scores.per_query)) == (1, 3)
+    measured = "average_precision average_precision_trapezoid inp first_match_rank".split()
+    assert scores.per_query[measured].isna().sum().tolist() == [2] * 4
+    others = {"query", "identity", "camera", "num_matches", "num_ignored", "valid"}
+    assert set(scores.per_query) == {*measured, *others}
     assert scores.mean_ap == scores.rank(1) == 1
 
 
@@ -219,12 +222,13 @@ def test_labels_of_another_length_or_kind_are_named(name):
 
 
 def test_summary_is_one_line_in_percent():
-    scores = evaluate_ranking([[6, 5, 4, 3, 2, 1]], [7], [3, 7, 3, 7, 3, 3], [0], [1] * 6)
+    people = [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]  # found at ranks 1, 6 and 11
+    scores = evaluate_ranking([-np.arange(12)] * 3, [1, 2, 3], people, [0] * 3, [1] * 12)
     assert "\n" not in scores.summary() and scores.summary() in repr(scores)
     found = [float(number) for number in re.findall(r"\d+\.\d", scores.summary())]
     metrics = [*map(scores.rank, (1, 5, 10)), scores.mean_ap, scores.mean_ap_trapezoid]
     assert found == pytest.approx([100 * x for x in (*metrics, scores.mean_inp)], abs=0.05)
-    assert "1 of 1 queries" in scores.summary()
+    assert "3 of 3 queries" in scores.summary()
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
