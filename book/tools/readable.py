@@ -80,7 +80,7 @@ def readable(text: str) -> str:
         if "dataframe" not in table.get("class", ""):
             _mark_sentences(table, headings, columns)
         _split_scores(table, head, rows, headings, columns)
-    for heading in head.iter("th"):  # a dataset's name stays on one line
+    for heading in table.iter("th"):  # a dataset's name stays on one line
         heading.text = (heading.text or "").replace("mini-", "mini\u2011")
     return ET.tostring(table, encoding="unicode", method="html")
 
