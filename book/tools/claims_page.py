@@ -25,7 +25,8 @@ def forest(claim: Claim, found: list[Difference]) -> str:
     low = min(0.0, -margin, *(d.low for d in found))
     high = max(0.0, margin, *(d.high for d in found))
     longest = max(low, high, key=abs)
-    tick = max(step for step in TICKS if step <= abs(longest)) * (1 if longest > 0 else -1)
+    fitting = [step for step in TICKS if step <= abs(longest)] or TICKS[:1]
+    tick = fitting[-1] if longest > 0 else -fitting[-1]
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
 
     def place(value: float) -> str:
