@@ -209,7 +209,7 @@ def test_a_location_is_reached_by_pointer_keys_and_touch(open_page, model, data)
         best = table.max(dim=1 if side == "query" else 0).values[location]
         text = chosen_text(page)
         assert text.startswith(f"{name_of(location).capitalize()} of the {side}")
-        assert f"{name_of(int(places[location]))}, similarity {best:.2f}" in text
+        assert f"{name_of(int(places[location]))}, local similarity {best:.2f}" in text
         assert page.locator(".explorer-lines .explorer-chosen").count() == 1
         selected = page.locator('[role="gridcell"][aria-selected="true"]')
         assert selected.count() == 1

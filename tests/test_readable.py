@@ -57,3 +57,20 @@ def test_numbers_are_aligned_and_other_tables_left_alone() -> None:
     assert text.count("number") == 3, "a heading and two cells"
     broken = "<table><tr><td>1 & 2</td></tr></table>"
     assert readable.readable(broken) == broken
+
+
+def test_cells_of_tables_of_sentences_carry_their_heading() -> None:
+    words = ["a", "what the paper says of it at length", "what its code does instead of that"]
+    row = "".join(f"<td>{text}</td>" for text in words)
+    head = "".join(f"<th>{text}</th>" for text in ("", "paper", "code"))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"
+    found = ET.fromstring(readable.readable(table))
+    assert "wide" in found.attrib["class"]
+    assert [cell.get("data-label") for cell in found.iter("td")] == [None, "paper", "code"]
+    assert "wide" not in readable.readable(table.replace(words[2], "7"))
+    assert "wide" not in readable.readable(table.replace(words[2], "yes"))
+
+
+def test_names_of_datasets_stay_on_one_line() -> None:
+    text = shown(pd.DataFrame({"mini-duke": [1]}, index=["mini-market"]))
+    assert "mini\u2011duke" in text and "mini\u2011market" in text

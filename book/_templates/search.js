@@ -26,7 +26,7 @@ Search.performObjectSearch = (term, terms) =>
 Search.htmlToText = (text, anchor) => {
   const page = new DOMParser().parseFromString(text, "text/html");
   const found = (anchor && page.getElementById(anchor.slice(1))) || page.querySelector("article");
-  for (const part of found.querySelectorAll(".headerlink, .math, pre, script, style, table, h1"))
+  for (const part of found.querySelectorAll(".headerlink, .math, pre, script, style, table, h1, summary, a[href*=colab]"))
     part.remove();
   return found.textContent;
 };

@@ -66,7 +66,7 @@ def modules_of(group: str) -> list[str]:
 
 def describe_names() -> str:
     """A table of the names that can be imported from the library itself."""
-    rows = ["{.wide}", "| name | what it is |", "|---|---|"]
+    rows = ["| name | what it is |", "|---|---|"]
     for name in qaconv_lib.__all__:
         thing = getattr(qaconv_lib, name)
         summary = (thing.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")

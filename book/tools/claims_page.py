@@ -11,6 +11,7 @@ from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.statistics import Difference
 from qaconv_lib.experiments.tables import devices_of
 
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # the longest that fits is marked beside zero
 KINDS = {"holds here": "yes", "holds in part": "part", "does not hold here": "no"}
 
 
@@ -19,10 +20,13 @@ def badge(words: str) -> str:
 
 
 def forest(claim: Claim, found: list[Difference]) -> str:
-    """Intervals around their means, with zero and the margin, in percent of the width."""
+    """Intervals around their means, with the margin and a scale, in percent of the width."""
     margin = claim.margin or 0.0
     low = min(0.0, -margin, *(d.low for d in found))
     high = max(0.0, margin, *(d.high for d in found))
+    longest = max(low, high, key=abs)
+    fitting = [step for step in TICKS if step <= abs(longest)] or TICKS[:1]
+    tick = fitting[-1] if longest > 0 else -fitting[-1]
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
 
     def place(value: float) -> str:
@@ -32,10 +36,13 @@ def forest(claim: Claim, found: list[Difference]) -> str:
         return f"left: {place(start)}; width: {100 * (end - start) / (high - low):.1f}%"
 
     band = f'<s style="{span(-margin, high if claim.one_sided else margin)}"></s>'
-    lines = [band if margin else "", f'<u style="left: {place(0)}"></u>']
+    lines = [band if margin else "", *(f'<u style="left: {place(x)}"></u>' for x in (0, tick))]
     for d in found:
         dot = f'<b style="left: {place(d.mean)}"></b>'
         lines.append(f'<div><i style="{span(d.low, d.high)}"></i>{dot}</div>')
+    labels = ((0, "0"), (tick, f"{tick:+g}"))
+    scale = (f'<small style="left: {place(x)}">{text}</small>' for x, text in labels)
+    lines.append(f"<div>{''.join(scale)}</div>")
     return f'<div class="forest" aria-hidden="true">{"".join(lines)}</div>'
 
 

@@ -6,7 +6,8 @@ The notebooks stay as they are in Jupyter. On the site
   "Set-up", and cells tagged `results` may use the right margin;
 - tables have one header row and right-aligned numbers; a column of cells such as
   "53.7 ± 2.2 / 37.2 ± 1.8 (5)" becomes two, rank-1 and mAP, under one heading, and the number of
-  runs moves to the caption if it is the same in all cells.
+  runs moves to the caption if it is the same in all cells;
+- tables of sentences are marked `wide`, and their cells carry the heading for narrow screens.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FIGURE = re.compile(r"# (Figure \S+)")
 TABLE = re.compile(r"<table\b(?![^>]*(?:bars|explorer)).*?</table>", re.DOTALL)
 SCORE = r"\d+\.\d(?: ± \d+\.\d)?"
 PAIR = re.compile(rf"({SCORE}) / ({SCORE})(?: \((\d+)\))?")
+SENTENCES = 60  # letters of the longest cells of a table in a row; a phone shows about 40
 NUMBER = re.compile(r"[-−+]?[\d,]*\.?\d+(?:e[-+]\d+)?\b.{0,24}|[–-]?|NaN", re.DOTALL)
 
 
@@ -75,12 +77,30 @@ def readable(text: str) -> str:
             if all(NUMBER.fullmatch(text_of(cell)) for cell in column):
                 for cell in (heading, *column):
                     cell.set("class", cell.get("class", "") + " number")
+        if "dataframe" not in table.get("class", ""):
+            _mark_sentences(table, headings, columns)
         _split_scores(table, head, rows, headings, columns)
+    for heading in table.iter("th"):  # a dataset's name stays on one line
+        heading.text = (heading.text or "").replace("mini-", "mini\u2011")
     return ET.tostring(table, encoding="unicode", method="html")
 
 
 def text_of(cell: ET.Element) -> str:
     return "".join(cell.itertext()).strip()
+
+
+def _mark_sentences(
+    table: ET.Element, headings: list[ET.Element], columns: list[list[ET.Element]]
+) -> None:
+    """Let the cells of a row lie below each other on a phone, each after its heading."""
+    longest = [max(len(text_of(cell)) for cell in column) for column in columns]
+    numbers = any("number" in heading.get("class", "") for heading in headings)
+    if numbers or sum(longest) <= SENTENCES or "chapters" in table.get("class", ""):
+        return
+    table.set("class", table.get("class", "") + " wide")
+    for heading, column in list(zip(headings, columns, strict=True))[1:] if columns[2:] else []:
+        for cell in column:
+            cell.set("data-label", text_of(heading))
 
 
 def _split_scores(

@@ -12,8 +12,8 @@
   const { height, width, unit } = data;
   const locations = height * width;
   const GAP = 4; // columns between the images
-  const LOWEST = 0.5; // the scale of similarities ends here
-  const SURE = 0.5; // above this similarity the model says "the same person"
+  const LOWEST = 0.5; // the scale of local similarities ends here
+  const SURE = 0.5; // above this score the model says "the same person"
   const SIDES = ["query", "gallery"];
   const other = { query: "gallery", gallery: "query" };
   const NOT_THE_PERSON = ["background", "other person", "occluder"];
@@ -81,7 +81,7 @@
     );
     const constant = data.scores[state.features][2];
     const logit = first + second + constant;
-    return { query: first, gallery: second, constant, logit, similarity: 1 / (1 + Math.exp(-logit)) };
+    return { query: first, gallery: second, constant, logit, score: 1 / (1 + Math.exp(-logit)) };
   }
 
   // --------------------------------------------------------------------------- words and colours
@@ -228,7 +228,8 @@
       bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
       const [low, high] = score ? [signed(-scale.addition), signed(scale.addition)]
         : [`${LOWEST} or less`, "1"];
-      entries.push(make("span", {}, low, bar, high, score ? " added to the score" : " similarity"));
+      const about = score ? "added to the score" : "local similarity";
+      entries.push(make("span", {}, low, bar, high, " " + about));
     }
     byId("legend").replaceChildren(...entries);
   }
@@ -262,7 +263,7 @@
         cell.setAttribute("aria-selected", chosen ? "true" : "false");
         const { place: there, value } = bestMatch(side, location);
         cell.setAttribute("aria-label",
-          `${place(location)}, best match ${place(there)}, similarity ${cosine(value)}`);
+          `${place(location)}, best match ${place(there)}, local similarity ${cosine(value)}`);
       });
     }
     const text = byId("match");
@@ -276,13 +277,14 @@
     const back = bestMatch(other[side], there);
     const sentences = [
       `R${place(location).slice(1)} of the ${side} shows: ${partAt(side, location)}. ` +
-        `Best match in the ${other[side]} image: ${place(there)}, similarity ${cosine(value)}; ` +
+        `Best match in the ${other[side]} image: ${place(there)}, local similarity ` +
+        `${cosine(value)}; ` +
         `it shows: ${partAt(other[side], there)}.`,
       mutual ? "Each is the other’s best."
         : `That location matches ${place(back.place)} better: ${cosine(back.value)}.`,
-      value > state.above * (unit / 100) ? "" : "The similarity is not above the threshold.",
+      value > state.above * (unit / 100) ? "" : "The local similarity is not above the threshold.",
       `With the weight ${plain(weight(side, location), 3)} it adds ` +
-        `${signed(addition(side, location))} to the score.`,
+        `${signed(addition(side, location))} to the ${state.features === "trained" ? "logit" : "mean"}.`,
     ];
     text.textContent = sentences.filter(Boolean).join(" ");
   }
@@ -307,14 +309,14 @@
         make("td", { "aria-hidden": "true" }, make("div", { class: "explorer-track" }, bar, zero)));
     });
     if (trained) {
-      made.push(make("tr", {}, make("th", { scope: "row" }, "similarity"),
-        make("td", { id: "explorer-similarity" }, parts.similarity.toFixed(3)), make("td")));
+      made.push(make("tr", {}, make("th", { scope: "row" }, "score (probability)"),
+        make("td", { id: "explorer-probability" }, parts.score.toFixed(3)), make("td")));
     }
     byId("score")?.replaceChildren(...made);
     const verdict =
       `${pair().same ? "✓ The same person" : "✗ Another person"}, seen by camera ` +
       `${pair().camera + 1} (query: camera ${query().camera + 1}). ` +
-      (trained ? `Similarity ${parts.similarity.toFixed(2)}, rank ${pair().rank} of ` +
+      (trained ? `Score ${parts.score.toFixed(2)}, rank ${pair().rank} of ` +
         `${query().ranked.toLocaleString("en-GB")}.`
         : `Mean of the best matches ${parts.logit.toFixed(2)}, without training on people.`);
     byId("verdict").textContent = asking() ? "Are these two images of the same person?" : verdict;
@@ -480,16 +482,16 @@
   }
 
   function guess(answer) {
-    const { similarity } = scoreParts();
-    const model = similarity > SURE;
+    const { score } = scoreParts();
+    const model = score > SURE;
     quiz.answer = answer;
     quiz.done += 1;
     quiz.you += Number(answer === pair().same);
     quiz.model += Number(model === pair().same);
     showAll();
     showQuiz(
-      `${answer === pair().same ? "Right" : "Wrong"}: this is ${person()}. The model gives ` +
-        `${similarity.toFixed(2)}, so it says “${model ? "the same" : "another"} person”: ` +
+      `${answer === pair().same ? "Right" : "Wrong"}: this is ${person()}. The model’s score is ` +
+        `${score.toFixed(2)}, so it says “${model ? "the same" : "another"} person”: ` +
         `${model === pair().same ? "right" : "wrong"}. You ${quiz.you} of ${quiz.done}, ` +
         `the model ${quiz.model} of ${quiz.done}.`
     );
