@@ -35,15 +35,6 @@ TOOLS = Path(__file__).resolve().parent
 BOOK, ROOT = TOOLS.parent, TOOLS.parent.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-# A check names the usual mistakes, and so nearly the answer: its code is folded.
-FOLDED = {
-    "cellView": "form",
-    "jupyter": {"source_hidden": True},
-    "mystnb": {
-        "code_prompt_hide": "Fold the check",
-        "code_prompt_show": "The check: its code names the usual slips",
-    },
-}
 KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PERSON = 203  # identity in mini-market
@@ -69,7 +60,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
     Dropped: stderr, widgets, timings, metadata other than `KEPT`, and the frames of a stored
     traceback, which hold machine paths. Set: cell ids that follow from the sources, one
-    kernelspec, one output per run of prints, folded checks, captions repeated in the code.
+    kernelspec, one output per run of prints, captions repeated in the code.
     """
     notebook = deepcopy(notebook)
     kept = {"mystnb": notebook.metadata["mystnb"]} if "mystnb" in notebook.metadata else {}
@@ -81,8 +72,6 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.source = _with_caption(cell)
         cell.id = _cell_id(cell, taken)
         metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
-        if "exercise-check" in metadata.get("tags", []):
-            metadata |= deepcopy(FOLDED) | {"tags": [*metadata["tags"], "hide-input"]}
         if "tags" in metadata:
             metadata["tags"] = sorted(set(metadata["tags"]))
         cell.metadata = nbformat.from_dict(metadata)
