@@ -44,7 +44,7 @@ _PARTS = {
 _FADED = 0.55  # of an image, behind lines in the colours of body parts
 _BOW = 0.12  # how far the lines of a pair bow, at most, as a share of their length
 _NAME = {"ha": "right", "va": "center", "fontsize": 8}  # of a group of parts, beside its lines
-_NAME_ROWS = 0.085  # distance of two names, at least, as a share of the map's height
+_NAME_ROWS = 0.1  # distance of two names, at least, as a share of the map's height
 _CURVES = [  # colour, line and marker
     *(("blue", "-", "o"), ("vermilion", "--", "s"), ("green", "-.", "D")),
     *(("purple", ":", "^"), ("orange", "-", "v")),
@@ -190,7 +190,7 @@ def show_correspondences(
     for group, rows in sorted(drawn.items(), key=lambda item: np.mean(item[1])):
         lowest = max(float(np.mean(rows)), lowest + _NAME_ROWS * height)
         colour = COLOURS[_PARTS[group][0]]
-        axes[0].text(-0.2, lowest, group.replace(" ", "\n", 1), color=colour, **_NAME)
+        axes[0].text(-0.2, lowest, "\n".join(group.rsplit(" ", 1)), color=colour, **_NAME)
     return finish(figure, alt, title)
 
 
