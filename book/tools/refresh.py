@@ -37,7 +37,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
-FRONT_PERSON = 203  # identity in mini-market
+FRONT_PEOPLE = (252, 263)  # identities in mini-market
 EXPLORED = ("mini-duke", "mini-market")  # the explorer: source of its model, and its dataset
 # Between two marks of a page: what a command of the library, or a script of this folder, prints.
 FILLED = [
@@ -247,20 +247,35 @@ def fill_pages() -> None:
 
 
 def draw_front_figure() -> None:
-    """Draw README's figure: a person of mini-market, matched by the model of mini-duke."""
+    """Draw README's figure: people of mini-market, matched by the model of mini-duke."""
+    import matplotlib.pyplot as plt
+    import numpy as np
     import pandas as pd
 
     from qaconv_lib import load_dataset, load_image, load_model
+    from qaconv_lib.datasets import load_part_map
     from qaconv_lib.experiments.runs import checkpoint_path
+    from qaconv_lib.matches.correspondence import BODY_PARTS, SHOWN, cell_parts
     from qaconv_lib.visualize import show_correspondences
 
-    data = load_dataset("mini-market")
-    query = data.query[data.query["identity"] == FRONT_PERSON].iloc[0]
-    same = data.gallery[data.gallery["identity"] == FRONT_PERSON]
-    pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
-    maps = load_model(checkpoint_path("qaconv", "mini-duke")).extract(pair)
-    images = map(load_image, pair["path"])
-    figure = show_correspondences(*images, *maps, threshold=0.6, mutual=True, alt="README's figure")
+    data, model = load_dataset("mini-market"), load_model(checkpoint_path("qaconv", "mini-duke"))
+    figure = plt.figure(figsize=(8.4, 4.4), layout="constrained")
+    for person, half in zip(FRONT_PEOPLE, figure.subfigures(1, 2), strict=True):
+        query = data.query[data.query["identity"] == person].iloc[0]
+        same = data.gallery[data.gallery["identity"] == person]
+        pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
+        maps = model.extract(pair)
+        parts = np.array(SHOWN)[cell_parts(load_part_map(query["path"]), *maps.shape[2:])]
+        show_correspondences(
+            *map(load_image, pair["path"]),
+            *maps,
+            threshold=0.6,
+            mutual=True,
+            parts=parts,
+            locations=np.flatnonzero(np.isin(parts, BODY_PARTS)),
+            into=half,
+            alt="README's figure",
+        )
     figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
 
 

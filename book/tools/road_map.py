@@ -11,13 +11,13 @@ from pathlib import Path
 import nbformat
 import refresh
 
-PARTS = (  # the parts of _toc.yml: a word or two for each chapter, in order
-    ("task", "feature maps", "kernels", "score"),
-    ("memory", "loss", "training"),
-    ("evaluation", "re-ranking", "temporal lifting"),
-    ("matches", "losses", "ablations", "results"),
-    ("speed", "photographs", "graph sampling"),
-)
+PARTS = {  # the parts of _toc.yml: a word or two for each chapter, in order
+    "Matching images": ("task", "feature maps", "kernels", "score"),
+    "Learning to match": ("memory", "loss", "training"),
+    "Out of the domain": ("evaluation", "re-ranking", "temporal lifting"),
+    "The evidence": ("matches", "losses", "ablations", "results"),
+    "Appendices": ("speed", "photographs", "graph sampling"),
+}
 START, END = '<div class="road-map">\n\n', "\n\n</div>"
 
 
@@ -26,17 +26,20 @@ def chapters() -> list[Path]:
 
 
 def road_map(current: Path) -> str:
-    """The map with the current chapter in bold; the others are links."""
-    paths = iter(chapters())
-    parts = []
-    for words in PARTS:
+    """The current chapter's part, with the current stop in bold, among links to the other parts."""
+    paths = iter(path.name for path in chapters())
+    lines = []
+    for part, words in PARTS.items():
+        names = [next(paths) for _ in words]
+        if current.name not in names:
+            lines.append(f"[{part}]({names[0]})")
+            continue
         stops = []
-        for word in words:
-            path = next(paths)
-            label = f"{path.name.split('_')[0].lstrip('0').upper()} {word}"
-            stops.append(f"**{label}**" if path.name == current.name else f"[{label}]({path.name})")
-        parts.append((" · " if words is PARTS[-1] else " → ").join(stops))
-    return START + "\n| ".join(parts) + END
+        for word, name in zip(words, names, strict=True):
+            label = f"{name.split('_')[0].lstrip('0').upper()} {word}"
+            stops.append(f"**{label}**" if name == current.name else f"[{label}]({name})")
+        lines.append(f"*{part}:* " + " → ".join(stops))
+    return START + " |\n".join(lines) + END
 
 
 def main() -> None:

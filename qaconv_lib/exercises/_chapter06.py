@@ -34,7 +34,7 @@ def of_the_negatives(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
 
 
 EXERCISES = {
-    # loss_of_the_picture
+    # loss_of_the_image
     "6.2": Exercise(
         [((), 0.175)],
         {
