@@ -88,7 +88,7 @@ def _with_caption(cell: NotebookNode) -> str:
         return cell.source
     while body and body[0].startswith(CAPTION):
         body.pop(0)
-    lines = textwrap.wrap(caption, 96, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(caption, 84, break_long_words=False, break_on_hyphens=False)
     return "\n".join([number, *(CAPTION + line for line in lines), *body])
 
 
