@@ -5,35 +5,7 @@ at first use, so that the command line need not wait for PyTorch.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from qaconv_lib.backbones import make_backbone as make_backbone
-    from qaconv_lib.beyond.export import export_onnx as export_onnx
-    from qaconv_lib.beyond.released import load_released as load_released
-    from qaconv_lib.beyond.tfusion import tfusion as tfusion
-    from qaconv_lib.config import TrainingConfig as TrainingConfig
-    from qaconv_lib.datasets import ReidDataset as ReidDataset
-    from qaconv_lib.datasets import load_dataset as load_dataset
-    from qaconv_lib.datasets import load_image as load_image
-    from qaconv_lib.evaluation import RankingScores as RankingScores
-    from qaconv_lib.evaluation import evaluate_ranking as evaluate_ranking
-    from qaconv_lib.losses import focal_loss as focal_loss
-    from qaconv_lib.matching import QAConv as QAConv
-    from qaconv_lib.matching import best_matches as best_matches
-    from qaconv_lib.matching import correlate as correlate
-    from qaconv_lib.matching import find_correspondences as find_correspondences
-    from qaconv_lib.matching import match_gallery as match_gallery
-    from qaconv_lib.matching import query_kernels as query_kernels
-    from qaconv_lib.memory import ClassMemory as ClassMemory
-    from qaconv_lib.models import ReidModel as ReidModel
-    from qaconv_lib.models import load_model as load_model
-    from qaconv_lib.models import save_model as save_model
-    from qaconv_lib.reranking import k_reciprocal_rerank as k_reciprocal_rerank
-    from qaconv_lib.scale.streaming import rerank_streaming as rerank_streaming
-    from qaconv_lib.scale.streaming import vector_distances as vector_distances
-    from qaconv_lib.temporal import tlift as tlift
-    from qaconv_lib.training import Trainer as Trainer
+from typing import Any
 
 __version__ = "0.1.0"
 _MODULES = {

@@ -83,10 +83,7 @@ def to_seconds(values: Any, name: str, length: int, fits: str) -> np.ndarray:
     for entry in np.flatnonzero(~np.isfinite(seconds)):
         raise ValueError(f"{name} has {seconds[entry]} at entry {entry}; every image needs a time")
     if step > 1:
-        raise ValueError(
-            f"{name} are rounded to {step:g} seconds by their dtype; give float64, or times that "
-            "start near 0"
-        )
+        raise ValueError(f"{name} are rounded to {step:g} seconds by their dtype; give float64")
     if np.abs(seconds).max(initial=0) > MOST_SECONDS:
         raise ValueError(f"{name} must be in seconds, got {seconds.max():g}; divide milliseconds")
     return seconds
@@ -125,7 +122,7 @@ def check_timed_scores(similarity: Any, *columns: Any, highest: float = np.inf) 
 def check_choice(name: str, value: str, *choices: str) -> None:
     """Raise ValueError unless `value` is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def is_number(value: Any) -> bool:

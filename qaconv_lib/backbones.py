@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from qaconv_lib._checks import check_choice
 from qaconv_lib._files import data_folders
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -147,15 +148,13 @@ def make_backbone(
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; known are {', '.join(BACKBONES)}")
-    if final_layer not in STRIDES:
-        raise ValueError(f"final_layer must be one of {', '.join(STRIDES)}, got {final_layer!r}")
+    check_choice("final_layer", final_layer, *STRIDES)
     if neck_channels is not None and neck_channels < 1:
         raise ValueError(f"neck_channels must be at least 1 or None, got {neck_channels}")
     if neck_size < 1 or neck_size % 2 == 0:
         raise ValueError(f"neck_size must be odd and at least 1, got {neck_size}")
     pixels = pixels or ("half" if name in LITES else "imagenet")
-    if pixels not in _PIXELS:
-        raise ValueError(f"pixels must be one of {', '.join(_PIXELS)}, got {pixels!r}")
+    check_choice("pixels", pixels, *_PIXELS)
     network = _network(name)
     trunk, channels = _cut(network, final_layer)
     if weights is not None or pretrained:

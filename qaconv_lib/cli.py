@@ -26,17 +26,12 @@ if TYPE_CHECKING:
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[Namespace], int | None]
 _PLAIN = {"→": "->", "−": "-", "×": "x", "±": "+-", "≥": ">=", "≤": "<=", "–": "-"}
-_CHECKOUT = Path(__file__).resolve().parent.parent
 #: By name: what runs a command, whose docstring describes it, and its arguments.
 COMMANDS: dict[str, tuple[Command, tuple[Argument, ...]]] = {}
 
 
 def _arg(*flags: str, **how: Any) -> Argument:
     return flags, how
-
-
-def _flag(flag: str, about: str, **how: Any) -> Argument:
-    return (flag,), {"action": "store_true", "help": about, **how}
 
 
 def _given(options: Namespace, *names: str) -> dict[str, Any]:
@@ -52,14 +47,17 @@ def _command(*arguments: Argument) -> Callable[[Command], Command]:
 
 
 _DEVICE = _arg("--device", help="cpu or cuda (default: cuda if there is one)")
-_QUIET = _flag("--quiet", "no progress bar", action="store_false", dest="progress")
-_SKIP = _flag("--skip-unreadable", "open every image first; leave out and name those that fail")
-_LOSS = _arg("loss", help="qaconv, softmax, arc, center, class-memory or pairwise")
-_SOURCE = _arg("source", help="dataset to train on, e.g. mini-market")
+_QUIET = _arg("--quiet", action="store_false", dest="progress", help="no progress bar")
+_SKIP = _arg("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
 _PROFILE = _arg("--profile", default="laptop", help="smoke, laptop (default) or paper")
-_RUN = (_LOSS, _SOURCE, _PROFILE, _DEVICE, _QUIET)
-_SEED = _arg("--seed", type=int, default=0, help="default: 0")
-_PREDICT = _flag("--predict-memory", "say how much memory a training step takes, and do not train")
+_RUN = (
+    _arg("loss", help="qaconv, softmax, arc, center, class-memory or pairwise"),
+    _arg("source", help="dataset to train on, e.g. mini-market"),
+    *(_PROFILE, _DEVICE, _QUIET),
+)
+_PREDICT = _arg(
+    "--predict-memory", action="store_true", help="estimate the memory of a step instead"
+)
 # Settings of the training that have a flag; without it the profile's value holds.
 _SETTINGS: dict[str, Argument] = {
     name: _arg("--" + name.replace("_", "-"), type=kind, help=about)
@@ -79,8 +77,9 @@ _SETTINGS: dict[str, Argument] = {
         ("workers", int, "processes that load images"),
     )
 }
-# Records made with other values of these have names of their own.
-_MEANS = {name: _SETTINGS[name] for name in ("accumulate", "precision", "workers")}
+_ONE_RUN = (*_RUN, _arg("--seed", type=int, default=0, help="default: 0"), *_SETTINGS.values())
+_MEANS = ("accumulate", "precision", "workers")  # records made with other values have own names
+_RECORDS = (_PROFILE, *(_SETTINGS[name] for name in _MEANS))
 
 
 # Data ---------------------------------------------------------------------------------------------
@@ -101,8 +100,8 @@ def synthesize(options: Namespace) -> None:
 @_command(
     _arg("name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17, or people.csv"),
     _arg("--root", help="its folder (default: the data search path)"),
-    _flag("--images", "open every image too", dest="read_images"),
-    _flag("--duplicates", "look for files of the same content", dest="find_duplicates"),
+    _arg("--images", action="store_true", dest="read_images", help="open every image too"),
+    _arg("--duplicates", action="store_true", dest="find_duplicates", help="look for equal files"),
     _SKIP,
 )
 def check_data(options: Namespace) -> int:
@@ -121,11 +120,9 @@ def check_data(options: Namespace) -> int:
 
 # One model ----------------------------------------------------------------------------------------
 @_command(
-    *_RUN,
-    _SEED,
+    *_ONE_RUN,
     _arg("--run-folder", type=Path, help="keep the state here, and resume from it"),
     _PREDICT,
-    *_SETTINGS.values(),
     _SKIP,
 )
 def train(options: Namespace) -> None:
@@ -143,20 +140,13 @@ def train(options: Namespace) -> None:
         print(done)
 
 
-@_command(
-    *_RUN,
-    _SEED,
-    _arg("targets", nargs="+", metavar="TARGET", help="datasets to test on"),
-    *_SETTINGS.values(),
-    _SKIP,
-)
+@_command(*_ONE_RUN, _arg("targets", nargs="+", metavar="TARGET", help="test datasets"), _SKIP)
 def evaluate(options: Namespace) -> None:
     """Test a trained model on datasets: alone, with re-ranking and with TLift. A model trained with
     other settings than its profile's is found by the same flags."""
     from qaconv_lib._processes import process_rank
-    from qaconv_lib.experiments.runs import pair_similarities
+    from qaconv_lib.experiments.runs import load_test, pair_similarities
     from qaconv_lib.experiments.suite import Trial, evaluate_trial
-    from qaconv_lib.experiments.unreadable import load_test
 
     run, device, skip = _run(options), options.device, options.skip_unreadable
     for target in options.targets:
@@ -197,23 +187,21 @@ def export(options: Namespace) -> None:
     from qaconv_lib.beyond.export import export_onnx
     from qaconv_lib.models import load_model
 
-    difference = export_onnx(load_model(options.model), options.out)
-    size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.1f} MB; onnxruntime differs from PyTorch by at most")
-    print(f"{difference:.1g} of the largest value")
+    off = export_onnx(load_model(options.model), options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; the maps of onnxruntime")
+    print(f"differ from PyTorch's by at most {off:.1g} of the largest value")
 
 
 # Experiments --------------------------------------------------------------------------------------
 def _profile(options: Namespace) -> str:
-    from qaconv_lib.experiments.profiles import get_profile, profile_with
+    from qaconv_lib.experiments.profiles import profile_with
 
-    return get_profile(profile_with(options.profile, **_given(options, *_MEANS))).name
+    return profile_with(options.profile, **_given(options, *_MEANS))
 
 
 @_command(
     _arg("name", nargs="?", metavar="NAME", help="an experiment (without it: list them)"),
-    _PROFILE,
-    *_MEANS.values(),
+    *_RECORDS,
     _arg("--seeds", type=int, help="how many (default: see the list)"),
     _DEVICE,
     _arg("--jobs", type=int, default=1, help="processes side by side (default: 1)"),
@@ -250,8 +238,7 @@ def run(options: Namespace) -> None:
 
 @_command(
     _arg("names", nargs="*", metavar="NAME", help="headline, within, or an experiment (all)"),
-    _PROFILE,
-    *_MEANS.values(),
+    *_RECORDS,
 )
 def tables(options: Namespace) -> None:
     """Print the tables from the records: as Markdown."""
@@ -260,7 +247,7 @@ def tables(options: Namespace) -> None:
     print(all_tables(_profile(options), options.names))
 
 
-@_command(_PROFILE, *_MEANS.values())
+@_command(*_RECORDS)
 def claims(options: Namespace) -> None:
     """Print tests and verdicts of the paper's claims, from the records, as Markdown."""
     from qaconv_lib.experiments.claims import ledger
@@ -287,10 +274,9 @@ _MODEL = _arg("--model", type=Path, help="model file (default: the book's)")
 _OPEN = (
     _MODEL,
     _arg("--domain", help="dataset whose calibration is used (see `calibrate`)"),
-    _arg("--prior", type=float, help="probability of one person before images are compared "
-         "(default: 0.5 for two images, 1 / (n + 1) for each of a gallery of n)"),
+    _arg("--prior", type=float, help="prior of a match (0.5; in a gallery of n: 1 / (n + 1))"),
     _DEVICE,
-)  # fmt: skip
+)
 
 
 def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
@@ -309,7 +295,7 @@ def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     _arg("gallery", type=Path, metavar="B", help="image file that shows one person"),
     _arg("--output", type=Path, default=Path("match.png"), help=".png, .svg or .pdf (match.png)"),
     _arg("--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)"),
-    _flag("--all", "also lines that are the best of one side only"),
+    _arg("--all", action="store_true", help="also lines that are the best of one side only"),
     *_OPEN,
     _QUIET,
 )
@@ -336,17 +322,15 @@ def match(options: Namespace) -> None:
     _arg("--gallery", type=Path, required=True, help="folder of images"),
     _arg("--output", type=Path, default=Path("found"), help="folder of the results (found)"),
     _arg("--length", type=int, default=10, help="length of the lists (default: 10)"),
-    _flag("--rerank", "re-rank by k-reciprocal encoding"),
+    _arg("--rerank", action="store_true", help="re-rank by k-reciprocal encoding"),
     _arg("--depth", type=int, help="how many images are re-ranked (default: 500)"),
-    _arg("--times", type=Path, help="CSV file with the columns file, camera, seconds of all "
-         "images: applies TLift. QUERY should then be the folder of all people seen by the camera"),
+    _arg("--times", type=Path, help="apply TLift: CSV file with file, camera, seconds of images"),
     _arg("--store", type=Path, help="folder that keeps the gallery's feature maps"),
-    _flag("--skip-unreadable", "leave out files that cannot be used"),
-    *_OPEN,
-    _QUIET,
-)  # fmt: skip
+    *(_SKIP, *_OPEN, _QUIET),
+)
 def search(options: Namespace) -> None:
-    """Rank a folder of images for a query: writes ranks.csv and a figure of each rank list."""
+    """Rank a folder of images for a query: writes ranks.csv and a figure of each rank list. With
+    --times, QUERY should be the folder of all people that the camera has seen."""
     from qaconv_lib.photographs import files
     from qaconv_lib.photographs.gallery import gallery_prior, search_gallery
     from qaconv_lib.photographs.matching import remarks
@@ -381,14 +365,11 @@ def calibrate(options: Namespace) -> None:
     from qaconv_lib.experiments import calibration_records as records
     from qaconv_lib.experiments.profiles import get_profile
 
-    if options.model and not options.model.exists():
-        raise FileNotFoundError(f"no checkpoint at {options.model}; the model's file comes first")
     datasets = options.datasets or list(get_profile("laptop").datasets.values())
     book = [run.checkpoint() for run in records.BOOK_RUNS]
     for path in [options.model] if options.model else book:
         if options.progress:
-            what = f"calibrating {path.name} on the test images of {', '.join(datasets)}"
-            _say(f"{what}; without a GPU this takes minutes")
+            _say(f"calibrating {path.name} on {', '.join(datasets)}; it takes minutes on a CPU")
         how = _given(options, "device", "progress")
         table = records.transfer_table(records.calibration_record(path, datasets, **how))
         print(printable(path.name), table.to_string(index=False, float_format="%.4f"), sep="\n")
@@ -416,14 +397,12 @@ def _note(sentences: list[str]) -> None:
 
 
 def _say(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)  # one line, whatever files it names
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(path: str | Path) -> str:
-    """A file name in one line that any terminal can take."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    """A file name in one line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
 def make_parser() -> ArgumentParser:
@@ -440,19 +419,15 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object
-) -> str:
+def _format_warning(message: Any, category: type, filename: str, *_: Any, **__: Any) -> str:
     """A warning of this package as one sentence, others with the place they come from."""
     if Path(__file__).parent in Path(filename).parents:
         return f"qaconv_lib: {message}\n"
     return f"{filename}: {category.__name__}: {message}\n"
 
 
-def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+def _plainly(error: Any) -> tuple[str, int]:
     """What a code page lacks, such as that of a pipe on Windows, in ASCII."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
     character = error.object[error.start]
     return _PLAIN.get(character, ascii(character)[1:-1]), error.start + 1
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from qaconv_lib._checks import is_number
+from qaconv_lib._checks import check_choice, is_number
 from qaconv_lib.losses import LOSSES
 
 #: Settings that older checkpoints name and that are now arguments of `Trainer`.
@@ -88,8 +88,7 @@ class TrainingConfig:
                 raise ValueError(f"{field.name} must be a finite number, got {value!r}")
             if isinstance(field.default, bool) and value not in (False, True):
                 raise ValueError(f"{field.name} must be True or False, got {value!r}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        check_choice("loss", self.loss, *LOSSES)
         least = {"height": 1, "width": 1, "batch_size": 2, "epochs": 1, "decay_epochs": 0}
         for name, minimum in (least | {"workers": 0, "seed": 0, "warm_start": 0}).items():
             value = getattr(self, name)

@@ -118,10 +118,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
             and ``data/`` of the checkout, of the working directory and of the folders above it.
     """
     if name.endswith("-all"):
-        try:
-            whole = load_dataset(name.removesuffix("-all"), root)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error} ({name} merges all splits of it)") from None
+        whole = load_dataset(name.removesuffix("-all"), root)
         nothing = whole.query.iloc[:0]
         return ReidDataset(name, whole.root, all_images(whole), nothing, nothing)
     places = data_folders() if root is None else [Path(os.path.expanduser(root))]

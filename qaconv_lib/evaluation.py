@@ -112,22 +112,18 @@ def evaluate_ranking(
     gallery_cameras = to_labels(gallery_cameras, "gallery_cameras", num_gallery, fits)
 
     is_bad = gallery_identities == BAD_DETECTION
-    if bad_queries := np.count_nonzero(query_identities == BAD_DETECTION):
-        warnings.warn(
-            f"{bad_queries} queries have identity {BAD_DETECTION}, which stands for a bad "
-            "detection, and cannot have a match",
-            stacklevel=2,
-        )
+    if bad := np.count_nonzero(query_identities == BAD_DETECTION):
+        warnings.warn(f"{bad} queries have identity -1 (bad detection) and no match", stacklevel=2)
     rows = []
     first_match = np.zeros(num_gallery)  # how many queries have their first match at a rank
     for query, (identity, camera) in enumerate(zip(query_identities, query_cameras, strict=True)):
-        same_person = (gallery_identities == identity) & ~is_bad
+        same_person = gallery_identities == identity
         kept = np.flatnonzero(~(is_bad | (same_person & (gallery_cameras == camera))))
         groups = _Groups.of(scores[query, kept], same_person[kept])
         rows.append(
             {"query": query, "identity": identity, "camera": camera}
             | _query_scores(groups)
-            | {"num_matches": groups.matches.sum(), "num_ignored": num_gallery - len(kept)}
+            | {"num_ignored": num_gallery - len(kept)}
         )
         if len(groups.matches):
             start, shares = groups.above[0], _first_match(groups.images[0], groups.matches[0])
@@ -135,10 +131,7 @@ def evaluate_ranking(
     per_query = pd.DataFrame(rows)
     per_query["valid"] = per_query["num_matches"] > 0
     if not per_query["valid"].any():
-        raise ValueError(
-            f"none of the {num_query} queries has a match: a gallery image of its identity under "
-            "another camera"
-        )
+        raise ValueError(f"none of the {num_query} queries has a match under another camera")
     return RankingScores(
         cmc=np.minimum(np.cumsum(first_match) / per_query["valid"].sum(), 1.0),
         mean_ap=float(per_query["average_precision"].mean()),  # means skip NaN
@@ -168,7 +161,7 @@ def _first_match(images: int, matches: int) -> np.ndarray:
     """Probability of each place for the first match among tied images in random order."""
     places = np.arange(images - matches + 1)
     later = np.cumprod((images - matches - places) / (images - places))  # not up to this place
-    return -np.diff(later, prepend=1.0)
+    return np.append(1.0, later[:-1]) - later
 
 
 def _query_scores(groups: _Groups) -> dict[str, float]:
@@ -176,7 +169,7 @@ def _query_scores(groups: _Groups) -> dict[str, float]:
     matches, images, above = groups
     if len(matches) == 0:
         names = ("average_precision", "average_precision_trapezoid", "inp", "first_match_rank")
-        return dict.fromkeys(names, np.nan)
+        return dict.fromkeys(names, np.nan) | {"num_matches": 0}
     hits, num_matches = np.cumsum(matches), matches.sum()
     precision = hits / (above + images)
     before = np.where(above == 0, 1.0, (hits - matches) / np.maximum(above, 1))
@@ -189,4 +182,5 @@ def _query_scores(groups: _Groups) -> dict[str, float]:
         "average_precision_trapezoid": (matches * (before + precision) / 2).sum() / num_matches,
         "inp": num_matches / last,
         "first_match_rank": float(first),
+        "num_matches": num_matches,
     }

@@ -21,17 +21,11 @@ COLUMNS = 256  # images whose best matches are held before the head is applied
 
 
 def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
-    """Cut one convolution kernel out of the query's map at every location (section 3.1).
+    """Cut a kernel out of a map (d, h, w) at every location, with zeros outside (section 3.1).
 
-    Args:
-        query_map: shape (d, h, w).
-        kernel_size: odd side `s` of the patch; outside the map it is filled with zeros.
-
-    Returns:
-        Shape (h*w, d, s, s), as `torch.nn.functional.conv2d` takes kernels.
+    Returns shape (h*w, d, s, s), as `torch.nn.functional.conv2d` takes kernels.
     """
-    if query_map.dim() != 3:
-        raise ValueError(f"query_map must have shape (d, h, w), got {tuple(query_map.shape)}")
+    check_tensor("query_map", query_map, "d, h, w")
     patches = _patches(query_map[None], kernel_size)[0]  # (d*s*s, h*w)
     return patches.T.reshape(-1, len(query_map), kernel_size, kernel_size)
 
@@ -39,18 +33,12 @@ def query_kernels(query_map: Tensor, kernel_size: int = 1) -> Tensor:
 def correlate(query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1) -> Tensor:
     """Convolve the gallery's map with the query's kernels (section 3.1).
 
-    Args:
-        query_map: shape (d, h, w).
-        gallery_map: shape (d, h', w').
-        kernel_size: odd side of the kernels.
-
-    Returns:
-        Shape (h*w, h', w'): entry [k, i, j] compares query location `k` with gallery location
-        (i, j). With unit channels it is a cosine, or the sum of the s*s cosines under the kernel.
+    For maps (d, h, w) and (d, h', w') returns shape (h*w, h', w'). Entry [k, i, j] compares query
+    location `k` with gallery location (i, j): a cosine, or the sum of the cosines under the kernel.
     """
     kernels = query_kernels(query_map, kernel_size)
-    if gallery_map.dim() != 3 or gallery_map.shape[0] != query_map.shape[0]:
-        wanted = f"({query_map.shape[0]}, h, w), like the query's"
+    if gallery_map.dim() != 3 or len(gallery_map) != len(query_map):
+        wanted = f"({len(query_map)}, h, w), like the query's"
         raise ValueError(f"gallery_map must have shape {wanted}, got {tuple(gallery_map.shape)}")
     return F.conv2d(gallery_map[None], kernels, padding=kernel_size // 2)[0]
 
@@ -67,9 +55,9 @@ class Correspondences(NamedTuple):
 def find_correspondences(
     query_map: Tensor, gallery_map: Tensor, kernel_size: int = 1
 ) -> Correspondences:
-    """Where global max pooling takes its maxima (section 3.1, Fig. 2). Maps have shape (d, h, w).
+    """Where global max pooling of maps (d, h, w) takes its maxima (section 3.1, Fig. 2).
 
-    Location `k` lies in row `k // w` and column `k % w`. Of tied locations one is named.
+    Location `k` lies in row `k // w` and column `k % w`.
     """
     scores = correlate(query_map, gallery_map, kernel_size).flatten(1)  # (query h*w, gallery h*w)
     return Correspondences(*scores.max(dim=1), *scores.max(dim=0))
@@ -81,14 +69,8 @@ def best_matches(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int = 1)
     Equals `correlate` followed by both maxima, but holds few of the q*g*(h*w)**2 similarities at a
     time, forward and backward. Gradients flow to one location of each maximum.
 
-    Args:
-        query_maps: shape (q, d, h, w).
-        gallery_maps: shape (g, d, h, w), of the same type and on the same device.
-        kernel_size: odd side of the kernels.
-
-    Returns:
-        Shape (q, g, 2*h*w). [..., :h*w] is the best query kernel at each gallery location,
-        [..., h*w:] the best gallery location of each query kernel.
+    For maps (q, d, h, w) and (g, d, h, w) returns shape (q, g, 2*h*w). [..., :h*w] is the best
+    query kernel at each gallery location, [..., h*w:] the best gallery location of each kernel.
     """
     check_maps(query_maps, gallery_maps)
     query, gallery = (f"{maps.dtype} on {maps.device}" for maps in (query_maps, gallery_maps))
@@ -99,18 +81,12 @@ def best_matches(query_maps: Tensor, gallery_maps: Tensor, kernel_size: int = 1)
 
 
 class QAConv(nn.Module):
-    """Score of two feature maps: best local matches, then BN-FC-BN (section 3.2).
+    """Score of two feature maps of `height` x `width`: best matches, then BN-FC-BN (section 3.2).
 
     The submodules have the names, shapes and order of the authors' releases, so their weights
     load. `tied=False` is the head of v1.0: each direction has weights of its own, and s(a, b)
     differs from s(b, a). `tied=True` is the head of v2.1: one weight for each location, used in
     both directions, so the score is symmetric and the bias counts twice.
-
-    Args:
-        height: rows `h` of the maps.
-        width: columns `w` of the maps.
-        kernel_size: odd side of the kernels; 1 in the paper.
-        tied: share the FC layer between the two directions.
     """
 
     def __init__(self, height: int, width: int, *, kernel_size: int = 1, tied: bool = False):
@@ -126,10 +102,7 @@ class QAConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as an average of the matches, with the logit -4 of a pair that is surely different.
-
-        From PyTorch's default start a model whose features are random stays at "always no".
-        """
+        """Start as an average of the matches, biased towards "different", like most pairs."""
         self.bn.reset_parameters()
         nn.init.constant_(self.fc.weight, 1 / self.fc.in_features)
         nn.init.zeros_(self.fc.bias)
@@ -137,10 +110,7 @@ class QAConv(nn.Module):
         nn.init.constant_(self.logit_bn.bias, -4.0)
 
     def head(self, matches: Tensor) -> Tensor:
-        """Turn best matches of shape (..., 2*h*w) into logits of shape (...): BN, FC, BN.
-
-        Both BN layers have one channel: one mean and variance over all pairs and locations.
-        """
+        """Best matches (..., 2*h*w) to logits (...). BN takes one mean over pairs and locations."""
         count = 2 * self.height * self.width
         if matches.shape[-1] != count:
             raise ValueError(f"matches must have shape (..., {count}), got {tuple(matches.shape)}")
@@ -151,19 +121,13 @@ class QAConv(nn.Module):
         return self.logit_bn(logits).view(matches.shape[:-1])
 
     def forward(self, query_maps: Tensor, gallery_maps: Tensor) -> Tensor:
-        """Logits (q, g) of maps (q, d, h, w) and (g, d, h, w) with unit channels.
-
-        The sigmoid of a logit is the probability of "same person".
-        """
+        """Logits (q, g) of maps (q, d, h, w) and (g, d, h, w); their sigmoid is a probability."""
         self.check_size(query_maps)
         return self.head(best_matches(query_maps, gallery_maps, self.kernel_size))
 
     @torch.no_grad()
     def fold(self) -> tuple[Tensor, Tensor]:
-        """The head in evaluation mode as one dot product: weights (2*h*w,) and a number to add.
-
-        There BN is a fixed scale and shift, so the logit of a pair is `matches @ weights + number`.
-        """
+        """The head in evaluation mode, where BN is affine: `matches @ weights + number`."""
         (scale, shift), (logit_scale, logit_shift) = map(_affine, (self.bn, self.logit_bn))
         copies = 2 if self.tied else 1
         weights = self.fc.weight[0].double().repeat(copies)
@@ -172,7 +136,7 @@ class QAConv(nn.Module):
         return (logit_scale * scale * weights).float(), number.float()
 
     def check_size(self, maps: Tensor) -> None:
-        """Raise ValueError unless the maps have this matcher's height and width."""
+        """Raise ValueError unless maps have this matcher's height and width."""
         if tuple(maps.shape[-2:]) != (self.height, self.width):
             size = f"{self.height} x {self.width}"
             raise ValueError(f"maps must have {size} locations, got shape {tuple(maps.shape)}")
@@ -198,9 +162,9 @@ def match_gallery(
 
     Args:
         matcher: always used as in evaluation mode.
-        query_maps: shape (q, d, h, w), unit channels.
+        query_maps: shape (q, d, h, w).
         gallery_maps: shape (g, d, h, w), on the matcher's device or another.
-        dtype: type for the correlation, e.g. `torch.bfloat16`; that of the query maps if None.
+        dtype: of the correlation, e.g. `torch.bfloat16`; None is that of the query maps.
         progress: show a progress bar over the pairs.
 
     Returns:
@@ -211,9 +175,7 @@ def match_gallery(
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     if not isinstance(matcher, QAConv):
         raise TypeError(f"matcher must be a QAConv, got {type(matcher).__name__}")
-    check_maps(query_maps, gallery_maps)
-    check_finite("query_maps", query_maps)
-    check_finite("gallery_maps", gallery_maps)
+    check_maps(query_maps, gallery_maps, finite=True)
     matcher.check_size(query_maps)
     weights, number = matcher.fold()
     mirrored = weights.roll(len(weights) // 2)  # from the other side the directions change places
@@ -246,31 +208,26 @@ def _patches(maps: Tensor, kernel_size: int) -> Tensor:
     check_kernel_size(kernel_size)
     if kernel_size == 1:
         return maps.flatten(2)
-    if not len(maps):
-        return maps.flatten(2).repeat(1, kernel_size**2, 1)
     return F.unfold(maps, kernel_size, padding=kernel_size // 2)
 
 
 def _product(queries: Tensor) -> Callable[[Tensor], Tensor]:
-    """Function from a few gallery maps to their similarities with all queries, (q*h*w, n*h*w).
-
-    On a CPU this is a 1 x 1 convolution of channels-last maps, a little faster than the matrix
-    product where it was measured (appendix A).
-    """
+    """Function from n gallery maps to their similarities with all queries, (q*h*w, n*h*w)."""
     locations = queries.shape[2]
-    if queries.device.type == "cpu" and queries.dtype in (torch.float32, torch.bfloat16):
-        # The layout is recognised only if both axes are longer than 1.
-        side = next((n for n in range(2, locations) if locations % n == 0), 1)
-        maps = queries.unflatten(2, (locations // side, side))
-        maps = maps.contiguous(memory_format=torch.channels_last)
+    if queries.device.type != "cpu" or queries.dtype not in (torch.float32, torch.bfloat16):
+        rows = queries.transpose(1, 2).flatten(0, 1)
+        return lambda gallery: rows @ gallery.transpose(0, 1).flatten(1)
+    # On a CPU a 1 x 1 convolution of channels-last maps was a little faster than the matrix product
+    # (appendix A). The layout is recognised only if both axes are longer than 1.
+    side = next((n for n in range(2, locations) if locations % n == 0), 1)
+    maps = queries.unflatten(2, (locations // side, side))
+    maps = maps.contiguous(memory_format=torch.channels_last)
 
-        def convolve(gallery: Tensor) -> Tensor:
-            kernels = gallery.transpose(1, 2).flatten(0, 1)[..., None, None]  # (n*h*w, d, 1, 1)
-            return F.conv2d(maps, kernels).permute(0, 2, 3, 1).flatten(0, 2)
+    def convolve(gallery: Tensor) -> Tensor:
+        kernels = gallery.transpose(1, 2).flatten(0, 1)[..., None, None]  # (n*h*w, d, 1, 1)
+        return F.conv2d(maps, kernels).permute(0, 2, 3, 1).flatten(0, 2)
 
-        return convolve
-    rows = queries.transpose(1, 2).flatten(0, 1)
-    return lambda gallery: rows @ gallery.transpose(0, 1).flatten(1)
+    return convolve
 
 
 def _pool(queries: Tensor, gallery: Tensor, places: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -284,12 +241,12 @@ def _pool(queries: Tensor, gallery: Tensor, places: bool = False) -> tuple[Tenso
         some = slice(start, start + step)
         near = gallery[some]
         block = product(near).view(count, locations, len(near), locations)
-        for side, axis in enumerate((1, 3)):
-            order = (1, 0, 2) if axis == 1 else (2, 0, 1)  # of what is left, to (n, q, h*w)
+        # Along either axis of locations; `images` is then the axis of the gallery images.
+        for side, axis, images in ((0, 1, 1), (1, 3, 2)):
             best = block.amax(axis)
-            matches[some, side] = best.permute(order)
+            matches[some, side] = best.movedim(images, 0)
             if found is not None:
-                found[some, side] = _where(block, best, axis).permute(order)
+                found[some, side] = _where(block, best, axis).movedim(images, 0)
         del block  # before the next is made, or the allocator keeps asking for memory
     return matches, found
 
@@ -318,38 +275,36 @@ class _BestMatches(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         queries, gallery, places = ctx.saved_tensors
-        count, channels, locations = queries.shape
         wide = torch.promote_types(queries.dtype, torch.float32)  # of the sums
-        rows = queries.transpose(1, 2).reshape(-1, channels).to(wide)  # (q*h*w, d)
-        columns = gallery.transpose(1, 2).reshape(-1, channels).to(wide)  # (g*h*w, d)
+        rows, columns = (maps.transpose(1, 2).to(wide) for maps in (queries, gallery))
+        rows = rows.flatten(0, 1)  # (q*h*w, d)
         to_rows, to_columns = torch.zeros_like(rows), torch.zeros_like(columns)
-        own_row = torch.arange(len(rows), device=rows.device).view(count, locations)
-        step = max(1, BLOCK // max(1, count * locations * 4))
+        step = max(1, BLOCK // max(1, len(rows) * 4))
         for start in range(0, len(gallery), step):
             some = slice(start, start + step)
-            part = slice(start * locations, (start + step) * locations)
-            own_column = torch.arange(len(columns[part]), device=rows.device).view(-1, 1, locations)
-            at_row = places[some, 0] + own_row[:, :1]  # best row of each column, (n, q, h*w)
-            at_column = places[some, 1] + own_column[..., :1]  # best column of each row
-            ends = (
-                torch.stack([at_row, own_row.expand_as(at_row)]),
-                torch.stack([own_column.expand_as(at_column), at_column]),
-            )
-            # The gradient of the similarities, as a sparse matrix (q*h*w, n*h*w).
-            sparse = torch.sparse_coo_tensor(
-                torch.stack(ends).flatten(1),
-                gradient[some].transpose(0, 1).flatten().to(wide),
-                (len(rows), len(columns[part])),
-                check_invariants=False,
-            )
-            to_rows += sparse @ columns[part]
+            sparse = _gradient_of_similarities(places[some], gradient[some].to(wide))
+            to_rows += sparse @ columns[some].flatten(0, 1)
             if ctx.needs_input_grad[1]:
-                to_columns[part] = sparse.T @ rows
-        shape = -1, locations, channels
-        to_queries = to_rows.to(queries.dtype).view(shape).transpose(1, 2)
-        if not ctx.needs_input_grad[1]:
-            return to_queries, None
-        return to_queries, to_columns.to(gallery.dtype).view(shape).transpose(1, 2)
+                to_columns[some] = (sparse.T @ rows).view_as(columns[some])
+        to_queries = to_rows.to(queries.dtype).view_as(queries.transpose(1, 2)).transpose(1, 2)
+        to_gallery = to_columns.to(gallery.dtype).transpose(1, 2)
+        return to_queries, to_gallery if ctx.needs_input_grad[1] else None
+
+
+def _gradient_of_similarities(places: Tensor, gradient: Tensor) -> Tensor:
+    """Sparse (q*h*w, n*h*w), from the places of the maxima and their gradients (n, 2, q, h*w)."""
+    images, _, queries, locations = places.shape
+    own = torch.arange(locations, device=places.device).expand(images, queries, locations)
+    first_row = torch.arange(queries, device=places.device)[:, None] * locations
+    first_column = torch.arange(images, device=places.device)[:, None, None] * locations
+    at_row = torch.stack([places[:, 0], own]) + first_row  # (2, n, q, h*w)
+    at_column = torch.stack([own, places[:, 1]]) + first_column
+    return torch.sparse_coo_tensor(
+        torch.stack([at_row, at_column]).flatten(1),
+        gradient.transpose(0, 1).flatten(),
+        (queries * locations, images * locations),
+        check_invariants=False,
+    )
 
 
 def _weigh(matches: Tensor, weights: Tensor) -> Tensor:
@@ -392,10 +347,12 @@ def check_finite(name: str, values: Tensor) -> None:
             raise ValueError(f"{name} must be finite, but has NaN or infinite values")
 
 
-def check_maps(query_maps: Tensor, gallery_maps: Tensor) -> None:
+def check_maps(query_maps: Tensor, gallery_maps: Tensor, finite: bool = False) -> None:
     """Raise TypeError or ValueError unless two sets of maps (n, d, h, w) can be compared."""
     for name, maps in (("query_maps", query_maps), ("gallery_maps", gallery_maps)):
         check_tensor(name, maps, "n, d, h, w")
+        if finite:
+            check_finite(name, maps)
     if query_maps.shape[1:] != gallery_maps.shape[1:]:
         sizes = " and ".join(str(tuple(maps.shape[1:])) for maps in (query_maps, gallery_maps))
         raise ValueError(f"query_maps and gallery_maps must agree in (d, h, w), got {sizes}")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UPDATES = ("replace", "ema")
+from qaconv_lib._checks import check_choice
 
 
 class ClassMemory(nn.Module):
@@ -42,8 +42,7 @@ class ClassMemory(nn.Module):
         shape = (num_classes, channels, height, width)
         if min(shape) < 1:
             raise ValueError(f"classes, channels, height and width must be at least 1, got {shape}")
-        if update not in UPDATES:
-            raise ValueError(f"update must be one of {', '.join(UPDATES)}, got {update!r}")
+        check_choice("update", update, "replace", "ema")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
         self.rule, self.momentum = update, momentum

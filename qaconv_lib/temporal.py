@@ -6,13 +6,12 @@ looked up in another camera, and gallery images near those finds gain.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import scipy
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from qaconv_lib._checks import (
     TimedScores,
@@ -88,64 +87,23 @@ def tlift(
         similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
     )
     runs = _nearby_runs(scene, tau)
+    order = np.argsort(scene.gallery_cameras, kind="stable")  # a camera's images side by side
+    cameras, starts = np.unique(scene.gallery_cameras[order], return_index=True)
     kind = np.float32 if scene.scores.dtype == np.float32 else np.float64
-    fused = torch.from_numpy(scene.scores.astype(kind))
-    for camera in np.unique(scene.gallery_cameras):
-        columns = torch.from_numpy(np.flatnonzero(scene.gallery_cameras == camera))
-        block = fused.index_select(1, columns)
-        weights = _pivot_counts(block.numpy(), runs, int(k))  # a narrow integer would overflow
+    fused = scene.scores.take(order, axis=1).astype(kind, copy=False)
+    blocks = (np.split(whole, starts[1:], axis=-1) for whole in (order, fused))
+    for camera, columns, block in zip(cameras, *blocks, strict=False):
+        weights = _pivot_counts(block, runs, int(k))  # a narrow integer would overflow
         if pivots == "set":
             weights.data[:] = 1
         weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))  # by |P|
-        _lift(block, weights, torch.from_numpy(scene.gallery_seconds)[columns], sigma, alpha)
+        _lift(block, weights, scene.gallery_seconds[columns], sigma, alpha)
         if same_camera == "suppress":
-            block[torch.from_numpy(scene.query_cameras == camera)] = 0
-        fused.index_copy_(1, columns, block)
-    return restore_kind(fused.numpy(), similarity)
-
-
-class Pivots(NamedTuple):
-    """The nearby people of one query, and its pivots in one gallery camera, best first."""
-
-    nearby: np.ndarray  # rows of the queries near the query in time, itself included (R)
-    pickers: np.ndarray  # for each pivot the row of the nearby person that picked it
-    gallery: np.ndarray  # for each pivot the column of the gallery image picked (P)
-    scores: np.ndarray  # for each pivot the similarity of picker and gallery image
-
-
-def tlift_pivots(
-    similarity: Any,
-    query_cameras: Any,
-    query_seconds: Any,
-    gallery_cameras: Any,
-    gallery_seconds: Any,
-    query: int,
-    gallery_camera: int,
-    *,
-    tau: float = 100.0,
-    k: int = 10,
-) -> Pivots:
-    """The nearby people and pivots that `tlift` uses for a query (its row) and a gallery camera.
-
-    A gallery image picked by several people is listed several times; a camera without images has no
-    pivots.
-    """
-    check_above_zero(tau=tau)
-    check_whole_numbers(k=k)
-    scene = check_timed_scores(
-        similarity, query_cameras, query_seconds, gallery_cameras, gallery_seconds
-    )
-    if not 0 <= query < len(scene.scores):
-        raise IndexError(f"query must be from 0 to {len(scene.scores) - 1}, got {query!r}")
-    is_nearby = np.abs(scene.query_seconds - scene.query_seconds[query]) < tau
-    nearby = np.flatnonzero(is_nearby & (scene.query_cameras == scene.query_cameras[query]))
-    columns = np.flatnonzero(scene.gallery_cameras == gallery_camera)
-    pairs = scene.scores[np.ix_(nearby, columns)]  # (people, images)
-    limit = _kth_highest(pairs.reshape(1, -1), int(k)) if pairs.size else 0
-    person, image = np.nonzero(pairs >= limit)
-    best_first = np.argsort(-pairs[person, image], kind="stable")
-    person, image = person[best_first], image[best_first]
-    return Pivots(nearby, nearby[person], columns[image], pairs[person, image])
+            block[scene.query_cameras == camera] = 0
+    back = np.argsort(order)
+    for rows in np.array_split(fused, 1 + len(fused) // 256):
+        rows[:] = rows.take(back, axis=1)
+    return restore_kind(fused, similarity)
 
 
 def _nearby_runs(scene: TimedScores, tau: float) -> list[tuple]:
@@ -207,9 +165,14 @@ def _kth_highest(table: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lift(
-    scores: Tensor, weights: scipy.sparse.csr_array, seconds: Tensor, sigma: float, alpha: float
+    block: np.ndarray,
+    weights: scipy.sparse.csr_array,
+    times: np.ndarray,
+    sigma: float,
+    alpha: float,
 ) -> None:
     """Multiply the similarities (q, n) of one gallery camera by p_t + alpha, in place."""
+    scores, seconds = torch.from_numpy(block), torch.from_numpy(times)
     pivots, starts = (torch.from_numpy(x).long() for x in (weights.indices, weights.indptr[:-1]))
     share = torch.from_numpy(weights.data)
     size = max(1, _KERNEL_ENTRIES // len(seconds))

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from qaconv_lib._checks import is_number, naming_shortage
+from qaconv_lib._checks import check_choice, is_number, naming_shortage
 from qaconv_lib._files import check_writable, read_checkpoint, write_checkpoint, write_whole
-from qaconv_lib._processes import (
-    add_up,
-    peak_megabytes,
-    process_count,
-    process_rank,
-    share,
-)
+from qaconv_lib._processes import add_up, peak_megabytes, process_count, process_rank, share
 from qaconv_lib.config import TrainingConfig, plain
 from qaconv_lib.datasets import content_key
 from qaconv_lib.losses import MatchingLoss, PooledLoss
 from qaconv_lib.models import ReidModel, choose_device, load_weights
 from qaconv_lib.transforms import ReidImages, make_augmentation
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 STATE, LOG = "last.safetensors", "log.csv"
 LOG_COLUMNS = "epoch loss accuracy learning_rate seconds images_per_second peak_megabytes".split()
 
@@ -77,14 +70,11 @@ class Trainer:
         parallel: Callable[[nn.Module], nn.Module] | None = None,
         **step: Any,
     ):
-        if len(table) < config.batch_size:
-            raise ValueError(
-                f"{len(table)} training images do not fill one batch of {config.batch_size}"
-            )
-        if config.batch_size % process_count():
-            raise ValueError(
-                f"batch_size {config.batch_size} cannot be shared by {process_count()} processes"
-            )
+        size = config.batch_size
+        if len(table) < size:
+            raise ValueError(f"{len(table)} training images do not fill one batch of {size}")
+        if size % process_count():
+            raise ValueError(f"batch_size {size} cannot be shared by {process_count()} processes")
         if process_count() > 1 and parallel is None:
             raise ValueError("several processes train only with a `parallel` that joins gradients")
         self.config, self.table = config, table
@@ -121,13 +111,12 @@ class Trainer:
                 self._write_log()
 
     def _parameter_groups(self) -> list[dict]:
-        trunk = list(self.model.backbone.trunk.parameters())
-        known = {id(parameter) for parameter in trunk}
-        new = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
-        trunk = [p for p in trunk if p.requires_grad]
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        trunk = set(self.model.backbone.trunk.parameters())
+        rates = self.config.backbone_learning_rate, self.config.learning_rate
         return [
-            {"params": trunk, "base_rate": self.config.backbone_learning_rate},
-            {"params": new, "base_rate": self.config.learning_rate},
+            {"params": [p for p in learned if p in trunk], "base_rate": rates[0]},
+            {"params": [p for p in learned if p not in trunk], "base_rate": rates[1]},
         ]
 
     def _set_rates(self) -> float:
@@ -335,8 +324,8 @@ class TrainingStep:
         self.model, self.optimizer, self.parallel = model, optimizer, parallel
         self.teacher = None if teacher is None else teacher.to(device)
         self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
-        loss: nn.Module = _Loss(model, self.teacher, precision)
-        self._loss = parallel(loss) if parallel is not None else loss
+        loss = _Loss(model, self.teacher, precision)
+        self._loss: Any = loss if parallel is None else parallel(loss)
         self.scaler = _scaler(device, precision)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
@@ -349,7 +338,9 @@ class TrainingStep:
         self.optimizer.zero_grad()
         parts = list(zip(*(t.chunk(self.accumulate) for t in (images, labels)), strict=True))
         for number, (some, their_labels) in enumerate(parts, start=1):
-            with self._waiting(number < len(parts)):
+            # Several processes exchange gradients after the last micro-batch only.
+            waiting = number < len(parts) and hasattr(self._loss, "no_sync")
+            with self._loss.no_sync() if waiting else nullcontext():
                 maps, loss, hits = self._loss(some, their_labels)
                 loss = loss * (len(some) / len(images))  # losses are means over the images
                 self.scaler.scale(loss).backward()
@@ -366,11 +357,6 @@ class TrainingStep:
             criterion.last_vectors = torch.cat(vectors)
         criterion.after_step(torch.cat(all_maps), labels)  # only now: section 5.1
         return float(torch.stack(losses).sum()), int(torch.cat(right).sum())
-
-    def _waiting(self, waiting: bool) -> AbstractContextManager[None]:
-        """Several processes exchange gradients after the last micro-batch only."""
-        exchange: Any = self._loss
-        return exchange.no_sync() if waiting and hasattr(exchange, "no_sync") else nullcontext()
 
 
 class _Loss(nn.Module):
@@ -396,8 +382,7 @@ def check_step(
     config: TrainingConfig, precision: str, accumulate: int, clip_norm: float | None
 ) -> None:
     """Raise ValueError unless a step can be computed like this; see `TrainingStep`."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_choice("precision", precision, "float32", "bfloat16", "float16")
     if not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"accumulate must be a whole number from 1, got {accumulate!r}")
     if config.batch_size % accumulate or config.batch_size < 2 * accumulate:
@@ -406,10 +391,7 @@ def check_step(
             f"least 2 images, got {accumulate}"
         )
     if config.loss == "pairwise" and accumulate > 1:
-        raise ValueError(
-            f"accumulate must be 1 for the loss pairwise, whose pairs lie within a batch; "
-            f"got {accumulate}"
-        )
+        raise ValueError(f"accumulate must be 1 for the loss pairwise, got {accumulate}")
     if clip_norm is not None and not (is_number(clip_norm) and 0 < clip_norm < math.inf):
         raise ValueError(f"clip_norm must be positive, or None, got {clip_norm!r}")
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from qaconv_lib._checks import check_choice
 from qaconv_lib.datasets import load_image
 
 OCCLUSIONS = ("occlusion", "erasing", "cutout", "none")
@@ -68,8 +69,7 @@ def make_augmentation(
     """
     from torchvision.transforms import v2  # takes half a second to import
 
-    if occlusion not in OCCLUSIONS:
-        raise ValueError(f"occlusion must be one of {', '.join(OCCLUSIONS)}, got {occlusion!r}")
+    check_choice("occlusion", occlusion, *OCCLUSIONS)
     hide = (RandomOcclusion(occlusion_share), v2.RandomErasing(p=0.5), Cutout(), nn.Identity())
     mirror = v2.RandomHorizontalFlip() if flip else nn.Identity()
     return nn.Sequential(mirror, hide[OCCLUSIONS.index(occlusion)])

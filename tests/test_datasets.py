@@ -21,7 +21,7 @@ from qaconv_lib.datasets import (
     load_part_map,
     validation_split,
 )
-from qaconv_lib.experiments.unreadable import (
+from qaconv_lib.experiments.runs import (
     counting_unreadable,
     load_test,
     readable_rows,
@@ -155,7 +155,7 @@ def test_all_merges_the_splits_for_training(market: Path) -> None:
     assert table["identity"].tolist() == [0, 0, 1, 2, 2, 2, 2, 2, 2]
     assert whole.train.equals(table) and not whole.has_test
     assert list(whole.query.columns) == COLUMNS
-    with pytest.raises(FileNotFoundError, match="dukemtmc-all"):
+    with pytest.raises(FileNotFoundError, match="dukemtmc"):
         load_dataset("dukemtmc-all", market / "query")
 
 

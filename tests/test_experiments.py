@@ -224,26 +224,16 @@ def test_tlift_is_swept_one_parameter_at_a_time(smoke, monkeypatch):
             assert found[stage]["mean_ap"] == pytest.approx(stages[stage]["mean_ap"], abs=1e-5)
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_what_follows_the_trials_is_run_across_domains_only(smoke, monkeypatch, skip):
-    lines, unreadable = [], False
-
-    def act(run, target, device):
-        if unreadable:
-            raise UnreadableImageError(f"{target}: 1 image")
+def test_what_follows_the_trials_is_run_across_domains_only(smoke, monkeypatch):
+    def act(run, target, device, skip_unreadable):
+        assert skip_unreadable
         return {"target": target}
 
     rows = [("qaconv", "market", target, {}, False) for target in ("market", "duke")]
     followed = suite.Experiment("", 1, lambda profile: rows, ("nowhere", act))
     monkeypatch.setitem(EXPERIMENTS, "followed", followed)
-    how = {"profile": "smoke", "skip_unreadable": skip, "report": lines.append}
-    assert suite.run_experiment("followed", **how)[2:] == [{"target": "mini-duke"}]
-    unreadable = True
-    if skip:
-        assert len(suite.run_experiment("followed", **how)) == 2 and "left out" in lines[-1]
-    else:
-        with pytest.raises(UnreadableImageError, match="mini-duke"):
-            suite.run_experiment("followed", **how)
+    found = suite.run_experiment("followed", profile="smoke", skip_unreadable=True)
+    assert found[2:] == [{"target": "mini-duke"}]
 
 
 def test_probabilities():

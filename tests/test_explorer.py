@@ -1,5 +1,6 @@
 """The explorer: its data are the library's answers, and its twin in a notebook draws them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from qaconv_lib.matches.explorer_page import (
     choose_gallery,
     explorer_data,
     pair_matches,
-    read_explorer,
     spread,
     write_explorer,
 )
@@ -35,6 +35,12 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"
 TRIAL = Trial(Run("qaconv", "mini-duke"), "mini-market")
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
+
+
+def read_explorer(folder):
+    """The page's data as `write_explorer` wrote it."""
+    text = (folder / "data.js").read_text(encoding="utf-8")
+    return json.loads(text.removeprefix("window.qaconvExplorer = ").removesuffix(";\n"))
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +179,6 @@ def test_files_are_written_and_hold_what_the_model_says(tmp_path, model, small, 
             assert one["rank"] == 1 + (scores[row, ranked] > scores[row, place]).sum()
             assert one["same"] == same[place] and ranked[place]
             assert one["matches"]["trained"] == pair_matches(maps[0][row], maps[1][place])
-    (tmp_path / "data.js").write_text("var x = 1;\n")
-    with pytest.raises(ValueError, match=r"data\.js does not contain the page's data"):
-        read_explorer(tmp_path)
     with pytest.raises(ValueError, match="for each of the 5 queries, got 4"):
         explorer_data(model, dataset, precision[:4], "mini-market")
 

@@ -1,5 +1,6 @@
 """The page "The explorer" in headless Chromium: what it shows is the library's answer."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from qaconv_lib.experiments.runs import checkpoint_path
 from qaconv_lib.matches import pairs
 from qaconv_lib.matches.correspondence import right_links
 from qaconv_lib.matches.explorer import matcher_of, score_parts
-from qaconv_lib.matches.explorer_page import read_explorer
 from qaconv_lib.matching import correlate, find_correspondences
 from qaconv_lib.models import load_model
 
@@ -42,7 +42,8 @@ FRAME = """<!doctype html>
 
 @pytest.fixture(scope="module")
 def data():
-    return read_explorer(FOLDER)
+    text = (FOLDER / "data.js").read_text(encoding="utf-8")
+    return json.loads(text.removeprefix("window.qaconvExplorer = ").removesuffix(";\n"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from scipy.io import savemat
 from test_datasets import touch
 
 from qaconv_lib.datasets import all_images, load_dataset
-from qaconv_lib.experiments.unreadable import load_test
+from qaconv_lib.experiments.runs import load_test
 from qaconv_lib.layouts import COLUMNS
 from qaconv_lib.layouts.cuhk03 import extract_images, protocol_name
 from qaconv_lib.layouts.names import image_files

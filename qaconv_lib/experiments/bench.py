@@ -11,7 +11,7 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qaconv_lib.backbones import Backbone
-from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.evaluation import evaluate_ranking
 from qaconv_lib.experiments import plain, records
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import checkpoint_path, rerank, score, times
 from qaconv_lib.losses import QAConvLoss
+from qaconv_lib.matches.explorer import matcher_of
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel, load_model
 from qaconv_lib.reranking import k_reciprocal_rerank
@@ -38,6 +39,7 @@ from qaconv_lib.scale.streaming import rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
 
 SHAPE = (128, 24, 8)  # the paper's maps
+TURNS = 3
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)  # of shortlists
 
 
@@ -60,13 +62,13 @@ def measure(act: Callable[[], Any]) -> Measured:
     return Measured(seconds, extra, result)
 
 
-def in_turns(turns: int, **acts: Callable[[], Any]) -> dict[str, Measured]:
-    """Run functions one after the other, `turns` times; of each keep the fastest run.
+def in_turns(**acts: Callable[[], Any]) -> dict[str, Measured]:
+    """Run functions one after the other, `TURNS` times; of each keep the fastest run.
 
     Memory is that of the first run: later ones may find memory that an earlier one left.
     """
     found = {name: measure(act) for name, act in acts.items()}
-    for _ in range(turns - 1):
+    for _ in range(TURNS - 1):
         for name, act in acts.items():
             seconds = min(found[name].seconds, measure(act).seconds)
             found[name] = found[name]._replace(seconds=seconds)
@@ -91,16 +93,12 @@ def _memory(name: str) -> int:
 
 
 def compare(
-    step: str,
-    size: str,
-    found: dict[str, Measured],
-    tolerance: float = 1e-6,
-    relative: bool = False,
+    step: str, size: str, found: dict[str, Measured], tolerance: float = 1e-6, norm: bool = False
 ) -> dict:
     """A row about the form "library" of a step, beside the form "plain" if it was run.
 
     ArithmeticError if their results differ by more than the tolerance: at the largest difference
-    or, if `relative`, in the norm of the difference over that of the plain form. That is for
+    or, with `norm`, in the norm of the difference over that of the plain form. That is for
     gradients through maxima, where similarities equal but for rounding may change places.
     """
     mine, theirs = found["library"], found.get("plain")
@@ -108,34 +106,28 @@ def compare(
     if theirs is not None:
         row |= {"plain_seconds": theirs.seconds, "plain_megabytes": theirs.megabytes}
         row |= {"ratio": theirs.seconds / mine.seconds}
-        row["largest_difference"] = judged = largest_gap(mine.result, theirs.result)
-        if relative:
-            first, second = (np.asarray(form.result, np.float64) for form in (mine, theirs))
+        first, second = (np.asarray(form.result, np.float64) for form in (mine, theirs))
+        row["largest_difference"] = judged = float(np.abs(first - second).max())
+        if norm:
             judged = float(np.linalg.norm(first - second) / np.linalg.norm(second))
             row["relative_error"] = judged
         if not judged <= tolerance:
             raise ArithmeticError(f"{step} at {size}: the two forms differ by {judged:.3g}")
-    return {"step": step, "size": size} | {name: rounded(value) for name, value in row.items()}
+    return {"step": step, "size": size} | rounded(row)
 
 
-def largest_gap(mine: Any, theirs: Any) -> float:
-    """Largest absolute difference of two arrays or tensors; infinite between unequal shapes."""
-    first, second = (np.asarray(value, dtype=np.float64) for value in (mine, theirs))
-    return float(np.abs(first - second).max()) if first.shape == second.shape else float("inf")
-
-
-def rounded(value: float | None) -> float | None:
-    """Three digits; None stays None."""
-    return None if value is None else float(f"{value:.3g}")
+def rounded(row: dict) -> dict:
+    """Three digits of every number; None stays None."""
+    return {key: None if value is None else float(f"{value:.3g}") for key, value in row.items()}
 
 
 # Cases --------------------------------------------------------------------------------------------
 
 
-def unit_maps(count: int, seed: int, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Random maps, of the paper's size unless told, unit channels."""
+def unit_maps(count: int, seed: int, shape: Sequence[int]) -> Tensor:
+    """Random maps (count, *shape), unit channels."""
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, *(shape or SHAPE), generator=generator), dim=1)
+    return F.normalize(torch.randn(count, *shape, generator=generator), dim=1)
 
 
 def clustered_vectors(count: int) -> np.ndarray:
@@ -147,10 +139,10 @@ def clustered_vectors(count: int) -> np.ndarray:
 
 
 def _matching_forms(
-    num_query: int, num_gallery: int, shape: tuple[int, ...] | None = None
+    num_query: int, num_gallery: int, shape: Sequence[int]
 ) -> dict[str, Callable[[], Any]]:
     """From the plain form to `match_gallery`, one change at a time, then the products alone."""
-    matcher = QAConv(*(shape or SHAPE)[1:]).eval()
+    matcher = QAConv(*shape[1:]).eval()
     queries, gallery = maps = unit_maps(num_query, 0, shape), unit_maps(num_gallery, 1, shape)
     weights, number = matcher.fold()
 
@@ -190,48 +182,42 @@ def _matching_forms(
     }
 
 
-def bench_optimisations(num_query: int, num_gallery: int, turns: int = 2) -> list[dict]:
+def bench_optimisations(num_query: int, num_gallery: int) -> list[dict]:
     """A row for each of `_matching_forms`."""
-    found = in_turns(turns, **_matching_forms(num_query, num_gallery))
+    found = in_turns(**_matching_forms(num_query, num_gallery, SHAPE))
     size = f"{num_query:,} x {num_gallery:,}"
     return [compare(name, size, {"library": measured}) for name, measured in found.items()]
 
 
-def bench_matching(
-    num_query: int, num_gallery: int, turns: int = 3, shape: tuple[int, ...] | None = None
-) -> dict:
+def bench_matching(num_query: int, num_gallery: int, shape: tuple[int, ...] | None = None) -> dict:
     """`match_gallery` against the plain form, in bfloat16, and the faster of two bare products."""
-    forms = list(_matching_forms(num_query, num_gallery, shape).values())
-    names = ("plain", "library", "bfloat16", "product", "convolution")
-    found = in_turns(turns, **dict(zip(names, [forms[0], *forms[3:]], strict=True)))
-    seconds = {name: measured.seconds for name, measured in found.items()}
+    size = f"{num_query:,} x {num_gallery:,}"
+    if shape is not None:
+        size += ", {} x {} x {}".format(*shape)
     channels, height, width = shape or SHAPE
-    flop = 2 * num_query * num_gallery * channels * (height * width) ** 2
+    forms = list(_matching_forms(num_query, num_gallery, shape or SHAPE).values())
+    names = ("plain", "library", "bfloat16", "product", "convolution")
+    found = in_turns(**dict(zip(names, [forms[0], *forms[3:]], strict=True)))
+    seconds = {name: measured.seconds for name, measured in found.items()}
+    gflop = 2e-9 * num_query * num_gallery * channels * (height * width) ** 2
     fastest = min(seconds["product"], seconds["convolution"])
     more = {
-        "gflop_per_second": flop / seconds["library"] / 1e9,
+        "gflop_per_second": gflop / seconds["library"],
         "share_of_product_rate": fastest / seconds["library"],
-        "product_gflop_per_second": flop / seconds["product"] / 1e9,
-        "convolution_gflop_per_second": flop / seconds["convolution"] / 1e9,
+        "product_gflop_per_second": gflop / seconds["product"],
+        "convolution_gflop_per_second": gflop / seconds["convolution"],
         "bfloat16_ratio": seconds["library"] / seconds["bfloat16"],
-        "bfloat16_difference": largest_gap(found["bfloat16"].result, found["library"].result),
+        "bfloat16_difference": (found["bfloat16"].result - found["library"].result).abs().max(),
     }
-    size = f"{num_query:,} x {num_gallery:,}" + (
-        f", {channels} x {height} x {width}" if shape else ""
-    )
-    row = compare("matching", size, found, 1e-4)
-    return row | {name: rounded(value) for name, value in more.items()}
+    return compare("matching", size, found, 1e-4) | rounded(more)
 
 
-def bench_network(turns: int = 5) -> list[dict]:
+def bench_network() -> list[dict]:
     """The laptop profile's network as the library lays it out in memory, and channels first."""
     config = get_profile("laptop").config("qaconv")
     images = torch.rand(32, 3, config.height, config.width)
     last = ReidModel(config, 2).backbone
-    forms = {
-        "library": last,
-        "plain": copy.deepcopy(last).to(memory_format=torch.contiguous_format),
-    }
+    first = copy.deepcopy(last).to(memory_format=torch.contiguous_format)
 
     def step(network: Backbone) -> Tensor:
         network.train().zero_grad()
@@ -242,12 +228,13 @@ def bench_network(turns: int = 5) -> list[dict]:
         with torch.inference_mode():
             return network.eval()(images)
 
-    extraction = {name: partial(extract, network) for name, network in forms.items()}
-    found = in_turns(turns, **extraction)  # first: training changes the statistics of BN
-    rows = [compare("extraction", "32 images", found, 1e-3)]
-    training = {name: partial(step, network) for name, network in forms.items()}
-    found = in_turns(turns, **training)
-    return [*rows, compare("network, both ways", "32 images", found, 1e-2, relative=True)]
+    # Extraction comes first: training changes the statistics of BN.
+    found = in_turns(library=partial(extract, last), plain=partial(extract, first))
+    trained = in_turns(library=partial(step, last), plain=partial(step, first))
+    return [
+        compare("extraction", "32 images", found, 1e-3),
+        compare("network, both ways", "32 images", trained, 1e-2, norm=True),
+    ]
 
 
 def on_one_thread(case: Callable[[], dict]) -> dict:
@@ -260,40 +247,38 @@ def on_one_thread(case: Callable[[], dict]) -> dict:
         torch.set_num_threads(threads)
 
 
-def bench_machine(turns: int = 5, size: int = 4096, count: int = 10**8) -> dict:
+def bench_machine(size: int = 4096, count: int = 10**8) -> dict:
     """What the machine can do at most: a copy of `count` numbers, a product of large matrices."""
     source, target = torch.ones(count), torch.empty(count)
     left, right, out = (torch.ones(size, size) for _ in range(3))
-    found = in_turns(
-        turns, copy=partial(target.copy_, source), product=partial(torch.mm, left, right, out=out)
-    )
-    return {
-        "step": "machine",
-        "size": f"copy of {source.nbytes / 1e6:g} MB, product of {size} x {size}",
-        "gigabytes_per_second": rounded(2e-9 * source.nbytes / found["copy"].seconds),  # both ways
-        "gflop_per_second": rounded(2 * size**3 / found["product"].seconds / 1e9),
+    product = partial(torch.mm, left, right, out=out)
+    found = in_turns(copy=partial(target.copy_, source), product=product)
+    rates = {
+        "gigabytes_per_second": 2e-9 * source.nbytes / found["copy"].seconds,  # both ways
+        "gflop_per_second": 2e-9 * size**3 / found["product"].seconds,
     }
+    what = f"copy of {source.nbytes / 1e6:g} MB, product of {size} x {size}"
+    return {"step": "machine", "size": what} | rounded(rates)
 
 
-def bench_itself(size: int, tied: bool, turns: int = 3) -> dict:
+def bench_itself(size: int, tied: bool) -> dict:
     """A set against itself: half of the pairs are enough, with either head."""
-    match, maps = partial(match_gallery, QAConv(*SHAPE[1:], tied=tied).eval()), unit_maps(size, 0)
-    found = in_turns(
-        turns, library=partial(match, maps, maps), plain=partial(match, maps, maps.clone())
-    )
+    maps = unit_maps(size, 0, SHAPE)
+    match = partial(match_gallery, QAConv(*SHAPE[1:], tied=tied).eval(), maps)
+    found = in_turns(library=partial(match, maps), plain=partial(match, maps.clone()))
     label = f"{size:,}, {'tied' if tied else 'untied'}"
-    row = compare("set against itself", label, found, 1e-4)
-    return row | {"share": rounded(found["library"].seconds / found["plain"].seconds)}
+    share = found["library"].seconds / found["plain"].seconds
+    return compare("set against itself", label, found, 1e-4) | rounded({"share": share})
 
 
-def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
+def bench_training(classes: int, beside_plain: bool) -> dict:
     """Loss and gradient of a batch of 32 against a full class memory."""
     torch.manual_seed(0)
     criterion = QAConvLoss(classes, *SHAPE)
     memory, matcher = criterion.memory, criterion.matcher
-    memory.features.copy_(unit_maps(classes, 1))
+    memory.features.copy_(unit_maps(classes, 1, SHAPE))
     memory.valid.fill_(True)
-    maps, labels = unit_maps(32, 2), torch.arange(32)
+    maps, labels = unit_maps(32, 2, SHAPE), torch.arange(32)
 
     def gradient(loss: Callable[[Tensor], Tensor]) -> Tensor:
         # of the maps and of the FC weights, each divided by its largest entry
@@ -307,11 +292,10 @@ def bench_training(classes: int, beside_plain: bool, turns: int = 2) -> dict:
     if beside_plain:
         loss = partial(plain.qaconv_loss, matcher, memory=memory.features, labels=labels)
         forms["plain"] = partial(gradient, loss)
-    found = in_turns(turns, **forms)
-    return compare("training step", f"b=32, c={classes:,}", found, 1e-5, relative=True)
+    return compare("training step", f"b=32, c={classes:,}", in_turns(**forms), 1e-5, norm=True)
 
 
-def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
+def bench_tlift(num_query: int, num_gallery: int) -> dict:
     """TLift with 8 cameras and 85 minutes, as in DukeMTMC-reID; every fiftieth score is a tie."""
     rng = np.random.default_rng(0)
     similarity = rng.random((num_query, num_gallery), dtype=np.float32) ** 4
@@ -319,25 +303,22 @@ def bench_tlift(num_query: int, num_gallery: int, turns: int = 3) -> dict:
     scene: list[Any] = [similarity]
     for count in (num_query, num_gallery):
         scene += [rng.integers(0, 8, count), rng.random(count) * 5100]
-    found = in_turns(turns, library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
+    found = in_turns(library=partial(tlift, *scene), plain=partial(plain.tlift, *scene))
     return compare("TLift", f"{num_query:,} x {num_gallery:,}", found)
 
 
-def bench_evaluation(num_query: int, num_gallery: int, turns: int = 2) -> dict:
+def bench_evaluation(num_query: int, num_gallery: int) -> dict:
     """CMC, mAP and mINP of 750 people and 6 cameras; no scores tie, as the plain form assumes."""
     rng, sizes = np.random.default_rng(0), (num_query, num_gallery)
-    arguments: list[Any] = [rng.random(sizes)]  # in float32 some would tie
-    arguments += [rng.integers(1, 751, size) for size in sizes]
-    arguments += [rng.integers(0, 6, size) for size in sizes]
+    scene: list[Any] = [rng.random(sizes)]  # in float32 some would tie
+    for least, most in ((1, 751), (0, 6)):  # identities, cameras
+        scene += [rng.integers(least, most, size) for size in sizes]
 
-    def numbers(scores: dict) -> np.ndarray:
-        return np.append(scores["cmc"], [scores["mean_ap"], scores["mean_inp"]])
+    def library() -> np.ndarray:
+        found = evaluate_ranking(*scene)
+        return np.hstack([found.cmc, found.mean_ap, found.mean_inp])
 
-    found = in_turns(
-        turns,
-        library=lambda: numbers(vars(evaluate_ranking(*arguments))),
-        plain=lambda: numbers(plain.evaluate_ranking(*arguments)),
-    )
+    found = in_turns(library=library, plain=lambda: np.hstack(plain.evaluate_ranking(*scene)))
     return compare("CMC, mAP, mINP", f"{num_query:,} x {num_gallery:,}", found)
 
 
@@ -351,7 +332,7 @@ def bench_reranking(images: int, beside_plain: bool) -> dict:
     forms = {"library": partial(k_reciprocal_rerank, *parts)}
     if beside_plain:
         forms["plain"] = partial(plain.k_reciprocal_rerank, *parts)
-    found = in_turns(1, **forms)
+    found = {name: measure(act) for name, act in forms.items()}
     return compare("re-ranking", f"N={images:,}", found, 1e-4) | {"images": images}
 
 
@@ -360,13 +341,7 @@ def bench_streaming(images: int) -> dict:
     vectors, q = clustered_vectors(images), images // 8
     found = measure(lambda: rerank_streaming(vector_distances(vectors), q, images - q).shape)
     row = compare("re-ranking, streaming", f"N={images:,}", {"library": found})
-    return row | {"images": images, "matrix_megabytes": rounded(4 * images**2 / 1e6)}
-
-
-def _shipped(source: str, target: str) -> tuple[ReidModel, QAConv, ReidDataset]:
-    """The shipped QAConv model of a source, its matcher, and the target."""
-    model = load_model(checkpoint_path("qaconv", source))
-    return model, cast(QAConv, model.criterion.matcher), load_dataset(target)
+    return row | {"images": images} | rounded({"matrix_megabytes": 4e-6 * images**2})
 
 
 def bench_test(source: str, target: str) -> list[dict]:
@@ -374,30 +349,30 @@ def bench_test(source: str, target: str) -> list[dict]:
 
     The target needs times.
     """
-    model, matcher, data = _shipped(source, target)
+    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
     tables, size = (data.query, data.gallery), f"{len(data.query):,} x {len(data.gallery):,}"
     rows: list[dict] = []
 
-    def timed(step: str, act: Callable[[], Any], ranked: bool = False) -> Any:
-        found = in_turns(2, library=act)
+    def timed(step: str, act: Callable[[], Any], ranked: bool = True) -> Any:
+        found = in_turns(library=act)
         rows.append({"source": source, "target": target} | compare(step, size, found))
         if ranked:
             rows[-1]["mean_ap"] = round(score(found["library"].result, *tables).mean_ap, 5)
         return found["library"].result
 
     def pairs(first: Tensor, second: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-        return match_gallery(matcher, first, second, dtype=dtype).numpy(force=True)
+        return match_gallery(matcher_of(model), first, second, dtype=dtype).numpy(force=True)
 
-    queries, gallery = timed("extraction", lambda: [model.extract(table) for table in tables])
-    half = timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16), True)
-    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery), True)}
-    rows[1]["score_difference"] = rounded(largest_gap(half, similarity["query_gallery"]))
+    queries, gallery = timed("extraction", lambda: [model.extract(t) for t in tables], False)
+    half = timed("matching, bfloat16", partial(pairs, queries, gallery, torch.bfloat16))
+    similarity = {"query_gallery": timed("matching", partial(pairs, queries, gallery))}
+    rows[1] |= rounded({"score_difference": np.abs(half - similarity["query_gallery"]).max()})
     for name, maps in (("query", queries), ("gallery", gallery)):
         act = partial(pairs, maps, maps)
-        similarity[f"{name}_{name}"] = timed(f"matching, {name} itself", act)
-    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"), True)
-    timed("TLift", partial(tlift, reranked, *times(data)), True)
-    timed("scores", partial(score, reranked, *tables))
+        similarity[f"{name}_{name}"] = timed(f"matching, {name} itself", act, False)
+    reranked = timed("re-ranking", partial(rerank, similarity, "qaconv"))
+    timed("TLift", partial(tlift, reranked, *times(data)))
+    timed("scores", partial(score, reranked, *tables), False)
     return rows
 
 
@@ -407,7 +382,8 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
     What is on the shortlist comes first, ordered by QAConv; the rest follows in the order of the
     pooled vectors. `distractors` is how many maps without a person (`mixed_maps`) are added.
     """
-    model, matcher, data = _shipped(source, target)
+    model, data = load_model(checkpoint_path("qaconv", source)), load_dataset(target)
+    matcher = matcher_of(model)
     queries, gallery = model.extract(data.query), model.extract(data.gallery)
     labels = data.gallery[["identity", "camera"]]
     poolings: dict[str, Callable[[Tensor], Tensor]] = {"four stripes": pool_maps}
@@ -425,7 +401,7 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
         found = score(similarity.numpy(force=True), data.query, labels)
         rows.append(
             {"source": source, "target": target, "gallery": len(gallery), "queries": len(queries)}
-            | {"pooling": pooling, "length": length, "seconds": rounded(seconds)}
+            | {"pooling": pooling, "length": length, **rounded({"seconds": seconds})}
             | {"rank1": round(found.rank(1), 5), "mean_ap": round(found.mean_ap, 5)}
         )
 
@@ -460,8 +436,8 @@ def mixed_maps(maps: Tensor, count: int) -> Tensor:
 #: Cases by name, in the order they are run, and what gives their rows.
 CASES: dict[str, list[Callable[[], dict | list[dict]]]] = {
     "machine": [bench_machine],
-    "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000, turns=2)],
-    "threads": [partial(on_one_thread, partial(bench_matching, 64, 1000, turns=2))],
+    "matching": [partial(bench_matching, 64, 1000), partial(bench_matching, 128, 2000)],
+    "threads": [partial(on_one_thread, partial(bench_matching, 64, 1000))],
     "small": [partial(bench_matching, 500, 2000, shape=(64, 8, 4))],
     "network": [bench_network],
     "optimisations": [partial(bench_optimisations, 64, 1000)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from qaconv_lib.datasets import ReidDataset, load_dataset
-from qaconv_lib.experiments.unreadable import name_some, unreadable_images
+from qaconv_lib.experiments.runs import name_some, unreadable_images
 from qaconv_lib.layouts.names import passing_over
 
 
@@ -46,8 +47,6 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
     "randperson": {"train": Counts(132_145, None, None)},  # the subset
     "clonedperson": {"all": Counts(887_766, 5_621, 24)},
 }
-#: All of RandPerson: Wang et al., ACM Multimedia 2020; its 19 cameras: Table I as above.
-WHOLE_RANDPERSON = Counts(1_801_816, 8_000, 19)
 #: Gallery files with identity 0 and -1.
 DISTRACTORS, BAD_DETECTIONS = {"market1501": 2_798}, {"market1501": 3_819}
 
@@ -82,7 +81,7 @@ def check_dataset(
         if skip_unreadable:
             readable = {s: t[~t["path"].isin(bad)] for s, t in dataset.splits.items()}
             dataset = replace(dataset, **readable)
-    published, notes = _published(name, dataset)
+    published, notes = PUBLISHED.get(name, {}), list(_notes(name, dataset))
     tables = {s: t for s, t in dataset.splits.items() if len(t) or s in published}
     if "all" in published:
         tables["all"] = pd.concat(tables.values())
@@ -96,8 +95,6 @@ def check_dataset(
         rows[split] = [f"{f:,}" + f" ({p:,} published)" * (f != p) for f, p in counts]
         if any(more := np.subtract(found, wanted)):
             remarks.append(f"{split}: {_explain(*more)}")
-        if split != "all":
-            remarks += [f"{split}: {copies}" for copies in _copies_by_name(table)]
     distractors = int((dataset.gallery["identity"] == dataset.distractor_identity).sum())
     if distractors != (right := DISTRACTORS.get(name, distractors)):
         remarks.append(
@@ -108,7 +105,6 @@ def check_dataset(
         remarks += _flaws_of_own(dataset)
     if dataset.untimed:
         remarks.append(f"{dataset.untimed}; TLift needs a time for every one of them")
-    notes += _jumps(pd.concat([dataset.query, dataset.gallery]))
     if find_duplicates:
         remarks += _copies_by_content(dataset, progress)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Counts._fields))
@@ -134,27 +130,17 @@ def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, 
     return dataset, [f"{len(paths):,} {flaw}: {name_some(paths)}" for flaw, paths in found.items()]
 
 
-def _published(name: str, dataset: ReidDataset) -> tuple[dict[str, Counts], list[str]]:
-    """The counts to compare a dataset with, and notes on them."""
-    published, notes = PUBLISHED.get(name, {}), []
+def _notes(name: str, dataset: ReidDataset) -> Iterator[str]:
     if name == "randperson":
-        whole, count = WHOLE_RANDPERSON, len(dataset.train)
-        note = (
-            "of the subset, only the number of images is known to be published; all of RandPerson "
-        )
-        note += f"has {whole[1]:,} identities and {whole[2]} cameras"
-        if abs(count - (whole[0] or 0)) < abs(count - (published["train"][0] or 0)):
-            published = {"train": whole}
-            note = "compared with all of RandPerson, not the subset its authors train on"
-        notes.append(note)
+        yield "of the subset, only the number of images is known to be published"
     if name == "clonedperson":
-        notes.append("published totals only: no source for the counts of its splits is known")
+        yield "published totals only: no source for the counts of its splits is known"
     if name in BAD_DETECTIONS:
-        notes.append(
-            f"gallery: {dataset.gallery.attrs.get('bad detections', 0):,} bad detections (identity "
-            f"-1) were left out; {BAD_DETECTIONS[name]:,} are published"
+        found = dataset.gallery.attrs.get("bad detections", 0)
+        yield (
+            f"gallery: {found:,} bad detections (identity -1) were left out; "
+            f"{BAD_DETECTIONS[name]:,} are published"
         )
-    return published, notes
 
 
 def _explain(images: int, identities: int, cameras: int) -> str:
@@ -171,15 +157,6 @@ def _explain(images: int, identities: int, cameras: int) -> str:
     if images > 0:
         return f"{images:,} images too many: copies, or images of another release"
     return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
-
-
-def _copies_by_name(table: pd.DataFrame) -> list[str]:
-    """Copies of an image under names that differ in the ending."""
-    stems = table["path"].map(
-        lambda path: Path(path).parent / Path(path).name.split(".")[0].lower()
-    )
-    copies, words = stems[stems.duplicated()].unique(), "images are there twice under other endings"
-    return [f"{len(copies):,} {words}, e.g. {copies[0].name}"] if len(copies) else []
 
 
 def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
@@ -200,19 +177,6 @@ def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
         count, example = len(paths), paths.iloc[0]
         remarks.append(f"{splits} have {count:,} files of the same content, e.g. {example}")
     return remarks
-
-
-def _jumps(table: pd.DataFrame) -> list[str]:
-    """Cameras whose times have one gap that is far longer than all others."""
-    notes = []
-    for camera, seconds in table.groupby("camera")["seconds"]:
-        gaps = np.diff(np.sort(seconds.dropna().unique()))
-        if len(gaps) > 1 and gaps.max() > max(3600, 10 * (gaps.sum() - gaps.max())):
-            notes.append(
-                f"camera {camera}: its times jump by {gaps.max() / 3600:,.1f} hours once, and all "
-                f"others lie within {(gaps.sum() - gaps.max()) / 3600:,.1f}: was its clock set?"
-            )
-    return notes
 
 
 def _flaws_of_own(dataset: ReidDataset) -> list[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
 
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import records
@@ -19,12 +17,8 @@ from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
 from qaconv_lib.experiments.suite import DIRECTIONS
 from qaconv_lib.matches import pairs as matching
-from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST, SHOWN, cell_parts, changed_cells
-from qaconv_lib.miniatures.drawing import draw_image
-from qaconv_lib.miniatures.people import CHANGES
-from qaconv_lib.miniatures.render import Drawing
-from qaconv_lib.models import ReidModel, default_device, load_model
-from qaconv_lib.transforms import to_tensor
+from qaconv_lib.matches.correspondence import BODY_PARTS, LEAST
+from qaconv_lib.models import default_device, load_model
 
 #: Shares of the matches that are kept, those of the highest similarity first.
 KEPT = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -75,7 +69,7 @@ def correspondence_record(run: Run, target: str, *, device: str | None = None) -
         "reliability": list(_reliability(tables)),
         "ends": list(_ends(tables)),
         "tells": list(_tells(tables)),
-        "changes": list(_changes(networks, model, scene, target)),
+        "changes": list(_changes(matching.match_changes(networks, model, scene, target))),
         "seconds": round(time.perf_counter() - start, 1),
         **records.provenance(device),
     }
@@ -97,10 +91,8 @@ def _rows(tables: matching.Tables) -> Iterator[dict]:
             if about["features"] == "QAConv" and by not in ("kept", "mutual"):
                 for column in ("same_place", "chance"):
                     yield row | {"features": column.replace("_", " ")} | _share(part, column)
-        strict = table[table["strict_visible"]]
-        yield (
-            about | {"by": "least", "value": matching.OTHER_LEAST} | _share(strict, "strict_right")
-        )
+        row = about | {"by": "least", "value": matching.OTHER_LEAST}
+        yield row | _share(table[table["strict_visible"]], "strict_right")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str | float, pd.DataFrame]]:
@@ -172,57 +164,10 @@ def _tells(tables: matching.Tables) -> Iterator[dict]:
             yield row | {"mean_over": _round(other.mean())} | _share(table, "higher")
 
 
-@torch.no_grad()
-def _changes(
-    networks: dict[str, matching.Maps],
-    model: ReidModel,
-    scene: matching.Scene,
-    name: str,
-    count: int = 100,
-) -> Iterator[dict]:
-    """Draw the gallery image of some true pairs again with one change, and match it once more."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(scene.dataset.query))[:count])
-    query = scene.dataset.query.iloc[chosen]
-    partners = scene.dataset.gallery.iloc[scene.partners["true pairs"][chosen]]
-    paths = [matching.path_inside(path, scene) for path in partners["path"]]
-    before = [draw_image(name, path) for path in paths]
-    size, device = (model.config.height, model.config.width), next(model.parameters()).device
-    grid = model.backbone.map_size(*size)
-    body = [SHOWN.index(part) for part in BODY_PARTS]
-    shows = np.stack([np.isin(cell_parts(d.parts, *grid), body) for d in before])
-    query_maps = {key: matching.maps_of(network, query, model) for key, network in networks.items()}
-
-    def best(drawings: list[Drawing]) -> dict[str, np.ndarray]:
-        """Best similarity of each gallery location of each pair, (n, h*w), by features."""
-        images = [to_tensor(Image.fromarray(drawing.image), *size) for drawing in drawings]
-        pixels, found = torch.stack(images).float().to(device) / 255, {}
-        for key, network in networks.items():
-            columns = network(pixels).cpu().flatten(2)
-            table = query_maps[key].flatten(2).transpose(1, 2) @ columns
-            found[key] = table.amax(dim=1).double().numpy(force=True)
-        return found
-
-    at_first = best(before)
-    for change, make in CHANGES.items():
-        after = [draw_image(name, path, make) for path in paths]
-        pairs = zip(before, after, strict=True)
-        changed = shows & np.stack([changed_cells(a.image, b.image, *grid) for a, b in pairs])
-        rest = shows & ~changed
-        usable = changed.any(axis=1) & rest.any(axis=1)
-        seen, there, other = shows[usable], changed[usable], rest[usable]
-        for key, now in best(after).items():
-            fall = (at_first[key] - now)[usable]  # (n, h*w)
-            lowest = np.where(seen, fall, -np.inf).argmax(axis=1)  # where it falls most
-            columns = {
-                "person": query["identity"].to_numpy()[usable],
-                "hit": there[np.arange(len(there)), lowest],
-                "chance": there.sum(axis=1) / seen.sum(axis=1),
-                "fall": np.where(there, fall, 0).sum(axis=1) / there.sum(axis=1),
-                "elsewhere": np.where(other, fall, 0).sum(axis=1) / other.sum(axis=1),
-            }
-            table = pd.DataFrame(columns)
-            means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
-            yield {"change": change, "features": key} | _share(table, "hit") | means
+def _changes(tables: Iterable[tuple[str, str, pd.DataFrame]]) -> Iterator[dict]:
+    for change, features, table in tables:
+        means = {k: _round(table[k].mean()) for k in ("chance", "fall", "elsewhere")}
+        yield {"change": change, "features": features} | _share(table, "hit") | means
 
 
 def _round(value: float) -> float | None:

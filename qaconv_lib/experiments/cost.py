@@ -1,4 +1,4 @@
-"""What a step costs: its time and memory measured, and a training step's memory foretold."""
+"""What a step costs: its time and memory measured, and a training step's memory predicted."""
 
 from __future__ import annotations
 
@@ -83,20 +83,20 @@ def _prepare(
     step: str, profile: str, loss: str, device: str
 ) -> tuple[Callable[[], object], int, str]:
     """A call, how many units it does, and their name. Random scores serve for post-processing."""
-    source = get_profile(profile).datasets["duke"]
+    run = Run("qaconv" if loss == "any" else loss, get_profile(profile).datasets["duke"], profile)
     if step == "training step":
-        return _training_step(Run(loss, source, profile), device), 1, "s a step"
-    data = load_dataset(source)
+        return _training_step(run, device), 1, "s a step"
+    data = load_dataset(run.source)
     if step in ("extraction", "matching"):
-        model = ReidModel(get_profile(profile).config(loss), 2).to(device).eval()
-        table = data.gallery.head(IMAGES)
+        model, table = ReidModel(run.config(), 2).to(device).eval(), data.gallery.head(IMAGES)
         if step == "extraction":  # reading the files included
             return lambda: model.extract(table), len(table), "s an image"
         maps = model.extract(table)
         return lambda: model.similarity(maps, maps), len(maps) ** 2, "s a pair"
     rng, q, g = np.random.default_rng(0), len(data.query), len(data.gallery)
-    sizes = (q, g), (q, q), (g, g)
-    scores, queries, gallery = (rng.random(size, dtype=np.float32) for size in sizes)
+    scores, queries, gallery = (
+        rng.random(size, dtype=np.float32) for size in ((q, g), (q, q), (g, g))
+    )
     if step == "TLift":
         return lambda: tlift(scores, *times(data)), 1, "s a test set"
     for square in (queries, gallery):
@@ -119,7 +119,7 @@ def _training_step(run: Run, device: str) -> Callable[[], object]:
     return lambda: trainer.step(*inputs)
 
 
-# Foretold -----------------------------------------------------------------------------------------
+# Predicted ----------------------------------------------------------------------------------------
 
 
 def memory_table(run: Run, device: str | None) -> str:
@@ -127,7 +127,8 @@ def memory_table(run: Run, device: str | None) -> str:
     table, config = run.table(), run.config()
     identities = table["identity"].nunique()
     parts = predict_step_memory(config, identities, processes=process_count())
-    parts["images kept by the loader, in main memory"] = loader_bytes(config, len(table))
+    kept = 0 if config.workers else len(table) * 3 * config.height * config.width
+    parts["images kept by the loader, in main memory"] = kept
     place = choose_device(device)
     if place.type == "cuda":
         parts["all that this GPU has"] = torch.cuda.get_device_properties(place).total_memory
@@ -137,11 +138,6 @@ def memory_table(run: Run, device: str | None) -> str:
         f"x {config.width} pixels; {identities:,} identities; {config.precision}"
     ]
     return "\n".join(lines + [f"{size / 1e6:12,.1f} MB  {name}" for name, size in parts.items()])
-
-
-def loader_bytes(config: RunConfig, num_images: int) -> int:
-    """Bytes of the resized images that a loader without workers keeps in the main memory."""
-    return 0 if config.workers else num_images * 3 * config.height * config.width
 
 
 def predict_step_memory(
@@ -171,20 +167,27 @@ def predict_step_memory(
         with torch.autocast("cpu", torch.bfloat16, enabled=half):  # float16 takes as much
             return _kept(model, backbone, torch.rand(images, 3, config.height, config.width))
 
-    def kept_by_loss(images: int, classes: int) -> float:
+    def full_criterion(classes: int) -> tuple[nn.Module, int]:
+        """With the memory full, and the bytes of that."""
         criterion = make_criterion(config, classes, backbone)
-        if isinstance(criterion, QAConvLoss | ClassMemoryLoss):
-            criterion.memory.valid.fill_(True)
+        if not isinstance(criterion, QAConvLoss | ClassMemoryLoss):
+            return criterion, 0
+        criterion.memory.valid.fill_(True)
+        return criterion, criterion.memory.features.nbytes
+
+    def kept_by_loss(images: int, classes: int) -> float:
         maps = torch.rand(images, *shape)
         maps = maps.to(torch.bfloat16 if half and compares_maps(config.loss) else torch.float32)
-        return _kept(criterion, criterion, maps.requires_grad_(), torch.arange(images) % classes)
+        criterion, labels = full_criterion(classes)[0], torch.arange(images) % classes
+        return _kept(criterion, criterion, maps.requires_grad_(), labels)
+
+    def loss_of_a_micro_batch(classes: int) -> float:
+        return _line(lambda images: kept_by_loss(images, classes), _DRY_IMAGES, micro)
 
     for module in backbone.modules():
         if not list(module.children()):
             module.register_forward_hook(note)
-    head, memory = make_criterion(config, num_classes, backbone), 0
-    if isinstance(head, QAConvLoss | ClassMemoryLoss):
-        memory = head.memory.features.nbytes
+    head, memory = full_criterion(num_classes)
     parameters = [*backbone.parameters(), *head.parameters()]
     trained = _size(p for p in parameters if p.requires_grad)
     parts = {
@@ -195,13 +198,7 @@ def predict_step_memory(
         "images": share * 3 * config.height * config.width * 4,
         "backbone": round(_line(kept_by_backbone, _DRY_IMAGES, micro)),
         # It grows with the images, the classes, and the product of both.
-        "loss": round(
-            _line(
-                lambda classes: _line(lambda n: kept_by_loss(n, classes), _DRY_IMAGES, micro),
-                _DRY_CLASSES,
-                num_classes,
-            )
-        ),
+        "loss": round(_line(loss_of_a_micro_batch, _DRY_CLASSES, num_classes)),
         "passing": largest * micro // _DRY_IMAGES[-1],
     }
     return parts | {"sum": sum(parts.values())}

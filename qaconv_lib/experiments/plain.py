@@ -115,8 +115,8 @@ def evaluate_ranking(
     gallery_identities: np.ndarray,
     query_cameras: np.ndarray,
     gallery_cameras: np.ndarray,
-) -> dict:
-    """Rank-k, mAP and mINP as `evaluation` has them, query by query; for scores without ties."""
+) -> tuple[np.ndarray, float, float]:
+    """CMC, mAP and mINP as `evaluation` has them, query by query; for scores without ties."""
     from sklearn.metrics import average_precision_score
 
     precision, penalty, hits = [], [], np.zeros(similarity.shape[1])
@@ -130,8 +130,4 @@ def evaluate_ranking(
             places = np.flatnonzero(matches[np.argsort(-scores, kind="stable")])
             penalty.append(len(places) / (places[-1] + 1))
             hits[places[0] :] += 1
-    return {
-        "cmc": hits / len(precision),
-        "mean_ap": float(np.mean(precision)),
-        "mean_inp": float(np.mean(penalty)),
-    }
+    return hits / len(precision), float(np.mean(precision)), float(np.mean(penalty))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from qaconv_lib.beyond.tfusion import labelled_transitions, tfusion
-from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.experiments import runs
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.temporal import tlift
@@ -39,20 +38,21 @@ TFUSION_GRID: list[dict[str, Any]] = [
 _TFUSION_FLOOR = 2e-3
 
 
-def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
+def tlift_record(
+    run: Run, target: str, device: str | None = None, skip_unreadable: bool = False
+) -> dict:
     """TLift over its parameters and variants, with and without re-ranking; writes the record."""
     runs.look_again()
-    data, pairs = load_dataset(target), runs.pair_similarities(run, target, device=device)
+    data = runs.load_test(target, skip_unreadable)
+    pairs = runs.pair_similarities(run, data, device=device)
     stages = {
         "+TLift": runs.probabilities(pairs["query_gallery"], run.loss),
         "+RR+TLift": runs.rerank(pairs, run.loss, transposed=run.transposed),
     }
 
     def lifted(per_query: bool = False, /, **options: Any) -> dict:
-        return {
-            name: _scores(tlift(value, *runs.times(data), **options), data, per_query)
-            for name, value in stages.items()
-        }
+        found = {k: tlift(value, *runs.times(data), **options) for k, value in stages.items()}
+        return {k: runs.summary(v, data.query, data.gallery, per_query) for k, v in found.items()}
 
     sweeps = [
         {"parameter": name, "value": value, "stages": lifted(**{name: value})}
@@ -64,7 +64,9 @@ def tlift_record(run: Run, target: str, device: str | None = None) -> dict:
     return runs.record_run("tlift", run, target, found, device)
 
 
-def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
+def tfusion_record(
+    run: Run, target: str, device: str | None = None, skip_unreadable: bool = False
+) -> dict:
     """TFusion after re-ranking, its parameters chosen in several ways; writes the record.
 
     "chosen" takes the parameters that do best on the source's own query and gallery images, which
@@ -74,10 +76,10 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     twin whose name ends in ", own camera suppressed".
     """
     runs.look_again()
-    data = {name: load_dataset(name) for name in (run.source.removesuffix("-all"), target)}
-    reranked = {}
+    names = run.source.removesuffix("-all"), target
+    data, reranked = {name: runs.load_test(name, skip_unreadable) for name in names}, {}
     for name in data:
-        pairs = runs.pair_similarities(run, name, device=device)
+        pairs = runs.pair_similarities(run, data[name], device=device)
         similarity = runs.rerank(pairs, run.loss, transposed=run.transposed)
         reranked[name] = np.clip(similarity, 0, 1)
     columns = {"identities": "identity", "cameras": "camera"}
@@ -86,9 +88,12 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
     known_times = partial(labelled_transitions, **labels)
 
     def scored(name: str, function: Callable, **options: Any) -> dict:
-        query, gallery = data[name].query["session"], data[name].gallery["session"]
-        options |= {"query_sessions": query, "gallery_sessions": gallery, "floor": _TFUSION_FLOOR}
-        return _scores(function(reranked[name], *runs.times(data[name]), **options), data[name])
+        query, gallery = data[name].query, data[name].gallery
+        options |= {"query_sessions": query["session"], "gallery_sessions": gallery["session"]}
+        times, floor = runs.times(data[name]), _TFUSION_FLOOR
+        return runs.summary(
+            function(reranked[name], *times, floor=floor, **options), query, gallery
+        )
 
     grid: list[dict] = []
     variants = {}
@@ -108,7 +113,3 @@ def tfusion_record(run: Run, target: str, device: str | None = None) -> dict:
             grid.append(row | own | found | {"target_rank1": there["rank1"]})
     found = {"floor": _TFUSION_FLOOR, "grid": grid, "variants": variants}
     return runs.record_run("tfusion", run, target, found, device)
-
-
-def _scores(similarity: np.ndarray, dataset: ReidDataset, per_query: bool = True) -> dict:
-    return runs.summary(runs.score(similarity, dataset.query, dataset.gallery), per_query)

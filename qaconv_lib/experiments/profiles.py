@@ -162,13 +162,16 @@ _MEANS = {"accumulate": "[0-9]+", "precision": ".*", "workers": "[0-9]+"}
 
 
 def get_profile(name: str) -> Profile:
-    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16"."""
+    """A profile by name, perhaps with means of computing: "paper" or "paper+precision=bfloat16".
+
+    They change results a little, so its records are never mixed with those of the plain profile.
+    """
     known, *means = name.split("+")
     if known not in PROFILES:
         raise ValueError(f"unknown profile {known!r}; known are {', '.join(PROFILES)}")
     if not means:
         return PROFILES[known]
-    given: dict[str, Any] = {}
+    profile, given = PROFILES[known], dict[str, Any]()
     for part in means:
         setting, _, value = part.partition("=")
         if setting in given or not re.fullmatch(_MEANS.get(setting, "(?!)"), value):
@@ -177,15 +180,12 @@ def get_profile(name: str) -> Profile:
                 f"{', '.join(_MEANS)}, each once, such as {known}+precision=bfloat16"
             )
         given[setting] = int(value) if value.isdecimal() else value
-    base = dataclasses.replace(PROFILES[known].base, **given)
-    return dataclasses.replace(PROFILES[known], name=profile_with(known, **given), base=base)
+    new = {k: v for k, v in sorted(given.items()) if v != getattr(profile.base, k)}
+    name = "+".join([known, *(f"{setting}={value}" for setting, value in new.items())])
+    return dataclasses.replace(profile, name=name, base=dataclasses.replace(profile.base, **new))
 
 
 def profile_with(name: str, **means: str | int | None) -> str:
-    """Name of a profile with means of computing; those that it has anyway, or None, add nothing.
-
-    They change results a little, so its records are never mixed with those of the plain profile.
-    """
-    base = get_profile(name).base
-    new = {k: v for k, v in means.items() if v is not None and getattr(base, k) != v}
-    return "+".join([name, *(f"{setting}={value}" for setting, value in sorted(new.items()))])
+    """Name of a profile with means of computing; those that it has anyway, or None, add nothing."""
+    given = (f"{setting}={value}" for setting, value in means.items() if value is not None)
+    return get_profile("+".join([name, *given])).name

@@ -86,10 +86,8 @@ DIRECT = {
     ("PAUL baseline", "msmt17", "market"): (59.3, 31.0),
 }
 
-#: Section 5.5, with DukeMTMC-reID as target: seconds of inference, and hours of training that
-#: methods spend on the target.
+#: Section 5.5, with DukeMTMC-reID as target: seconds of inference.
 INFERENCE_SECONDS = {"features": 26, "matching": 26, "TLift": 67}
-ADAPTATION_HOURS = {"ECN": 1, "MAR": 10, "DECAMEL": 35.2}
 
 #: Section 5.5: hours to train on DukeMTMC-reID with a ResNet-50, on two V100 GPUs; softmax is the
 #: fastest of its baselines.

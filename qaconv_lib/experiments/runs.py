@@ -6,11 +6,14 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import re
 import time
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +21,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 import qaconv_lib
 from qaconv_lib import _files, datasets
 from qaconv_lib._processes import add_up, barrier, process_count, process_rank
 from qaconv_lib.config import differing_settings, plain
-from qaconv_lib.datasets import ReidDataset, load_dataset
+from qaconv_lib.datasets import ReidDataset, UnreadableImageError, load_dataset, load_image
 from qaconv_lib.evaluation import RankingScores, evaluate_ranking
-from qaconv_lib.experiments import records, unreadable
+from qaconv_lib.experiments import records
 from qaconv_lib.experiments.profiles import RunConfig, get_profile
-from qaconv_lib.experiments.unreadable import load_test
 from qaconv_lib.layouts.places import find_folder
 from qaconv_lib.losses import compares_maps
 from qaconv_lib.models import default_device, load_model, save_model
@@ -162,8 +165,8 @@ def _content_key(name: str, part: str, *folders: Path) -> str | None:
         return None
     if part == "train":
         return datasets.content_key(load_dataset(name).train)
-    dataset = load_test(name)
-    return datasets.content_key(_tested(dataset), ["identity", "camera", "session", "seconds"])
+    columns = ["identity", "camera", "session", "seconds"]
+    return datasets.content_key(tested(load_test(name)), columns)
 
 
 def look_again() -> None:
@@ -208,16 +211,74 @@ def _short(name: str, most: int) -> str:
     return f"{name.encode()[: most - 9].decode(errors='ignore')}-{digest}"
 
 
-def check_readable(pairs: Iterable[tuple[str, str]]) -> None:
-    """Open every image of pairs of source and target; UnreadableImageError counts the bad ones."""
-    tables = {}
-    for source, target in dict.fromkeys(pairs):
-        tables[f"{source}, training"] = load_dataset(source).train
-        tables[f"{target}, query and gallery"] = _tested(load_test(target))
-    for what, table in tables.items():
-        with unreadable.counting_unreadable(table, what):
-            for path in unreadable.unreadable_images(table["path"])[:1]:
-                datasets.load_image(path)  # raises, and the error that leaves here counts them all
+# Images that cannot be read ----------------------------------------------------------------------
+
+
+def load_test(name: str, skip_unreadable: bool = False) -> ReidDataset:
+    """Load a dataset to test on, if asked without the images that cannot be read."""
+    dataset = load_dataset(name)
+    if not dataset.has_test:
+        raise ValueError(f"{name} has no query and gallery images, so test on another dataset")
+    if not skip_unreadable:
+        return dataset
+    tables = {s: readable_rows(dataset.splits[s], f"{name}, {s}") for s in ("query", "gallery")}
+    return dataclasses.replace(dataset, **tables)
+
+
+def unreadable_images(paths: Iterable[str], progress: bool = False) -> list[str]:
+    """Those of the images that cannot be read, or are not there; every image is opened."""
+
+    def is_bad(path: str) -> bool:
+        with suppress(UnreadableImageError, FileNotFoundError):
+            load_image(path)
+            return False
+        return True
+
+    paths = list(map(str, paths))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases Python's lock
+        bar = tqdm(paths, "opening", unit="image", disable=not progress)
+        return [path for path, bad in zip(bar, pool.map(is_bad, paths), strict=True) if bad]
+
+
+def name_some(paths: list[str]) -> str:
+    """The first few of the paths, for a message."""
+    return ", ".join(paths[:3]) + " ..." * (len(paths) > 3)
+
+
+def readable_rows(table: pd.DataFrame, what: str, progress: bool = False) -> pd.DataFrame:
+    """The rows of a table (`what`) whose images can be read; a warning names the others."""
+    bad = unreadable_images(table["path"], progress)
+    if not bad:
+        return table
+    message = _count(bad, table, what)
+    if len(bad) == len(table):
+        raise UnreadableImageError(message)
+    warnings.warn(f"{message}; their rows are left out", stacklevel=2)
+    return table[~table["path"].isin(bad)].reset_index(drop=True)
+
+
+def check_readable(table: pd.DataFrame, what: str) -> None:
+    """Open every image of a table (`what`); UnreadableImageError counts the bad ones."""
+    if bad := unreadable_images(table["path"]):
+        hint = "--skip-unreadable (in Python, skip_unreadable=True) goes on without them"
+        raise UnreadableImageError(f"{_count(bad, table, what)}; {hint}")
+
+
+@contextmanager
+def counting_unreadable(table: pd.DataFrame, what: str) -> Iterator[None]:
+    """If an unreadable image of a table stops the block, make the error say how many there are."""
+    try:
+        yield
+    except UnreadableImageError:
+        check_readable(table, what)
+        raise  # it can be read now, or belongs to another table
+
+
+def _count(bad: list[str], table: pd.DataFrame, what: str) -> str:
+    return f"{what}: {len(bad):,} of {len(table):,} images cannot be read: {name_some(bad)}"
+
+
+# Training and tests ------------------------------------------------------------------------------
 
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
@@ -249,14 +310,14 @@ def train_run(
         )
     whole = table = run.table()
     if skip_unreadable:
-        table = unreadable.readable_rows(whole, f"{run.source}, training", progress)
+        table = readable_rows(whole, f"{run.source}, training", progress)
     for folder in (path.parent, records.results_folder() / "train"):
         _files.check_writable(folder)  # now, and not after the training
     taught_by = run.teacher()
     teacher = None if taught_by is None else load_model(taught_by.checkpoint())
     trainer = run.config().trainer(table, teacher=teacher, device=device, run_folder=run_folder)
     start, done_before = time.perf_counter(), trainer.epoch
-    with unreadable.counting_unreadable(table, f"{run.source}, training"):
+    with counting_unreadable(table, f"{run.source}, training"):
         model = trainer.train(progress=progress)
     found = {
         "images": len(table),
@@ -304,7 +365,7 @@ def pair_similarities(
             "model of other settings or other training images does not count)"
         )
     dataset = load_test(target) if isinstance(target, str) else target
-    tested, code = _tested(dataset), sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
+    code = sorted(Path(qaconv_lib.__file__).parent.glob("*.py"))
     key = _digest([path, *dataset.query["path"], "", *dataset.gallery["path"], *code])
     kept = _files.cache_folder() / "similarities" / f"{key}.npz"
     if add_up(kept.is_file())[0] == process_count():  # all processes must take the same way
@@ -314,7 +375,7 @@ def pair_similarities(
         except (ValueError, EOFError, zipfile.BadZipFile):
             pass  # damaged: compute it again
     model = load_model(path, device or default_device())
-    with unreadable.counting_unreadable(tested, f"{dataset.name}, query and gallery"):
+    with counting_unreadable(tested(dataset), f"{dataset.name}, query and gallery"):
         query, gallery = (extract_in_shares(model, t) for t in (dataset.query, dataset.gallery))
     blocks = {"query_gallery": (query, gallery), "query_query": (query, query)}
     blocks["gallery_gallery"] = gallery, gallery
@@ -330,7 +391,8 @@ def pair_similarities(
     return found
 
 
-def _tested(dataset: ReidDataset) -> pd.DataFrame:
+def tested(dataset: ReidDataset) -> pd.DataFrame:
+    """Query and gallery images in one table."""
     return pd.concat([dataset.query, dataset.gallery])
 
 
@@ -407,8 +469,11 @@ def score(similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame) ->
     )
 
 
-def summary(scores: RankingScores, per_query: bool = True) -> dict:
+def summary(
+    similarity: np.ndarray, query: pd.DataFrame, gallery: pd.DataFrame, per_query: bool = True
+) -> dict:
     """Accuracy for a record: shares from 0 to 1 and, per query with a match, three lists."""
+    scores = score(similarity, query, gallery)
     found: dict[str, Any] = {f"rank{k}": scores.rank(k) for k in (1, 5, 10)}
     found |= {key: getattr(scores, key) for key in ("mean_ap", "mean_ap_trapezoid", "mean_inp")}
     found = {key: round(float(value), 5) for key, value in found.items()}

@@ -87,7 +87,7 @@ def search(
             **run.about,
             "settings": settings,
             "held_out_identities": int(query["identity"].nunique()),
-            "scores": runs.summary(runs.score(similarity, query, gallery), per_query=False),
+            "scores": runs.summary(similarity, query, gallery, per_query=False),
             "calibration": calibrate(similarity, query, gallery),
             "history": trainer.history,
             "seconds": round(seconds, 1),

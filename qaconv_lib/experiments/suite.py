@@ -18,12 +18,11 @@ from functools import partial
 import torch
 
 from qaconv_lib._files import check_writable
-from qaconv_lib.datasets import UnreadableImageError, load_dataset
+from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs
 from qaconv_lib.experiments.profiles import Profile, get_profile
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.search import calibration_of
-from qaconv_lib.experiments.unreadable import load_test
 from qaconv_lib.losses import TABLE1_LOSSES
 
 DIRECTIONS = (("market", "duke"), ("duke", "market"))
@@ -31,36 +30,34 @@ SOURCES = ("market", "duke", "msmt17")  # of Tables 3 and 4
 _TEACHER = "efficientnet_lite2"  # one of the networks of `table3`
 # The shorter of the two is what a warm start takes in all.
 _LONGER = {f"{n} epochs": {"epochs": n, "decay_epochs": m} for n, m in ((7, 6), (10, 8))}
-_VARIANTS: dict[str, dict[str, dict]] = {
-    "occlusion": {"white square": {}, "random erasing": {"occlusion": "erasing"},
-                  "cutout": {"occlusion": "cutout"}, "nothing hidden": {"occlusion": "none"}},
-    "occlusion-size": {"square up to 0.8 of the width": {},
-                       "square up to 0.4 of the width": {"occlusion_share": 0.4},
-                       "square up to the whole width": {"occlusion_share": 1.0}},
-    "memory": {"newest map": {}, "moving average": {"memory_update": "ema"}},
-    "focal": {"focal weight": {}, "no focal weight": {"gamma": 0.0}},
-    "head": {"a weight for each location": {}, "tied weights": {"tied": True}},
-    "kernel": {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}},
-    "start": {"ImageNet weights": {}, "warm start": {"warm_start": 2},
-              "random weights": {"pretrained": False, "frozen_stages": 0}},
-    "epochs": {"usual schedule": {}} | _LONGER,
-    "epochs-arc": {"Arc loss, usual schedule": {}, "Arc loss, 10 epochs": _LONGER["10 epochs"]},
-    "source-size": {"all identities": {}}
-                   | {f"{number} identities": {"identities": number} for number in (100, 50, 25)},
-    "image-size": {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
-                   "192 × 96 pixels": {"height": 192, "width": 96}},
-    "layer": {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
-              "map of layer2": {"final_layer": "layer2"}},
-    "distill": {"student alone": {}, "the teacher": {"backbone": _TEACHER},
-                "student, taught": {"teacher": _TEACHER},
-                "8 channels, alone": {"neck_channels": 8},
-                "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}},
-}  # fmt: skip
 #: By name, the loss and the settings of each variant; the first is the model used elsewhere.
 ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
-    name: ("arc" if name == "epochs-arc" else "qaconv", variants)
-    for name, variants in _VARIANTS.items()
-}
+    "occlusion": ("qaconv", {"white square": {}, "random erasing": {"occlusion": "erasing"},
+                             "cutout": {"occlusion": "cutout"},
+                             "nothing hidden": {"occlusion": "none"}}),
+    "occlusion-size": ("qaconv", {"square up to 0.8 of the width": {},
+                                  "square up to 0.4 of the width": {"occlusion_share": 0.4},
+                                  "square up to the whole width": {"occlusion_share": 1.0}}),
+    "memory": ("qaconv", {"newest map": {}, "moving average": {"memory_update": "ema"}}),
+    "focal": ("qaconv", {"focal weight": {}, "no focal weight": {"gamma": 0.0}}),
+    "head": ("qaconv", {"a weight for each location": {}, "tied weights": {"tied": True}}),
+    "kernel": ("qaconv", {"kernels of 1 × 1": {}, "kernels of 3 × 3": {"kernel_size": 3}}),
+    "start": ("qaconv", {"ImageNet weights": {}, "warm start": {"warm_start": 2},
+                         "random weights": {"pretrained": False, "frozen_stages": 0}}),
+    "epochs": ("qaconv", {"usual schedule": {}} | _LONGER),
+    "epochs-arc": ("arc", {"Arc loss, usual schedule": {},
+                           "Arc loss, 10 epochs": _LONGER["10 epochs"]}),
+    "source-size": ("qaconv", {"all identities": {}}
+                    | {f"{number} identities": {"identities": number} for number in (100, 50, 25)}),
+    "image-size": ("qaconv", {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
+                              "192 × 96 pixels": {"height": 192, "width": 96}}),
+    "layer": ("qaconv", {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
+                         "map of layer2": {"final_layer": "layer2"}}),
+    "distill": ("qaconv", {"student alone": {}, "the teacher": {"backbone": _TEACHER},
+                           "student, taught": {"teacher": _TEACHER},
+                           "8 channels, alone": {"neck_channels": 8},
+                           "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}}),
+}  # fmt: skip
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
 
@@ -79,14 +76,15 @@ def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
 
     Each run sees the same number of images. (Of random images, most would be in no triplet.)
     """
-    compared: dict[str, tuple[str, dict]] = {"class memory": ("qaconv", {})}
-    drawn = {"random images": "shuffle", "random people": "pk", "graph": "graph"}
-    for words, sampler in drawn.items():
-        compared[f"pairs, {words}"] = "pairwise", {"sampler": sampler, "triplet_margin": None}
-    for words in ("random people", "graph"):
-        settings = {"sampler": drawn[words], "triplet_margin": 16.0} | profile.triplets
-        compared[f"triplets, {words}"] = "pairwise", settings
-    return compared
+    pairs, triplets = {"triplet_margin": None}, {"triplet_margin": 16.0} | profile.triplets
+    return {
+        "class memory": ("qaconv", {}),
+        "pairs, random images": ("pairwise", {"sampler": "shuffle"} | pairs),
+        "pairs, random people": ("pairwise", {"sampler": "pk"} | pairs),
+        "pairs, graph": ("pairwise", {"sampler": "graph"} | pairs),
+        "triplets, random people": ("pairwise", {"sampler": "pk"} | triplets),
+        "triplets, graph": ("pairwise", {"sampler": "graph"} | triplets),
+    }
 
 
 def source_name(profile: Profile, role: str) -> str:
@@ -121,7 +119,7 @@ class Experiment:
     rows: Callable[[Profile], list[Row]]  #: the trials of each seed
     #: What is done with a trial's similarities across domains where the target has times, and the
     #: folder of its records.
-    after: tuple[str, Callable[[Run, str, str | None], dict]] | None = None
+    after: tuple[str, Callable[[Run, str, str | None, bool], dict]] | None = None
 
 
 def _losses(profile: Profile, losses: Sequence[str] = TABLE1_LOSSES) -> list[Row]:
@@ -220,24 +218,22 @@ def evaluate_trial(
     """
     runs.look_again()
     check_writable(records.results_folder() / "evaluate")
-    run, data, calibration = trial.run, load_test(trial.target, skip_unreadable), None
+    run, data, calibration = trial.run, runs.load_test(trial.target, skip_unreadable), None
     if trial.post and data.has_time:
         calibration = calibration_of(run.loss, run.source, run.profile)
     start = time.perf_counter()
     pairs = runs.pair_similarities(run, data, device=device)
     stages = {"alone": pairs["query_gallery"]}
     if trial.post:
-        stages = runs.similarity_stages(
-            pairs, data, run.loss, calibration, transposed=run.transposed
-        )
-    q, g = len(data.query), len(data.gallery)
-    found: dict = {"calibration": calibration, "queries": q, "gallery": g}
+        turned = run.transposed
+        stages = runs.similarity_stages(pairs, data, run.loss, calibration, transposed=turned)
+    found: dict = {"calibration": calibration}
+    found |= {"queries": len(data.query), "gallery": len(data.gallery)}
     if skip_unreadable:
-        whole = load_test(trial.target)
-        found["unreadable_images"] = len(whole.query) + len(whole.gallery) - q - g
+        whole = runs.tested(runs.load_test(trial.target))
+        found["unreadable_images"] = len(whole) - len(runs.tested(data))
     found["stages"] = {
-        name: runs.summary(runs.score(value, data.query, data.gallery))
-        for name, value in stages.items()
+        name: runs.summary(value, data.query, data.gallery) for name, value in stages.items()
     }
     found["seconds"] = round(time.perf_counter() - start, 1)
     return runs.record_run("evaluate", run, trial.target, found, device)
@@ -255,14 +251,9 @@ def run_experiment(
 ) -> list[dict]:
     """Do the missing runs of an experiment, and return the records of all its trials.
 
-    What would stop a run is looked for before the first training: unreadable images, a missing
-    dataset, a loss that has not been searched. With `skip_unreadable`, such images are left out;
-    TLift's sweeps and TFusion take whole datasets, and are left out where there are any.
-
-    Args:
-        seeds: how many; None takes the experiment's own number.
-        jobs: processes that share the processor's cores.
-        report: called with a line of text whenever a run is done.
+    What would stop a run is looked for before the first training: unreadable images (unless
+    `skip_unreadable`), a missing dataset, a loss that has not been searched. `jobs` processes share
+    the processor's cores; `report` is called with a line of text whenever a run is done.
     """
     for argument, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
@@ -279,7 +270,10 @@ def run_experiment(
     for loss, source in sorted({(t.run.loss, t.run.source) for t in untested if t.post}):
         calibration_of(loss, source, profile)
     if not skip_unreadable:
-        runs.check_readable((trial.run.source, trial.target) for trial in untested)
+        for source in dict.fromkeys(trial.run.source for trial in untested):
+            runs.check_readable(load_dataset(source).train, f"{source}, training")
+        for target in dict.fromkeys(trial.target for trial in untested):
+            runs.check_readable(runs.tested(runs.load_test(target)), f"{target}, query and gallery")
     lines = _execute_all(list(waiting.values()), device, jobs, skip_unreadable)
     for number, line in enumerate(lines, start=1):
         left = (time.perf_counter() - start) / number * (len(waiting) - number) / 60
@@ -292,13 +286,7 @@ def run_experiment(
         if trial.target == trial.run.source or not load_dataset(trial.target).has_time:
             continue
         if (record := find_record(trial, folder)) is None:
-            try:
-                record = act(trial.run, trial.target, device)
-            except UnreadableImageError:
-                if not skip_unreadable:
-                    raise
-                report(f"{folder}: {trial.name} left out, as it takes unreadable images too")
-                continue
+            record = act(trial.run, trial.target, device, skip_unreadable)
             report(f"{folder}: {trial.name}")
         found.append(record)
     return found

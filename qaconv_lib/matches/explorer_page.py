@@ -29,7 +29,6 @@ FIRST = 3  # queries in the small copy for the front page, each with its best ma
 SCALE = 4  # of the images for the reader
 UNIT = 100_000  # similarities are whole numbers, and this one makes 1
 THRESHOLD = 0.8  # of the matches that are drawn at first
-_START, _END = "window.qaconvExplorer = ", ";\n"
 
 
 def spread(values: Sequence[float], count: int) -> list[int]:
@@ -168,7 +167,7 @@ def write_explorer(folder: str | Path, model: ReidModel, dataset: ReidDataset, *
     first = [query | {"gallery": query["gallery"][:1]} for query in page["queries"][:FIRST]]
     for name, data in (("data", page), ("front", page | {"queries": first})):
         text = json.dumps(data, separators=(",", ":")).replace('{"image"', '\n{"image"')
-        write_whole(folder / f"{name}.js", (_START + text + _END).encode())
+        write_whole(folder / f"{name}.js", f"window.qaconvExplorer = {text};\n".encode())
     names = first[0]["image"], first[0]["gallery"][0]["image"]
     maps = model.extract(pd.DataFrame({"path": [paths[name] for name in names], "identity": 0}))
     show_correspondences(
@@ -180,12 +179,3 @@ def write_explorer(folder: str | Path, model: ReidModel, dataset: ReidDataset, *
         right=right_links(*(page["parts"][name] for name in names)),
         alt="The first pair of the explorer",
     ).savefig(folder / "still.jpg", dpi=160, pil_kwargs={"quality": 85})
-
-
-def read_explorer(folder: str | Path) -> dict:
-    """The page's data as `write_explorer` wrote it."""
-    path = Path(folder) / "data.js"
-    text = path.read_text(encoding="utf-8")
-    if not (text.startswith(_START) and text.endswith(_END)):
-        raise ValueError(f"{path} does not contain the page's data")
-    return json.loads(text.removeprefix(_START).removesuffix(_END))

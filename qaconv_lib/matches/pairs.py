@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +10,26 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from qaconv_lib.backbones import Backbone, make_backbone
 from qaconv_lib.datasets import ReidDataset, load_part_map
-from qaconv_lib.matches.correspondence import LEAST, cell_parts, hidden_share, match_table
-from qaconv_lib.miniatures.drawing import plan
+from qaconv_lib.matches.correspondence import (
+    BODY_PARTS,
+    LEAST,
+    SHOWN,
+    cell_parts,
+    changed_cells,
+    hidden_share,
+    match_table,
+)
+from qaconv_lib.miniatures.drawing import draw_image, plan
+from qaconv_lib.miniatures.people import CHANGES
+from qaconv_lib.miniatures.render import Drawing
 from qaconv_lib.models import ReidModel
-from qaconv_lib.transforms import ReidImages
+from qaconv_lib.transforms import ReidImages, to_tensor
 
 SEED = 0  # of the choice of pairs
 OTHER_LEAST = 0.5  # a stricter `LEAST`, to see whether the choice matters
@@ -155,6 +166,58 @@ def match_pairs(networks: dict[str, Maps], model: ReidModel, scene: Scene, name:
             table["strict_visible"], table["strict_right"] = other["visible"], other["right"]
             found[features][kind] = table
     return found
+
+
+@torch.no_grad()
+def match_changes(
+    networks: dict[str, Maps], model: ReidModel, scene: Scene, name: str, count: int = 100
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Draw the gallery image of some true pairs again with one change, and match it once more.
+
+    Yields the change, the features and a table with one row per pair: `person`; `hit`, whether the
+    similarity falls most where the image changed, and `chance` of that; `fall`, the mean fall
+    there, and `elsewhere` on the body.
+    """
+    chosen = np.sort(np.random.default_rng(0).permutation(len(scene.dataset.query))[:count])
+    query = scene.dataset.query.iloc[chosen]
+    partners = scene.dataset.gallery.iloc[scene.partners["true pairs"][chosen]]
+    paths = [path_inside(path, scene) for path in partners["path"]]
+    before = [draw_image(name, path) for path in paths]
+    size, device = (model.config.height, model.config.width), next(model.parameters()).device
+    grid = model.backbone.map_size(*size)
+    body = [SHOWN.index(part) for part in BODY_PARTS]
+    shows = np.stack([np.isin(cell_parts(d.parts, *grid), body) for d in before])
+    query_maps = {key: maps_of(network, query, model) for key, network in networks.items()}
+
+    def best(drawings: list[Drawing]) -> dict[str, np.ndarray]:
+        """Best similarity of each gallery location of each pair, (n, h*w), by features."""
+        images = [to_tensor(Image.fromarray(drawing.image), *size) for drawing in drawings]
+        pixels, found = torch.stack(images).float().to(device) / 255, {}
+        for key, network in networks.items():
+            columns = network(pixels).cpu().flatten(2)
+            table = query_maps[key].flatten(2).transpose(1, 2) @ columns
+            found[key] = table.amax(dim=1).double().numpy(force=True)
+        return found
+
+    at_first = best(before)
+    for change, make in CHANGES.items():
+        after = [draw_image(name, path, make) for path in paths]
+        pairs = zip(before, after, strict=True)
+        changed = shows & np.stack([changed_cells(a.image, b.image, *grid) for a, b in pairs])
+        rest = shows & ~changed
+        usable = changed.any(axis=1) & rest.any(axis=1)
+        seen, there, other = shows[usable], changed[usable], rest[usable]
+        for key, now in best(after).items():
+            fall = (at_first[key] - now)[usable]  # (n, h*w)
+            lowest = np.where(seen, fall, -np.inf).argmax(axis=1)  # where it falls most
+            columns = {
+                "person": query["identity"].to_numpy()[usable],
+                "hit": there[np.arange(len(there)), lowest],
+                "chance": there.sum(axis=1) / seen.sum(axis=1),
+                "fall": np.where(there, fall, 0).sum(axis=1) / there.sum(axis=1),
+                "elsewhere": np.where(other, fall, 0).sum(axis=1) / other.sum(axis=1),
+            }
+            yield change, key, pd.DataFrame(columns)
 
 
 def maps_of(network: Maps, table: pd.DataFrame, model: ReidModel) -> Tensor:

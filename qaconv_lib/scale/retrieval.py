@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from qaconv_lib._processes import gather, process_count, process_rank, share
+from qaconv_lib._processes import gather, process_count, share
 from qaconv_lib.matching import QAConv, check_finite, check_tensor, match_gallery
 from qaconv_lib.models import ReidModel
 from qaconv_lib.scale.store import MapStore, check_rows
@@ -21,14 +20,7 @@ from qaconv_lib.scale.store import MapStore, check_rows
 _GATHERED_ELEMENTS = 1 << 21
 
 
-def match_store(
-    matcher: QAConv,
-    query_maps: Tensor,
-    store: MapStore,
-    *,
-    dtype: torch.dtype = torch.float32,
-    progress: bool = False,
-) -> Tensor:
+def match_store(matcher: QAConv, query_maps: Tensor, store: MapStore) -> Tensor:
     """Score a whole gallery on disk, block by block; `match_gallery` in all else.
 
     The maps of a store are half-precision numbers, so logits (q, len(store)) differ from those of
@@ -36,13 +28,9 @@ def match_store(
     """
     if not isinstance(store, MapStore):
         raise TypeError(f"store must be a MapStore, got {type(store).__name__}; see match_gallery")
-    scores = _no_scores(matcher, query_maps, store.shape, dtype).new_empty(
-        len(query_maps), len(store)
-    )
-    with tqdm(total=len(store), unit="image", disable=not progress) as bar:
-        for place, maps in store.blocks():
-            scores[:, place] = match_gallery(matcher, query_maps, maps, dtype=dtype)
-            bar.update(len(maps))
+    scores = _no_scores(matcher, query_maps, store.shape).new_empty(len(query_maps), len(store))
+    for place, maps in store.blocks():
+        scores[:, place] = match_gallery(matcher, query_maps, maps)
     return scores
 
 
@@ -74,7 +62,12 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
         found = tuple(query_vectors.shape)
         raise ValueError(f"query_vectors must have shape (q, {width}), got {found}")
     check_finite("query_vectors", query_vectors)
-    length = _check_length("length", length, size)
+    if not size:
+        raise ValueError("the gallery is empty, so no length fits it")
+    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
+    if not whole or not 1 <= length <= size:
+        raise ValueError(f"length must lie in 1..{size}, the gallery's size, got {length!r}")
+    length = int(length)
     if not is_index:
         columns = gallery.to(query_vectors).T
         return torch.cat([(b @ columns).topk(length).indices for b in query_vectors.split(256)])
@@ -90,18 +83,12 @@ def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
 
 
 def match_shortlist(
-    matcher: QAConv,
-    query_maps: Tensor,
-    gallery: Tensor | MapStore,
-    rows: Tensor,
-    *,
-    dtype: torch.dtype = torch.float32,
-    progress: bool = False,
+    matcher: QAConv, query_maps: Tensor, gallery: Tensor | MapStore, rows: Tensor
 ) -> Tensor:
     """The second stage: exact scores of each query with its own gallery images, like `rows`.
 
     `gallery` is maps (g, d, h, w) or a store of them; `rows` (q, n) are from `shortlist`. Returns
-    logits (q, n). For the other arguments see `match_gallery`.
+    logits (q, n).
     """
     if isinstance(gallery, Tensor):
         check_tensor("gallery", gallery, "g, d, h, w")
@@ -111,33 +98,27 @@ def match_shortlist(
     else:
         wrong = type(gallery).__name__
         raise TypeError(f"gallery must be a torch.Tensor or a MapStore, got {wrong}")
-    scores = _no_scores(matcher, query_maps, shape, dtype)
+    scores = _no_scores(matcher, query_maps, shape)
     rows = check_rows(rows, len(gallery))
     if rows.dim() != 2 or len(rows) != len(query_maps):
         found = tuple(rows.shape)
         raise ValueError(f"rows must have shape ({len(query_maps)}, n), got {found}")
     scores = scores.new_empty(rows.shape)
     size = max(1, _GATHERED_ELEMENTS // math.prod(shape))
-    for query, own in enumerate(tqdm(rows, unit="query", disable=not progress)):
+    for query, own in enumerate(rows):
         for part, into in zip(own.split(size), scores[query].split(size), strict=True):
             maps = gallery.maps(part) if isinstance(gallery, MapStore) else gallery[part]
-            into[:] = match_gallery(matcher, query_maps[query : query + 1], maps, dtype=dtype)[0]
+            into[:] = match_gallery(matcher, query_maps[query : query + 1], maps)[0]
     return scores
 
 
-def _no_scores(
-    matcher: QAConv, query_maps: Tensor, shape: tuple[int, ...], dtype: torch.dtype
-) -> Tensor:
+def _no_scores(matcher: QAConv, query_maps: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Scores with no maps of a gallery: refuses what does not fit, also where there are none."""
-    return match_gallery(matcher, query_maps, torch.empty(0, *shape), dtype=dtype)
+    return match_gallery(matcher, query_maps, torch.empty(0, *shape))
 
 
-def build_index(vectors: Tensor, cells: int | None = None) -> Any:
-    """A faiss index of pooled vectors (g, d) of unit length over the inner product.
-
-    With `cells` None every vector is compared, exactly. A number sorts them into that many cells,
-    of which a search visits `index.nprobe`: faster, and some images are missed.
-    """
+def build_index(vectors: Tensor) -> Any:
+    """A faiss index of pooled vectors (g, d) of unit length over the inner product, exact."""
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
         raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
     try:
@@ -145,20 +126,15 @@ def build_index(vectors: Tensor, cells: int | None = None) -> Any:
     except ImportError as error:
         raise ImportError("an index needs faiss: pip install faiss-cpu") from error
     points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
-    index: Any = faiss.IndexFlatIP(points.shape[1])
-    if cells is not None:
-        cells = _check_length("cells", cells, len(points))
-        index = faiss.IndexIVFFlat(index, points.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-        index.train(points)
-        index.nprobe = max(1, math.isqrt(cells))
+    index = faiss.IndexFlatIP(points.shape[1])
     index.add(points)
     return index
 
 
-def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool = False) -> Tensor:
+def extract_in_shares(model: ReidModel, table: pd.DataFrame) -> Tensor:
     """`model.extract`, every process taking its share and getting all maps, on the CPU.
 
-    Model and table are the same on every process; the first one shows the progress bar.
+    Model and table are the same on every process.
     """
     if not len(table):
         raise ValueError("the table has no images to extract features from")
@@ -166,29 +142,16 @@ def extract_in_shares(model: ReidModel, table: pd.DataFrame, *, progress: bool =
     if own.start == own.stop:  # fewer images than processes
         size = model.backbone.map_size(model.config.height, model.config.width)
         return gather(torch.empty(0, model.backbone.channels, *size))[0]
-    return gather(model.extract(table.iloc[own], progress=progress and not process_rank()))[0]
+    return gather(model.extract(table.iloc[own]))[0]
 
 
-def similarity_in_shares(
-    model: ReidModel, query_maps: Tensor, gallery_maps: Tensor, *, progress: bool = False
-) -> Tensor:
+def similarity_in_shares(model: ReidModel, query_maps: Tensor, gallery_maps: Tensor) -> Tensor:
     """`model.similarity`, every process taking its share of the gallery and getting all scores.
 
-    The arguments are the same on every process; the first one shows the progress bar. Of a set
-    against itself one process computes half of the pairs, several all of them.
+    The arguments are the same on every process. Of a set against itself one process computes half
+    of the pairs, several all of them.
     """
     if process_count() == 1:
-        return model.similarity(query_maps, gallery_maps, progress=progress)
-    own = gallery_maps[share(len(gallery_maps))]
-    scores = model.similarity(query_maps, own, progress=progress and not process_rank())
+        return model.similarity(query_maps, gallery_maps)
+    scores = model.similarity(query_maps, gallery_maps[share(len(gallery_maps))])
     return gather(scores.T.contiguous())[0].T
-
-
-def _check_length(name: str, length: int, size: int) -> int:
-    """A number from 1 to the gallery's size as an int; ValueError names it."""
-    whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
-    if not size:
-        raise ValueError(f"the gallery is empty, so no {name} fits it")
-    if not whole or not 1 <= length <= size:
-        raise ValueError(f"{name} must lie in 1..{size}, the gallery's size, got {length!r}")
-    return int(length)
