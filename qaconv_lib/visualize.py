@@ -43,6 +43,8 @@ _PARTS = {
 }
 _FADED = 0.55  # of an image, behind lines in the colours of body parts
 _BOW = 0.12  # how far the lines of a pair bow, at most, as a share of their length
+_NAME = {"ha": "right", "va": "center", "fontsize": 8}  # of a group of parts, beside its lines
+_NAME_ROWS = 0.1  # distance of two names, at least, as a share of the map's height
 _CURVES = [  # colour, line and marker
     *(("blue", "-", "o"), ("vermilion", "--", "s"), ("green", "-.", "D")),
     *(("purple", ":", "^"), ("orange", "-", "v")),
@@ -141,7 +143,6 @@ def show_correspondences(
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, to_hex
-    from matplotlib.lines import Line2D
     from matplotlib.patches import ConnectionPatch
     from matplotlib.patheffects import withStroke
 
@@ -163,7 +164,7 @@ def show_correspondences(
     for axis in axes:
         axis.images[0].set_alpha(None if parts is None else _FADED)
     colours, scale = colormaps[SIMILARITY_COLOURS], Normalize(threshold, kernel_size**2)
-    drawn = set()
+    drawn: dict[str, list[float]] = {}  # rows where the lines of each group of parts begin
     for link, similarity in _links(found, side, mutual).items():
         if similarity <= threshold or (locations is not None and link[0] not in locations):
             continue
@@ -171,7 +172,7 @@ def show_correspondences(
         colour = to_hex(colours(scale(similarity)))
         if parts is not None:
             group = group_of[parts[link[0]]]
-            drawn.add(group)
+            drawn.setdefault(group, []).append(link[0] // width + 0.5)
             colour, wide = COLOURS[_PARTS[group][0]], 1.2 + 3 * scale(similarity)
         ends = [(place % width + 0.5, place // width + 0.5) for place in link]
         for axis, point in zip(axes, ends, strict=True):
@@ -185,10 +186,11 @@ def show_correspondences(
     if parts is None:
         mappable = ScalarMappable(scale, colours)
         figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="similarity")
-    else:
-        groups = [group for group in _PARTS if group in drawn]
-        keys = [Line2D([], [], color=COLOURS[_PARTS[group][0]], linewidth=3) for group in groups]
-        figure.legend(keys, groups, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    lowest = -1.0  # of the names so far, which must not lie on each other
+    for group, rows in sorted(drawn.items(), key=lambda item: np.mean(item[1])):
+        lowest = max(float(np.mean(rows)), lowest + _NAME_ROWS * height)
+        colour = COLOURS[_PARTS[group][0]]
+        axes[0].text(-0.2, lowest, "\n".join(group.rsplit(" ", 1)), color=colour, **_NAME)
     return finish(figure, alt, title)
 
 

@@ -7,14 +7,14 @@ import nbformat
 import pytest
 import torch
 
-from qaconv_lib.exercises import check
+from qaconv_lib.exercises import Exercise, check, find
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 CASES = [((torch.tensor([1.0, 2.0]),), torch.tensor([2.0, 4.0]))]
 
 
 def message(function, capsys, cases=CASES, **more):
-    check(function, cases, **more)
+    check(Exercise(cases, **more), function)
     return capsys.readouterr().out.strip()
 
 
@@ -49,54 +49,49 @@ def test_a_check_names_a_usual_slip(capsys):
     assert message(lambda a, b: 0, capsys, cases, slips=slips).endswith("\n  that is nothing")
     assert "that is" not in message(lambda a, b: 1, capsys, cases, slips=slips)
     assert message(lambda a, b: a * b, capsys, cases, slips=slips) == "<lambda>: right"
-    with pytest.raises(ValueError, match="is correct in all"):
-        check(lambda a, b: 0, [((2, 2), 4)], slips=slips)
+    with pytest.raises(ValueError, match="that is the sum"):
+        Exercise([((2, 2), 4)], slips)
 
 
-# What an editor shows of a cell that it has folded.
-FIRST_LINE = "# The check: run this cell after yours.\n"
+def test_a_function_that_changes_its_argument_can_be_corrected_and_checked_again(capsys):
+    exercise = Exercise([((torch.zeros(2),), torch.ones(2))])
+    for function in (lambda x: x.add_(2), lambda x: x + 1):
+        check(exercise, function)
+    wrong, right = capsys.readouterr().out.strip().splitlines()
+    assert "expected 1, got 2" in wrong and right.endswith(": right")
 
 
-def exercises(give: str = "solution"):
-    """The check of every exercise that has one, and its solution or its stub."""
+@pytest.mark.parametrize("number", ["1.1", "15.2", "D.2", "two", ""])
+def test_an_exercise_without_a_check_is_named(number):
+    with pytest.raises(ValueError, match=f"'{number}'"):
+        check(number, len)
+
+
+def exercises():
+    """Of every exercise with a check: its cell, the cell of the check, and the solution."""
     for path in sorted(BOOK.glob("*_*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
-        for index, cell in enumerate(cells):
+        for cell, after, text in zip(cells, cells[1:], cells[2:], strict=False):
             if "exercise" in cell.metadata.get("tags", []):
-                assert "exercise-check" in cells[index + 1].metadata.get("tags", []), cell.source
-                solutions = re.findall(
-                    r"<details>.*?```python\n(.*?)```.*?</details>", cells[index + 2].source, re.S
-                )
-                assert solutions, f"{path.name}: no solution after\n{cell.source}"
                 name = re.search(r"^def (\w+)", cell.source, re.M).group(1)
-                source = cells[index + 1].source
-                given = solutions[0] if give == "solution" else cell.source
-                yield pytest.param(source, given, id=f"{path.stem.split('_')[0]}-{name}")
+                solution = re.search(
+                    r"<details>.*?```python\n(.*?)```.*?</details>", text.source, re.S
+                )
+                assert solution, f"{path.name}: no solution after\n{cell.source}"
+                identifier = f"{path.stem.split('_')[0]}-{name}"
+                yield pytest.param(cell.source, after, name, solution[1], id=identifier)
 
 
-@pytest.mark.parametrize("check_source, solution", list(exercises()))
-def test_printed_solution_passes_its_check_which_knows_the_usual_slips(
-    check_source, solution, capsys
+@pytest.mark.parametrize("stub, check_cell, name, solution", list(exercises()))
+def test_printed_solution_passes_its_check_and_the_stub_does_not_yet(
+    stub, check_cell, name, solution, capsys
 ):
-    assert check_source.startswith(FIRST_LINE) and "slips={" in check_source
-    written: dict = {}
-    exec(solution, written)  # on its own: it imports what it uses
-    lines = what_the_check_says(check_source, written, capsys)
-    assert lines and all(line.endswith(": right") for line in lines), lines
-
-
-def what_the_check_says(source: str, written: dict, capsys) -> list[str]:
-    namespace: dict = {}
-    exec("import numpy as np\nimport torch\nimport torch.nn.functional as F", namespace)
-    exec("from qaconv_lib import *\nfrom qaconv_lib.exercises import check", namespace)
-    exec(source, namespace | written)
-    return capsys.readouterr().out.strip().splitlines()
-
-
-@pytest.mark.parametrize("check_source, stub", list(exercises(give="stub")))
-def test_a_stub_uses_nothing_of_the_library_and_is_not_right_yet(check_source, stub, capsys):
+    number = re.fullmatch(rf'check\("([^"]+)", {name}\)', check_cell.source)
+    assert number and "exercise-check" in check_cell.metadata.get("tags", [])
+    assert find(number[1]).slips
     assert "qaconv_lib" not in stub
-    written: dict = {}
-    exec(stub, written)
-    lines = what_the_check_says(check_source, written, capsys)
-    assert len(lines) == 1 and lines[0].endswith("not written yet, it returns None"), lines
+    for source, says in ((solution, "right"), (stub, "not written yet, it returns None")):
+        written: dict = {}
+        exec(source, written)  # on its own: it imports what it uses
+        check(number[1], written[name])
+        assert capsys.readouterr().out == f"{name}: {says}\n"

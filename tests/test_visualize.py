@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
@@ -77,7 +78,11 @@ def test_lines_in_the_colours_of_body_parts_within_a_figure(pair):
         for x, y in [line.xy1]
     }
     assert colour["torso"] == colour["forearm"] and colour["background"] == colour["occluder"]
-    assert len(set(colour.values())) == 6 == len(halves[0].legends[0].texts)
+    names = halves[0].axes[0].texts
+    assert len(set(colour.values())) == 6 == len(names)
+    assert {to_rgb(name.get_color()) for name in names} == {to_rgb(c) for c in colour.values()}
+    heights = sorted(name.get_position()[1] for name in names)
+    assert min(np.diff(heights)) > 0.3  # of the four rows: no name lies on another
     similar = find_correspondences(*pair[2:]).similarity_to_gallery
     widths = [line.get_linewidth() for line in lines(halves[0])]
     assert np.argsort(widths).tolist() == similar.argsort().tolist()

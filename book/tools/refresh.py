@@ -35,18 +35,9 @@ TOOLS = Path(__file__).resolve().parent
 BOOK, ROOT = TOOLS.parent, TOOLS.parent.parent
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-# A check names the usual mistakes, and so nearly the answer: its code is folded.
-FOLDED = {
-    "cellView": "form",
-    "jupyter": {"source_hidden": True},
-    "mystnb": {
-        "code_prompt_hide": "Fold the check",
-        "code_prompt_show": "The check: its code names the usual slips",
-    },
-}
 KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
-FRONT_PERSON = 203  # identity in mini-market
+FRONT_PEOPLE = (252, 263)  # identities in mini-market
 EXPLORED = ("mini-duke", "mini-market")  # the explorer: source of its model, and its dataset
 # Between two marks of a page: what a command of the library, or a script of this folder, prints.
 FILLED = [
@@ -69,7 +60,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
     Dropped: stderr, widgets, timings, metadata other than `KEPT`, and the frames of a stored
     traceback, which hold machine paths. Set: cell ids that follow from the sources, one
-    kernelspec, one output per run of prints, folded checks, captions repeated in the code.
+    kernelspec, one output per run of prints, captions repeated in the code.
     """
     notebook = deepcopy(notebook)
     kept = {"mystnb": notebook.metadata["mystnb"]} if "mystnb" in notebook.metadata else {}
@@ -81,8 +72,6 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         cell.source = _with_caption(cell)
         cell.id = _cell_id(cell, taken)
         metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
-        if "exercise-check" in metadata.get("tags", []):
-            metadata |= deepcopy(FOLDED) | {"tags": [*metadata["tags"], "hide-input"]}
         if "tags" in metadata:
             metadata["tags"] = sorted(set(metadata["tags"]))
         cell.metadata = nbformat.from_dict(metadata)
@@ -99,7 +88,7 @@ def _with_caption(cell: NotebookNode) -> str:
         return cell.source
     while body and body[0].startswith(CAPTION):
         body.pop(0)
-    lines = textwrap.wrap(caption, 96, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(caption, 84, break_long_words=False, break_on_hyphens=False)
     return "\n".join([number, *(CAPTION + line for line in lines), *body])
 
 
@@ -258,20 +247,35 @@ def fill_pages() -> None:
 
 
 def draw_front_figure() -> None:
-    """Draw README's figure: a person of mini-market, matched by the model of mini-duke."""
+    """Draw README's figure: people of mini-market, matched by the model of mini-duke."""
+    import matplotlib.pyplot as plt
+    import numpy as np
     import pandas as pd
 
     from qaconv_lib import load_dataset, load_image, load_model
+    from qaconv_lib.datasets import load_part_map
     from qaconv_lib.experiments.runs import checkpoint_path
+    from qaconv_lib.matches.correspondence import BODY_PARTS, SHOWN, cell_parts
     from qaconv_lib.visualize import show_correspondences
 
-    data = load_dataset("mini-market")
-    query = data.query[data.query["identity"] == FRONT_PERSON].iloc[0]
-    same = data.gallery[data.gallery["identity"] == FRONT_PERSON]
-    pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
-    maps = load_model(checkpoint_path("qaconv", "mini-duke")).extract(pair)
-    images = map(load_image, pair["path"])
-    figure = show_correspondences(*images, *maps, threshold=0.6, mutual=True, alt="README's figure")
+    data, model = load_dataset("mini-market"), load_model(checkpoint_path("qaconv", "mini-duke"))
+    figure = plt.figure(figsize=(8.4, 4.4), layout="constrained")
+    for person, half in zip(FRONT_PEOPLE, figure.subfigures(1, 2), strict=True):
+        query = data.query[data.query["identity"] == person].iloc[0]
+        same = data.gallery[data.gallery["identity"] == person]
+        pair = pd.DataFrame([query, same[same["camera"] != query["camera"]].iloc[0]])
+        maps = model.extract(pair)
+        parts = np.array(SHOWN)[cell_parts(load_part_map(query["path"]), *maps.shape[2:])]
+        show_correspondences(
+            *map(load_image, pair["path"]),
+            *maps,
+            threshold=0.6,
+            mutual=True,
+            parts=parts,
+            locations=np.flatnonzero(np.isin(parts, BODY_PARTS)),
+            into=half,
+            alt="README's figure",
+        )
     figure.savefig(BOOK / "_static" / "correspondences.png", dpi=160)
 
 

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 
 
-def check(
-    function: Callable[..., Any],
-    cases: Sequence[tuple[tuple, Any]],
-    tolerance: float = 1e-4,
-    slips: Mapping[str, Any] | None = None,
-) -> None:
-    """Try an exercise's function on examples and print what came out.
+@dataclass(frozen=True)
+class Exercise:
+    """Cases that a reader's function must solve; ValueError if a slip solves them all.
+
+    Args:
+        cases: pairs of arguments and the expected result, a number or array-like.
+        slips: common mistakes: what to say, and the result of the mistake or a function that
+            makes it.
+        tolerance: largest relative or absolute difference that still counts as equal.
+    """
+
+    cases: Sequence[tuple[tuple, Any]]
+    slips: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for words, slip in self.slips.items():
+            if all(self.equal(_answer(slip, given), expected) for given, expected in self.cases):
+                raise ValueError(f"the slip {words!r} is correct in all these cases")
+
+    def equal(self, result: Any, expected: Any) -> bool:
+        return _difference(result, expected, self.tolerance) is None
+
+
+def check(exercise: str | Exercise, function: Callable[..., Any]) -> None:
+    """Try an exercise's function on its cases and print what came out.
 
     A wrong answer is named with its case. The right answer is withheld if the function takes no
     arguments, since there it is the whole exercise.
 
     Args:
+        exercise: its number in the book, such as "1.2" or "A.2"; ValueError for an unknown one.
         function: the reader's function; one that returns None counts as not written yet.
-        cases: pairs of arguments and the expected result, a number or array-like.
-        tolerance: largest relative or absolute difference that still counts as equal.
-        slips: common mistakes: what to say, and the result of the mistake or a function that makes
-            it; ValueError if that gives the right results.
     """
-    name, slips = function.__name__, slips or {}
-
-    def answer(slip: Any, arguments: tuple) -> Any:
-        return slip(*arguments) if callable(slip) else slip
-
-    for words, slip in slips.items():
-        if not any(_difference(answer(slip, a), expected, tolerance) for a, expected in cases):
-            raise ValueError(f"the slip {words!r} is correct in all these cases")
-    for arguments, expected in cases:
+    exercise = find(exercise) if isinstance(exercise, str) else exercise
+    name = function.__name__
+    for arguments, expected in deepcopy(exercise.cases):  # the function may change them
         try:
             result = function(*arguments)
         except Exception as error:  # whatever the reader's code raises is shown to the reader
@@ -44,14 +57,29 @@ def check(
         if result is None:
             print(f"{name}: not written yet, it returns None")
             return
-        complaint = _difference(result, expected, tolerance, secret=not arguments)
+        complaint = _difference(result, expected, exercise.tolerance, secret=not arguments)
         if complaint:
             print(f"{name}: {_case(arguments)}{complaint}")
-            for words, slip in slips.items():
-                if not _difference(result, answer(slip, arguments), tolerance):
+            for words, slip in exercise.slips.items():
+                if exercise.equal(result, _answer(slip, arguments)):
                     print(f"  {words}")
             return
     print(f"{name}: right")
+
+
+def find(number: str) -> Exercise:
+    """The exercise with a number of the book; its chapter's module is imported when needed."""
+    chapter = number.partition(".")[0]
+    name = f"_chapter{chapter:0>2}" if chapter.isdigit() else f"_appendix_{chapter.lower()}"
+    try:
+        return import_module(f"{__name__}.{name}").EXERCISES[number]
+    except (ModuleNotFoundError, KeyError):
+        message = f"exercise must be one that has a check, such as '1.2', got {number!r}"
+        raise ValueError(message) from None
+
+
+def _answer(slip: Any, arguments: tuple) -> Any:
+    return slip(*arguments) if callable(slip) else slip
 
 
 def _case(arguments: tuple) -> str:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from compare import tolerance_of
 from nbformat import NotebookNode
+from road_map import road_map
 
 from qaconv_lib.experiments.published import TABLES34
 
@@ -119,6 +120,7 @@ def test_first_cell(path: Path) -> None:
     assert re.search(
         r"^\*\*Needs\*\* .*\*\*Time\*\* .*\*\*Hardware\*\* ", first.source, re.MULTILINE
     )
+    assert road_map(path) in first.source, "run `python book/tools/road_map.py`"
 
 
 @each_chapter
