@@ -12,9 +12,11 @@ from qaconv_lib.layouts.cuhk03 import protocol_name, read_cuhk03
 from qaconv_lib.layouts.market_duke import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
 from qaconv_lib.layouts.msmt17 import read_msmt17
 from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
-from qaconv_lib.layouts.rendered import CLONED_FOLDERS, read_clonedperson, read_randperson
+from qaconv_lib.layouts.rendered import (
+    CLONED_FOLDERS, read_clonedperson, read_randperson, read_world,
+)  # fmt: skip
 
-__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layout", "Tables"]
+__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "WORLD", "Layout", "Tables"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,5 @@ LAYOUTS = {
         "ClonedPerson", ("clonedperson",), (tuple(CLONED_FOLDERS.values()),), read_clonedperson
     ),
 }
+#: `mini-world`, which is drawn on demand.
+WORLD = Layout("mini-world", ("mini-world",), (("manifest.json", *_BOXES),), read_world)

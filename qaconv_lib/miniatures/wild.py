@@ -64,26 +64,26 @@ def sample_view(domain: Domain, rng: Generator) -> tuple[Camera, Look]:
         occlusion=rng.uniform(0.02, 0.3), company=rng.uniform(0.05, 0.4),
         standing=rng.uniform(0.05, 0.5),
     )  # fmt: skip
-    rows, shape = rng.uniform(60, 150), 0.0
+    rows, shape = rng.uniform(80, 170), 0.0
     kind = rng.random()
     if kind < 0.3:  # all resized, as in Market-1501
         rows, shape = (128.0 if kind < 0.2 else 256.0), 0.5
     old = rng.random()  # 0 = a modern camera in good light
-    best = rng.uniform(0.45, 1.1) if kind < 0.3 else rng.uniform(0.7, 1.2)
+    best = rng.uniform(0.5, 1.3) if kind < 0.3 else rng.uniform(0.75, 1.3)
     quality = int(rng.integers(30, 95))
     look = Look(
-        rows=(rows, rows if shape else min(300.0, rows * rng.uniform(1.2, 2.5))),
+        rows=(rows, rows if shape else min(320.0, rows * rng.uniform(1.2, 2.5))),
         shape=shape,
-        detail=(0.6 * best, best),
-        blur=(0.15, 0.3 + 0.9 * rng.random()),
-        motion=float(rng.uniform(0, 3)),
-        grain=(0.5, 1 + 8 * old * rng.random()),
+        detail=(0.65 * best, min(best, 1.0)),
+        blur=(0.1, 0.3 + 0.7 * rng.random()),
+        motion=float(rng.uniform(0, 2.5)),
+        grain=(0.5, 1 + 7 * old * rng.random()),
         blotch=float(rng.uniform(0.2, 1)),
-        chroma=float(rng.uniform(0, 2)),
+        chroma=float(rng.uniform(0, 1.4)),
         halo=float(max(0.0, rng.uniform(-0.8, 1.6))),
         quality=(quality, min(95, quality + 15)),
-        veil=(0.0, float(0.3 * rng.random() ** 2)),
-        interlaced=0.6 * (rng.random() < 0.12),
+        veil=(0.0, float(0.25 * rng.random() ** 2)),
+        interlaced=0.6 * (rng.random() < 0.06),
         domain=domain,
     )
     return sample_camera(domain, rng), look
@@ -92,7 +92,7 @@ def sample_view(domain: Domain, rng: Generator) -> tuple[Camera, Look]:
 def vary(camera: Camera, domain: Domain, rng: Generator) -> Camera:
     """The same camera on another day, turned to another part of the place, under another light."""
     other = sample_camera(domain, rng)
-    night = not other.indoors and rng.random() < 0.1
+    night = not other.indoors and rng.random() < 0.07
     sun = other.sun * (0.15 if night else rng.choice([0.15, 1.0, 1.8]))
     return replace(
         camera,
@@ -244,6 +244,8 @@ def _record(
     """What the recording shows: tone, resolution, blur, noise, sharpening and compression."""
     image = radiance * (camera.gain * np.asarray(camera.cast, np.float32))
     grey = image @ _LUMA
+    image *= (0.34 / (grey.mean() + 1e-3)) ** rng.uniform(0.3, 0.8)  # automatic exposure
+    grey = image @ _LUMA
     image = grey[..., None] + camera.saturation * (image - grey[..., None])
     image = np.clip(image, 0, None)
     image = image / (1 + 0.12 * image * image)
@@ -268,7 +270,7 @@ def _record(
     strength = rng.uniform(*look.grain) * (1.3 - luma / 255)
     pixels = luma + colour + strength * (noise[..., :1] + 0.5 * noise[..., 1:])
     if rng.random() < look.interlaced:
-        pixels[1::2] = np.roll(pixels[1::2], int(rng.integers(1, 3)), axis=1)
+        pixels[1::2] = np.roll(pixels[1::2], 1, axis=1)
     small = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if look.halo > 0:
         small = small.filter(ImageFilter.UnsharpMask(1.3, int(100 * look.halo), 0))

@@ -52,8 +52,8 @@ _SEASONS = [
     for name in ("market", "duke", "msmt17")
 ]
 _VIEWS = replace(
-    DOMAINS["msmt17"], name="world", cast=0.10, gain=(0.6, 1.4), gamma=(0.75, 1.35),
-    saturation=(0.3, 1.15), contrast=(0.65, 1.2), sun=(0.05, 1.2), ambient=(0.35, 0.9),
+    DOMAINS["msmt17"], name="world", cast=0.10, gain=(0.7, 1.4), gamma=(0.75, 1.25),
+    saturation=(0.5, 1.2), contrast=(0.75, 1.25), sun=(0.05, 1.2), ambient=(0.35, 0.9),
     sun_elevation=(10, 80), warmth=0.10,
 )  # fmt: skip
 
