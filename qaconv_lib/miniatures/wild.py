@@ -133,7 +133,7 @@ def photograph(
     rows = float(np.exp(film.uniform(*np.log(look.rows))))
     shape = look.shape or (window[2] - window[0]) / (window[3] - window[1])
     size = round(rows), max(16, round(rows * shape))
-    finest = float(np.clip(1.3 * rows * look.detail[1], 110, 288)) / rows
+    finest = float(np.clip(1.2 * rows * look.detail[1], 110, 256)) / rows
     raster = Raster((round(size[0] * finest), round(size[1] * finest)), window, camera.focal)
     for group in placed:
         offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn

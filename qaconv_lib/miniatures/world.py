@@ -52,7 +52,7 @@ _SEASONS = [
     for name in ("market", "duke", "msmt17")
 ]
 _VIEWS = replace(
-    DOMAINS["msmt17"], name="world", cast=0.10, gain=(0.7, 1.4), gamma=(0.75, 1.25),
+    DOMAINS["msmt17"], name="world", cast=0.06, gain=(0.7, 1.4), gamma=(0.75, 1.25),
     saturation=(0.5, 1.2), contrast=(0.75, 1.25), sun=(0.05, 1.2), ambient=(0.35, 0.9),
     sun_elevation=(10, 80), warmth=0.10,
 )  # fmt: skip
@@ -118,7 +118,7 @@ def person(world: World, population: str, index: int) -> Person:
     shared = world.rng("family", *numbers)
     domain = _SEASONS[shared.integers(len(_SEASONS))]
     family = sample_family(domain, shared)
-    vivid = 1.0 if shared.random() < 0.3 else shared.uniform(0.1, 0.9)
+    vivid = 1.0 if shared.random() < 0.4 else shared.uniform(0.1, 0.9)
     bright = 1.0 if shared.random() < 0.5 else shared.uniform(0.25, 1.0)
     rng = world.rng("person", _POPULATIONS[population], index)
     found = sample_person(domain, family, rng)
