@@ -110,10 +110,10 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     """Load a public dataset, a miniature, or your own images.
 
     Args:
-        name: one of ``DATASETS``, ``mini-world`` (see `miniatures.world`), or a CSV file such as ``people.csv`` with the columns of
-            `dataset_from_table`, whose paths start at its folder. ``-all`` after the name makes all
-            splits training images. Names joined by ``+``, such as ``mini-world+mini-duke``, make
-            one training set of theirs, and nothing to test on.
+        name: one of ``DATASETS``, ``mini-world`` (drawn by ``synthesize world``), or a CSV file
+            such as ``people.csv`` with the columns of `dataset_from_table`, whose paths start at
+            its folder. ``-all`` after the name makes all splits training images. Names joined by
+            ``+``, as in ``mini-world+mini-duke``, make one training set, with nothing to test on.
         root: the dataset's folder, zip or CSV file, or the folder that has it. If None, it is
             looked for in `data_folders`: those named by the environment variable ``QACONV_DATA``,
             and ``data/`` of the checkout, of the working directory and of the folders above it.

@@ -13,10 +13,22 @@ from qaconv_lib.layouts.market_duke import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
 from qaconv_lib.layouts.msmt17 import read_msmt17
 from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
 from qaconv_lib.layouts.rendered import (
-    CLONED_FOLDERS, read_clonedperson, read_randperson, read_world,
+    CLONED_FOLDERS,
+    read_clonedperson,
+    read_randperson,
+    read_world,
 )  # fmt: skip
 
-__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "WORLD", "Layout", "Tables"]
+__all__ = [
+    "COLUMNS",
+    "DUKE_FPS",
+    "DUKE_OFFSETS",
+    "LAYOUTS",
+    "MARKET_FPS",
+    "WORLD",
+    "Layout",
+    "Tables",
+]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """RandPerson, ClonedPerson and the book's own `mini-world`: rendered people.
 
-In the first two, a camera is a pair of scene and camera, and `session` is the scene. Seconds are frames / 24, as in the released loaders, on a clock per scene.
+In the first two, a camera is a pair of scene and camera, and `session` is the scene.
+Seconds are frames / 24, as in the released loaders, on a clock per scene.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from pathlib import Path
 import pandas as pd
 
 from qaconv_lib.layouts.names import (
-    BOX_FOLDERS, FORMATS, Tables, image_files, is_image, make_table, parse_names, read_boxes,
+    BOX_FOLDERS,
+    FORMATS,
+    Tables,
+    image_files,
+    is_image,
+    make_table,
+    parse_names,
+    read_boxes,
 )  # fmt: skip
 
 RENDERED_FPS = 24.0

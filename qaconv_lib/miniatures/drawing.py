@@ -227,7 +227,9 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
         os.environ.update(before)
 
 
-def _drawn(name: str, paths: list[str], jobs: int | None) -> AbstractContextManager[Iterator[Files]]:
+def _drawn(
+    name: str, paths: list[str], jobs: int | None
+) -> AbstractContextManager[Iterator[Files]]:
     """Encoded images in order."""
     return mapped(functools.partial(encode_image, name), paths, jobs)
 

@@ -50,7 +50,7 @@ def printed(kind: str, seed: int, colours: tuple[Colour, Colour, Colour]) -> np.
         out = out * np.exp(amount * weft / weft.std())[..., None]
     else:
         count, turn = rng.integers(2, 7), rng.integers(3)
-        u, v = ((x + y, x - y) if turn == 1 else (x, y + 8 * (x // 16 % 2) * turn))
+        u, v = (x + y, x - y) if turn == 1 else (x, y + 8 * (x // 16 % 2) * turn)
         value = (u * count // _SIDE % 2) + 2 * (v * count // _SIDE % 2)
         out[value == 3], out[value == 1] = second, (third if rng.random() < 0.5 else ground)
     return np.clip(out, 0, 1).astype(np.float32)

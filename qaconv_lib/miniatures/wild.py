@@ -21,7 +21,15 @@ from .furniture import sample_obstacle
 from .geometry import FAR, Raster
 from .people import Person
 from .render import (
-    LINEAR, Placed, Window, detect, generators, inside_frame, other_person, place, spot,
+    LINEAR,
+    Placed,
+    Window,
+    detect,
+    generators,
+    inside_frame,
+    other_person,
+    place,
+    spot,
     tight_window,
 )  # fmt: skip
 from .scenery import scene_picture, smooth_noise
@@ -130,10 +138,10 @@ def photograph(
     for side in ("behind", "beside", "far"):
         if company.random() < domain.company * (0.6 if side == "far" else 0.4):
             placed.append(other_person(domain, position, passers_by, side, company))
-    rows = float(np.exp(film.uniform(*np.log(look.rows))))
+    rows, share = float(np.exp(film.uniform(*np.log(look.rows)))), film.uniform(*look.detail)
     shape = look.shape or (window[2] - window[0]) / (window[3] - window[1])
     size = round(rows), max(16, round(rows * shape))
-    finest = float(np.clip(1.2 * rows * look.detail[1], 110, 256)) / rows
+    finest = float(np.clip(1.3 * rows * share, 104, 256)) / rows
     raster = Raster((round(size[0] * finest), round(size[1] * finest)), window, camera.focal)
     for group in placed:
         offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
@@ -152,11 +160,15 @@ def photograph(
     points, radii = (np.concatenate(values) for values in bodies)
     factor = Image.fromarray(ground_shadow(view, window, points, radii))
     factor = np.asarray(factor.resize(raster.shape[::-1], Image.Resampling.BICUBIC))
-    share = view.sun / (view.sun + 2 * view.ambient)
-    radiance = radiance * (factor * (1 - share * (1 - sunlit)))[..., None]
+    direct = view.sun / (view.sun + 2 * view.ambient)
+    radiance = radiance * (factor * (1 - direct * (1 - sunlit)))[..., None]
     drawn = gaussian_filter((raster.depth < FAR).astype(np.float32), 0.5)[..., None]
     radiance = radiance + drawn * (_lit(raster, view, sunlit, light) - radiance)
-    return _record(radiance, view, look, size, film)
+    sensor = max(32, round(size[0] * share)), max(14, round(size[1] * share))
+    return _record(radiance, view, look, sensor, film).resize(
+        size[::-1],
+        Image.Resampling(int(film.choice([2, 3]))),  # bilinear or bicubic
+    )
 
 
 def _shade_over(camera: Camera, shape: tuple[int, int], rng: Generator) -> np.ndarray:
@@ -186,9 +198,9 @@ def _background(
         (x / 2 - half * width, y / 2 - half * (bottom - top), x / 2 + half * width,
          y / 2 + half * (bottom - top))
     )  # fmt: skip
-    corner = np.array([FRAME[1] / 2, FRAME[0] / 2] * 2)
-    frame = scene_picture(camera)
-    crop = frame.resize(shape[::-1], Image.Resampling.BILINEAR, box=tuple(corner + box))
+    corner = (FRAME[1] / 2, FRAME[0] / 2)
+    area = (corner[0] + box[0], corner[1] + box[1], corner[0] + box[2], corner[1] + box[3])
+    crop = scene_picture(camera).resize(shape[::-1], Image.Resampling.BILINEAR, box=area)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     softness = float(rng.choice([0.0, rng.uniform(0, 0.02), 0.15], p=[0.6, 0.3, 0.1]))
@@ -239,7 +251,7 @@ def _openness(raster: Raster, drawn: np.ndarray) -> np.ndarray:
 
 
 def _record(
-    radiance: np.ndarray, camera: Camera, look: Look, size: tuple[int, int], rng: Generator
+    radiance: np.ndarray, camera: Camera, look: Look, sensor: tuple[int, int], rng: Generator
 ) -> Image.Image:
     """What the recording shows: tone, resolution, blur, noise, sharpening and compression."""
     image = radiance * (camera.gain * np.asarray(camera.cast, np.float32))
@@ -253,8 +265,7 @@ def _record(
     image = 0.42 + camera.contrast * (image - 0.42)
     veil = rng.uniform(*look.veil)
     image = np.clip(image + veil * (rng.uniform(0.4, 0.8) - image), 0, 1)
-    share = rng.uniform(*look.detail)
-    rows, columns = max(32, round(size[0] * share)), max(14, round(size[1] * share))
+    rows, columns = sensor
     whole = Image.fromarray((255 * image).astype(np.uint8))
     small = whole.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
     blur = rng.uniform(*look.blur)
@@ -276,5 +287,4 @@ def _record(
         small = small.filter(ImageFilter.UnsharpMask(1.3, int(100 * look.halo), 0))
     video = io.BytesIO()
     small.save(video, "JPEG", quality=int(rng.integers(look.quality[0], look.quality[1] + 1)))
-    way = Image.Resampling(int(rng.choice([2, 3])))  # bilinear or bicubic
-    return Image.open(video).resize((size[1], size[0]), way)
+    return Image.open(video)

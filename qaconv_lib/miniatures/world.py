@@ -1,7 +1,7 @@
 """`mini-world`: a training set of drawn people that is drawn on demand instead of shipped.
 
 A person's images depend on the seed and on the number of cameras, but not on how many other people
-there are, so a smaller world is a part of a larger one.
+there are, so a smaller world is a part of a larger one and can grow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qaconv_lib._files import check_writable, write_json, write_whole
 from qaconv_lib.datasets import choose_queries
 
 from .cameras import Camera
-from .domains import DOMAINS, Colour, Domain, as_colour, weights
+from .domains import DOMAINS, Colour, as_colour, weights
 from .people import Person, sample_family, sample_person
 from .prints import PRINTS
 from .wild import Look, photograph, sample_view, vary
@@ -32,6 +32,7 @@ NAME = "mini-world"
 VERSION = 1  # of the drawing: images of two versions are not mixed in one folder
 SESSIONS = 4  # days on which each camera records, with other views and another light
 _FAMILY = 5  # look-alikes
+_FIRST_HELD_OUT = 50_001  # identity
 _PASSERS_BY = 600
 _STREAMS = {"camera": 0, "family": 1, "person": 2, "walk": 3, "split": 4, "draw": 5}
 _POPULATIONS = {"train": 0, "test": 1, "passer-by": 2}
@@ -70,6 +71,8 @@ class World:
         for name, least in (("identities", 2), ("cameras", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.identities >= _FIRST_HELD_OUT:
+            raise ValueError(f"identities must be below {_FIRST_HELD_OUT}, got {self.identities}")
 
     @property
     def held_out(self) -> tuple[int, int]:
@@ -99,7 +102,7 @@ def plan(world: World) -> pd.DataFrame:
                     rows.append((population, person, first + int(camera), session, way))
     table = pd.DataFrame(rows, columns=["population", "person", "camera", "session", "heading"])
     test = table["population"] == "test"
-    table["identity"] = 1 + table["person"] + world.identities * test
+    table["identity"] = table["person"] + np.where(test, _FIRST_HELD_OUT, 1)
     table["image"] = table.groupby(["population", "person"]).cumcount()
     table["split"] = np.where(test, "gallery", "train")
     chosen = choose_queries(table.loc[test, ["identity", "camera"]], world.rng("split"))
@@ -172,8 +175,7 @@ def draw_image(world: World, row: dict[str, Any]) -> bytes:
     camera, look = view(world, row["camera"], row["session"])
     others = [person(world, "passer-by", int(i)) for i in rng.integers(_PASSERS_BY, size=2)]
     shown = _today(person(world, row["population"], row["person"]), rng)
-    heading = {"heading": row["heading"]}
-    image = photograph(shown, camera, look, rng, passers_by=others, **heading)
+    image = photograph(shown, camera, look, rng, heading=row["heading"], passers_by=others)
     content = io.BytesIO()
     image.save(content, "JPEG", quality=90)
     return content.getvalue()
@@ -201,7 +203,7 @@ def _draw_rows(world: World, folder: Path, indices: Sequence[int]) -> int:
 def write_world(
     world: World, out: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
 ) -> Path:
-    """Draw a world into ``out/mini-world``; one that was interrupted is completed.
+    """Draw a world into ``out/mini-world``; what is there of it already is kept.
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
@@ -209,7 +211,7 @@ def write_world(
 
     folder = Path(out) / NAME
     table = plan(world)
-    manifest = {
+    manifest: dict[str, Any] = {
         "name": NAME,
         "about": "drawn people, no photographs; made by `python -m qaconv_lib synthesize world`",
         "world": {**asdict(world), "version": VERSION},
@@ -217,23 +219,27 @@ def write_world(
     }
     check_writable(folder)
     record = folder / "manifest.json"
-    if record.is_file() and (there := json.loads(record.read_text())["world"]) != manifest["world"]:
-        raise ValueError(
-            f"{folder} holds another world ({_words(there)}) than the one to be drawn "
-            f"({_words(manifest['world'])}); remove it, or name another folder with --out"
-        )
+    if record.is_file():
+        there, wanted = json.loads(record.read_bytes())["world"], manifest["world"]
+        if {**there, "identities": 0} != {**wanted, "identities": 0} or (
+            there["identities"] > world.identities
+        ):
+            raise ValueError(
+                f"{folder} holds a world of {_words(there)}, which cannot become one of "
+                f"{_words(wanted)}; remove it, or name another folder with --out"
+            )
     write_json(record, manifest)
     for name in _FOLDERS.values():
         check_writable(folder / name)
     there = {f"{name}/{file}" for name in _FOLDERS.values() for file in os.listdir(folder / name)}
     left = table[~table["path"].isin(there)]
     # A task per scene, which takes long to build; small enough that the bar moves.
-    tasks = [
+    parts = [
         rows[start : start + 128]
         for rows in left.groupby(["camera", "session"]).indices.values()
         for start in range(0, len(rows), 128)
     ]
-    tasks = [left.index[rows].to_numpy() for rows in tasks]
+    tasks = [left.index[rows].tolist() for rows in parts]
     draw: Callable[[Sequence[int]], int] = functools.partial(_draw_rows, world, folder)
     bar = tqdm(total=len(table), initial=len(table) - len(left), desc=NAME, unit="image",
                disable=not progress)  # fmt: skip
