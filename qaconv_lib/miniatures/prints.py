@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .domains import Colour
+from .domains import Colour, as_colour
 
 PRINTS = ("camouflage", "floral", "picture", "melange", "geometric")
 _SIDE = 64  # texels
@@ -41,7 +41,7 @@ def printed(kind: str, seed: int, colours: tuple[Colour, Colour, Colour]) -> np.
             bloom = np.hypot(across, down) < petals
             out[bloom] = second if rng.random() < 0.6 else third
     elif kind == "picture":  # as of a photograph: smooth areas, an object, three free colours
-        for value in (second, third, linear(rng.uniform(0.05, 0.95, 3))):
+        for value in (second, third, linear(as_colour(rng.uniform(0.05, 0.95, 3)))):
             out[clouds(rng.uniform(4, 10)) > rng.uniform(0.2, 1.0)] = value
         out *= np.exp(0.25 * clouds(2))[..., None].astype(np.float32)
     elif kind == "melange":

@@ -158,8 +158,8 @@ def photograph(
     radiance = _background(camera, window, raster.shape, where)
     bodies = zip(*(group.world() for group in placed), strict=True)
     points, radii = (np.concatenate(values) for values in bodies)
-    factor = Image.fromarray(ground_shadow(view, window, points, radii))
-    factor = np.asarray(factor.resize(raster.shape[::-1], Image.Resampling.BICUBIC))
+    ground = Image.fromarray(ground_shadow(view, window, points, radii))
+    factor = np.asarray(ground.resize(raster.shape[::-1], Image.Resampling.BICUBIC))
     direct = view.sun / (view.sun + 2 * view.ambient)
     radiance = radiance * (factor * (1 - direct * (1 - sunlit)))[..., None]
     drawn = gaussian_filter((raster.depth < FAR).astype(np.float32), 0.5)[..., None]

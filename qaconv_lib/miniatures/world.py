@@ -39,9 +39,9 @@ _POPULATIONS = {"train": 0, "test": 1, "passer-by": 2}
 _FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _CLOTHES = dict(
     patterns=weights(
-        "plain 0.56, stripes 0.06, pinstripes 0.02, check 0.015, plaid 0.05, yoke 0.035, "
+        "plain 0.59, stripes 0.06, pinstripes 0.02, check 0.007, plaid 0.04, yoke 0.035, "
         "block 0.04, band 0.03, gradient 0.02, print 0.015, sides 0.03, camouflage 0.015, "
-        "floral 0.025, picture 0.015, melange 0.09, geometric 0.02"
+        "floral 0.025, picture 0.015, melange 0.09, geometric 0.012"
     ),
     skins=(0.36, 0.28, 0.16, 0.11, 0.09),
     scarf=0.07,
