@@ -12,23 +12,9 @@ from qaconv_lib.layouts.cuhk03 import protocol_name, read_cuhk03
 from qaconv_lib.layouts.market_duke import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
 from qaconv_lib.layouts.msmt17 import read_msmt17
 from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
-from qaconv_lib.layouts.rendered import (
-    CLONED_FOLDERS,
-    read_clonedperson,
-    read_randperson,
-    read_world,
-)  # fmt: skip
+from qaconv_lib.layouts.rendered import CLONED_FOLDERS, read_clonedperson, read_randperson
 
-__all__ = [
-    "COLUMNS",
-    "DUKE_FPS",
-    "DUKE_OFFSETS",
-    "LAYOUTS",
-    "MARKET_FPS",
-    "WORLD",
-    "Layout",
-    "Tables",
-]
+__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "WORLD", "Layout"]
 
 
 @dataclass(frozen=True)
@@ -130,4 +116,4 @@ LAYOUTS = {
     ),
 }
 #: `mini-world`, which is drawn on demand.
-WORLD = Layout("mini-world", ("mini-world",), (("manifest.json", *_BOXES),), read_world)
+WORLD = Layout("mini-world", ("mini-world",), (("manifest.json", *_BOXES),), market_duke.read_world)

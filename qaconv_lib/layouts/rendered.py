@@ -1,27 +1,16 @@
-"""RandPerson, ClonedPerson and the book's own `mini-world`: rendered people.
+"""RandPerson and ClonedPerson: rendered people; a camera is a pair of scene and camera.
 
-In the first two, a camera is a pair of scene and camera, and `session` is the scene.
-Seconds are frames / 24, as in the released loaders, on a clock per scene.
+`session` is the scene. Seconds are frames / 24, as in the released loaders, on a clock per scene.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pandas as pd
 
-from qaconv_lib.layouts.names import (
-    BOX_FOLDERS,
-    FORMATS,
-    Tables,
-    image_files,
-    is_image,
-    make_table,
-    parse_names,
-    read_boxes,
-)  # fmt: skip
+from qaconv_lib.layouts.names import FORMATS, Tables, image_files, is_image, make_table, parse_names
 
 RENDERED_FPS = 24.0
 CLONED_FOLDERS = {"train": "train", "query": "test/query", "gallery": "test/gallery"}
@@ -56,19 +45,6 @@ def read_clonedperson(root: Path) -> Tables:
     """
     files = {split: image_files(root / folder) for split, folder in CLONED_FOLDERS.items()}
     return _number_cameras({split: _table(own, "ClonedPerson") for split, own in files.items()})
-
-
-def read_world(root: Path) -> Tables:
-    """`mini-world`: ``00001_c01_000.jpg`` = person, camera, image. An unfinished one is refused."""
-    try:
-        planned = sum(json.loads((root / "manifest.json").read_bytes())["images"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{root / 'manifest.json'} is damaged") from error
-    there = sum(is_image(name) for part in BOX_FOLDERS.values() for name in os.listdir(root / part))
-    if there < planned:
-        command = "`python -m qaconv_lib synthesize world` and the same options"
-        raise ValueError(f"{root} has {there:,} of {planned:,} images; complete it with {command}")
-    return read_boxes(root, "CUHK03-NP")  # whose names have the same form
 
 
 def _scene_files(root: Path) -> list[Path]:

@@ -15,26 +15,20 @@ from numpy.random import Generator
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
+from . import render
 from .cameras import FRAME, Camera, sample_camera
 from .domains import PART, Domain, Range
 from .furniture import sample_obstacle
 from .geometry import FAR, Raster
 from .people import Person
-from .render import (
-    LINEAR,
-    Placed,
-    Window,
-    detect,
-    generators,
-    inside_frame,
-    other_person,
-    place,
-    spot,
-    tight_window,
-)  # fmt: skip
+from .render import LINEAR, Placed, Window, detect, generators, inside_frame, tight_window
 from .scenery import scene_picture, smooth_noise
 from .shading import cast_shadow, folds, ground_shadow
 
+_FIXED = (  # of a camera, on all days
+    "height", "tilt", "focal", "distance", "headings", "heading_spread", "indoors", "cast", "gamma",
+    "saturation", "blur", "motion", "noise", "resolution", "jpeg_quality",
+)  # fmt: skip
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -103,17 +97,11 @@ def vary(camera: Camera, domain: Domain, rng: Generator) -> Camera:
     night = not other.indoors and rng.random() < 0.07
     sun = other.sun * (0.15 if night else rng.choice([0.15, 1.0, 1.8]))
     return replace(
-        camera,
+        other,
+        **{name: getattr(camera, name) for name in _FIXED},
         scene=other.scene if camera.indoors == other.indoors else camera.scene,
-        scene_seed=other.scene_seed,
-        wall_distance=other.wall_distance,
         sun=float(sun),
         ambient=other.ambient * (0.6 if night else 1.0),
-        sun_azimuth=other.sun_azimuth,
-        sun_elevation=other.sun_elevation,
-        light_colour=other.light_colour,
-        gain=other.gain,
-        contrast=other.contrast,
     )
 
 
@@ -123,21 +111,21 @@ def photograph(
 ) -> Image.Image:  # fmt: skip
     """Draw one person as a camera's recording shows them, cut out by a detector."""
     where, poses, company, box, light, film = generators(rng, 6)
-    domain, position = look.domain, spot(camera, where)
-    placed = [place(person, domain, position, heading, None, poses)]
+    domain, position = look.domain, render.spot(camera, where)
+    placed = [render.place(person, domain, position, heading, None, poses)]
     window = detect(tight_window(placed[0], camera), domain, box)
     if box.random() < 0.06:  # without the head
         left, top, right, bottom = window
         window = left, top + box.uniform(0.06, 0.2) * (bottom - top), right, bottom
     if company.random() < domain.occlusion:
         if company.random() < 0.35:
-            placed.append(other_person(domain, position, passers_by, "front", company))
+            placed.append(render.other_person(domain, position, passers_by, "front", company))
         else:
             thing = sample_obstacle(company)
             placed.append(Placed(thing, np.eye(3), position, PART["occluder"]))
     for side in ("behind", "beside", "far"):
         if company.random() < domain.company * (0.6 if side == "far" else 0.4):
-            placed.append(other_person(domain, position, passers_by, side, company))
+            placed.append(render.other_person(domain, position, passers_by, side, company))
     rows, share = float(np.exp(film.uniform(*np.log(look.rows)))), film.uniform(*look.detail)
     shape = look.shape or (window[2] - window[0]) / (window[3] - window[1])
     size = round(rows), max(16, round(rows * shape))

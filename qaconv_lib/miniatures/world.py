@@ -130,36 +130,28 @@ def person(world: World, population: str, index: int) -> Person:
         grey = float(np.mean(colour))
         return as_colour(np.clip(darker * (grey + vivid * (np.array(colour) - grey)), 0.03, 0.97))
 
-    top, bottom, body = found.top, found.bottom, found.body
-    emblem = top.emblem
+    top, emblem = found.top, found.top.emblem
     if rng.random() < 0.4:
         emblem = replace(emblem, shape=str(rng.choice(PRINTS)))
     wide = rng.normal(1, 0.07)
-    return replace(
-        found,
-        body=replace(
-            body,
-            height=body.height * (rng.uniform(0.7, 0.95) if rng.random() < 0.05 else 1.0),
-            limb=body.limb * wide * rng.uniform(0.92, 1.1),
-            waist=body.waist * wide,
-            hips=body.hips * rng.uniform(0.94, 1.08),
-            head=body.head * rng.uniform(0.95, 1.1),
-            stride=body.stride * rng.uniform(0.55, 1.1),
-        ),
-        top=replace(
-            top,
-            emblem=emblem,
-            colour=mute(top.colour, bright),
-            sleeve_colour=mute(top.sleeve_colour, bright),
-            inner=mute(top.inner),
-            collar_colour=mute(top.collar_colour, bright),
-            ease=top.ease * rng.uniform(0.8, 1.8),
-            folds=top.folds * rng.uniform(0.7, 1.6),
-        ),
-        bottom=replace(
-            bottom, colour=mute(bottom.colour), ease=bottom.ease * rng.uniform(0.7, 1.6)
-        ),
+    body = _scaled(
+        _scaled(found.body, limb=wide, waist=wide),
+        height=rng.uniform(0.7, 0.95) if rng.random() < 0.05 else 1.0,  # a child
+        limb=rng.uniform(0.92, 1.1),
+        hips=rng.uniform(0.94, 1.08),
+        head=rng.uniform(0.95, 1.1),
+        stride=rng.uniform(0.55, 1.1),
     )
+    parts = ("colour", "sleeve_colour", "collar_colour")
+    colours: dict[str, Any] = {name: mute(getattr(top, name), bright) for name in parts}
+    top = replace(top, emblem=emblem, inner=mute(top.inner), **colours)
+    top = _scaled(top, ease=rng.uniform(0.8, 1.8), folds=rng.uniform(0.7, 1.6))
+    bottom = replace(found.bottom, colour=mute(found.bottom.colour))
+    return replace(found, body=body, top=top, bottom=_scaled(bottom, ease=rng.uniform(0.7, 1.6)))
+
+
+def _scaled(part: Any, **factors: float) -> Any:
+    return replace(part, **{name: getattr(part, name) * by for name, by in factors.items()})
 
 
 @functools.lru_cache(maxsize=256)
