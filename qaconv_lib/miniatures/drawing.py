@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
@@ -220,6 +221,10 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
     pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
     try:
         yield pool.map(function, items, chunksize=8 if len(items) > 999 else 1)
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a drawing process was ended, perhaps for lack of memory; run again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
         for key in _THREAD_LIMITS:
