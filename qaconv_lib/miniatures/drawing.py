@@ -222,9 +222,7 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
     try:
         yield pool.map(function, items, chunksize=8 if len(items) > 999 else 1)
     except BrokenProcessPool as error:
-        raise OSError(
-            "a drawing process was ended, perhaps for lack of memory; run again"
-        ) from error
+        raise OSError("a process that draws was ended, perhaps for lack of memory") from error
     finally:
         pool.shutdown(cancel_futures=True)
         for key in _THREAD_LIMITS:
