@@ -84,17 +84,27 @@ _RECORDS = (_PROFILE, *(_SETTINGS[name] for name in _MEANS))
 
 # Data ---------------------------------------------------------------------------------------------
 @_command(
-    _arg("names", nargs="*", metavar="NAME", help="e.g. mini-market"),
+    _arg("names", nargs="*", metavar="NAME", help="e.g. mini-market, or world"),
+    _arg("--identities", type=int, default=1500, help="training people of world (default: 1500)"),
+    _arg("--cameras", type=int, default=40, help="training cameras of world (default: 40)"),
+    _arg("--seed", type=int, default=0, help="of world (default: 0)"),
     _arg("--out", type=Path, default=Path(__file__).parents[1] / "data", help="folder (data)"),
     _arg("--jobs", type=int, help="processes (default: one per CPU)"),
     _QUIET,
 )
 def synthesize(options: Namespace) -> None:
-    """Draw the miniatures and write their archives: one zip file each, all if none is named."""
+    """Draw the miniatures and write their archives: one zip file each, all if none is named. Only
+    world is drawn on demand, into a folder mini-world; what was interrupted is completed."""
     from qaconv_lib.miniatures.drawing import write_archives
+    from qaconv_lib.miniatures.world import World, write_world
 
-    for archive in write_archives(**_given(options, "names", "out", "jobs", "progress")):
-        print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+    names = [name for name in options.names if name not in ("world", "mini-world")]
+    how = _given(options, "out", "jobs", "progress")
+    if names or not options.names:
+        for archive in write_archives(names, **how):
+            print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+    if len(names) < len(options.names):
+        print(write_world(World(**_given(options, "identities", "cameras", "seed")), **how))
 
 
 @_command(

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from qaconv_lib._checks import is_number
 from qaconv_lib._files import data_folders
-from qaconv_lib.layouts import LAYOUTS
+from qaconv_lib.layouts import LAYOUTS, WORLD
 from qaconv_lib.layouts.own import read_csv, read_table
 from qaconv_lib.layouts.places import find_csv, find_folder, not_found
 
@@ -110,13 +110,16 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     """Load a public dataset, a miniature, or your own images.
 
     Args:
-        name: one of ``DATASETS``, or a CSV file such as ``people.csv`` with the columns of
-            `dataset_from_table`, whose paths start at its folder. ``-all`` after the name makes all
-            splits training images.
+        name: one of ``DATASETS``, ``mini-world`` (drawn by ``synthesize world``), or a CSV file
+            such as ``people.csv`` with the columns of `dataset_from_table`, whose paths start at
+            its folder. ``-all`` after the name makes all splits training images. Names joined by
+            ``+``, as in ``mini-world+mini-duke``, make one training set, with nothing to test on.
         root: the dataset's folder, zip or CSV file, or the folder that has it. If None, it is
             looked for in `data_folders`: those named by the environment variable ``QACONV_DATA``,
             and ``data/`` of the checkout, of the working directory and of the folders above it.
     """
+    if "+" in name and not name.lower().endswith(".csv"):
+        return _union(name, root)
     if name.endswith("-all"):
         whole = load_dataset(name.removesuffix("-all"), root)
         nothing = whole.query.iloc[:0]
@@ -125,17 +128,35 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     if name.lower().endswith(".csv"):
         path = find_csv(name, places)
         return ReidDataset(name, path.parent, **read_csv(path), numbered_together=True)
-    if name not in DATASETS:
+    if name not in (*DATASETS, "mini-world"):
         raise ValueError(
-            f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, and CSV files such as "
-            "people.csv; -all after a name merges all splits for training"
+            f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, mini-world, and CSV files "
+            "such as people.csv; -all after a name merges all splits for training"
         )
     archive, layout_name = MINIATURES.get(name, (None, name))
-    layout = LAYOUTS[layout_name]
+    layout = LAYOUTS.get(layout_name, WORLD)
+    archive = name if layout is WORLD else archive
     folder = find_folder(layout, archive, places, given=root is not None)
     if folder is None:
         raise FileNotFoundError(not_found(name, layout, archive, places, root))
     return ReidDataset(name, folder, **layout.read(folder), distractor_identity=layout.distractor)
+
+
+def _union(name: str, root: str | os.PathLike[str] | None) -> ReidDataset:
+    """The training sets of several datasets as one; people and cameras of each are its own."""
+    names = name.split("+")
+    sources = [MINIATURES.get(part, (part,))[0] for part in (n.removesuffix("-all") for n in names)]
+    if twice := [part for part in names if sources.count(sources[names.index(part)]) > 1]:
+        raise ValueError(f"{name} has images twice: {' and '.join(twice)} are of one dataset")
+    parts, identities, cameras = [], 0, 0
+    for dataset in (load_dataset(part, root) for part in names):
+        table = dataset.train
+        people = table["identity"].rank(method="dense").astype(int) - 1
+        table = table.assign(identity=people + identities, camera=table["camera"] + cameras)
+        identities, cameras = table["identity"].max() + 1, table["camera"].max() + 1
+        parts.append(table)
+    train = pd.concat(parts, ignore_index=True)
+    return ReidDataset(name, Path(root or "."), train, train.iloc[:0], train.iloc[:0])
 
 
 def dataset_from_table(

@@ -14,7 +14,7 @@ from qaconv_lib.layouts.msmt17 import read_msmt17
 from qaconv_lib.layouts.names import BOX_FOLDERS, COLUMNS, FORMATS, Tables
 from qaconv_lib.layouts.rendered import CLONED_FOLDERS, read_clonedperson, read_randperson
 
-__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "Layout", "Tables"]
+__all__ = ["COLUMNS", "DUKE_FPS", "DUKE_OFFSETS", "LAYOUTS", "MARKET_FPS", "WORLD", "Layout"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +115,5 @@ LAYOUTS = {
         "ClonedPerson", ("clonedperson",), (tuple(CLONED_FOLDERS.values()),), read_clonedperson
     ),
 }
+#: `mini-world`, which is drawn on demand.
+WORLD = Layout("mini-world", ("mini-world",), (("manifest.json", *_BOXES),), market_duke.read_world)

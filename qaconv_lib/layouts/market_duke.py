@@ -1,12 +1,14 @@
-"""Market-1501 and DukeMTMC-reID: three folders of boxes, and times in the file names."""
+"""Market-1501, DukeMTMC-reID and mini-world: three folders of boxes, and times in file names."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pandas as pd
 
-from qaconv_lib.layouts.names import Tables, read_boxes, stop_at
+from qaconv_lib.layouts.names import BOX_FOLDERS, Tables, is_image, read_boxes, stop_at
 
 MARKET_FPS = 25.0
 DUKE_FPS = 59.94
@@ -52,3 +54,16 @@ def read_duke(root: Path) -> Tables:
         offset = table["camera"].map(dict(enumerate(DUKE_OFFSETS)))
         tables[split] = table.assign(seconds=(table["frame"] + offset) / DUKE_FPS)
     return tables
+
+
+def read_world(root: Path) -> Tables:
+    """`mini-world`: ``00001_c01_000.jpg`` = person, camera, image. An unfinished one is refused."""
+    try:
+        planned = sum(json.loads((root / "manifest.json").read_bytes())["images"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{root / 'manifest.json'} is damaged") from error
+    there = sum(is_image(name) for part in BOX_FOLDERS.values() for name in os.listdir(root / part))
+    if there < planned:
+        command = "`python -m qaconv_lib synthesize world` and the same options"
+        raise ValueError(f"{root} has {there:,} of {planned:,} images; complete it with {command}")
+    return read_boxes(root, "CUHK03-NP")  # whose names have the same form

@@ -16,7 +16,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -188,9 +189,6 @@ def write_archive(
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
     world = _world(name)
-    jobs = (os.cpu_count() or 1) if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
     make_folder(Path(folder))
     paths = sorted(world.position)
     content = io.BytesIO()
@@ -208,11 +206,13 @@ def write_archive(
 
 
 @contextmanager
-def _drawn(name: str, paths: list[str], jobs: int) -> Iterator[Iterator[Files]]:
-    """Encoded images in order, drawn here or by processes with one BLAS thread each."""
-    encode = functools.partial(encode_image, name)
+def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[Iterator]:
+    """What a function gives for items, in order, here or by processes with one BLAS thread each."""
+    jobs = (os.cpu_count() or 1) if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     if jobs == 1:
-        yield map(encode, paths)
+        yield map(function, items)
         return
     before = {key: os.environ[key] for key in _THREAD_LIMITS if key in os.environ}
     context = multiprocessing.get_context("spawn")
@@ -220,12 +220,21 @@ def _drawn(name: str, paths: list[str], jobs: int) -> Iterator[Iterator[Files]]:
     leave_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # to this process, which then stops the others
     pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
     try:
-        yield pool.map(encode, paths, chunksize=8)
+        yield pool.map(function, items, chunksize=8 if len(items) > 999 else 1)
+    except BrokenProcessPool as error:
+        raise OSError("a process that draws was ended, perhaps for lack of memory") from error
     finally:
         pool.shutdown(cancel_futures=True)
         for key in _THREAD_LIMITS:
             os.environ.pop(key)
         os.environ.update(before)
+
+
+def _drawn(
+    name: str, paths: list[str], jobs: int | None
+) -> AbstractContextManager[Iterator[Files]]:
+    """Encoded images in order."""
+    return mapped(functools.partial(encode_image, name), paths, jobs)
 
 
 def _add(

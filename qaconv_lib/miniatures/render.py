@@ -18,7 +18,7 @@ from .people import Person, sample_pose
 from .scenery import scene_picture
 from .shading import develop, ground_shadow, shade
 
-_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
+LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
 OVERSAMPLE = 1.5  # rendered rows and columns per row and column of the image
 Window = tuple[float, float, float, float]
 
@@ -30,7 +30,7 @@ class Drawing(NamedTuple):
     parts: np.ndarray  # (H, W) uint8, indices into `domains.PART_NAMES`
 
 
-class _Placed(NamedTuple):
+class Placed(NamedTuple):
     """Primitives with their place in the world and a label that overrides their own."""
 
     shapes: list[Primitive]
@@ -49,28 +49,28 @@ class _Placed(NamedTuple):
         return np.array(points) @ self.turn.T + self.position, np.array(radii)
 
 
-def _generators(rng: Generator, count: int) -> list[Generator]:
+def generators(rng: Generator, count: int) -> list[Generator]:
     """Independent generators for the parts of one image, so that they do not disturb others."""
     return [np.random.default_rng(int(seed)) for seed in rng.integers(1 << 62, size=count)]
 
 
-def _place(
+def place(
     person: Person, domain: Domain, position: np.ndarray, heading: float, label: int | None,
     rng: Generator,
-) -> _Placed:  # fmt: skip
+) -> Placed:  # fmt: skip
     azimuth = np.arctan2(-position[0], -position[2])
     shapes = build_figure(person, sample_pose(person, rng, domain.standing))
-    return _Placed(shapes, rotation_y(heading + azimuth), position, label)
+    return Placed(shapes, rotation_y(heading + azimuth), position, label)
 
 
-def _spot(camera: Camera, rng: Generator) -> np.ndarray:
+def spot(camera: Camera, rng: Generator) -> np.ndarray:
     """A place on the ground within the frame (3,)."""
     distance = rng.uniform(*camera.distance)
     half = 0.5 * FRAME[1] / camera.focal * distance
     return np.array([rng.uniform(-0.72, 0.72) * half, 0.0, -distance])
 
 
-def _tight_window(placed: _Placed, camera: Camera) -> Window:
+def tight_window(placed: Placed, camera: Camera) -> Window:
     """Smallest window around a figure, a little wider than long limbs need."""
     points, radii = placed.world()
     depth = -camera.to_camera(points)[:, 2]
@@ -83,7 +83,7 @@ def _tight_window(placed: _Placed, camera: Camera) -> Window:
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _detect(window: Window, domain: Domain, rng: Generator) -> Window:
+def detect(window: Window, domain: Domain, rng: Generator) -> Window:
     """The box a detector would give: shifted, scaled, perhaps without the feet."""
     left, top, right, bottom = window
     width, height = right - left, bottom - top
@@ -99,7 +99,7 @@ def _detect(window: Window, domain: Domain, rng: Generator) -> Window:
     return (x - width / 2, top, x + width / 2, bottom)
 
 
-def _inside_frame(window: Window) -> Window:
+def inside_frame(window: Window) -> Window:
     """The window moved (and, if it must, shrunk) so that it lies in the frame."""
     left, top, right, bottom = window
     x, y = FRAME[1] / 2 - 1, FRAME[0] / 2 - 1
@@ -110,7 +110,7 @@ def _inside_frame(window: Window) -> Window:
 
 
 def _expose(
-    camera: Camera, window: Window, placed: Sequence[_Placed], size: tuple[int, int], rng: Generator
+    camera: Camera, window: Window, placed: Sequence[Placed], size: tuple[int, int], rng: Generator
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
     if min(size) < 16:
@@ -121,11 +121,11 @@ def _expose(
         offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
         for shape in group.shapes:
             raster.draw(shape, turn, offset, group.label)
-    left, top, right, bottom = _inside_frame(window)
+    left, top, right, bottom = inside_frame(window)
     x, y = FRAME[1] / 2, FRAME[0] / 2
     box = (left + x, top + y, right + x, bottom + y)
     crop = scene_picture(camera).resize((columns, rows), Image.Resampling.BILINEAR, box=box)
-    radiance = _LINEAR[np.asarray(crop)]
+    radiance = LINEAR[np.asarray(crop)]
     if placed:
         bodies = zip(*(group.world() for group in placed), strict=True)
         points, radii = (np.concatenate(values) for values in bodies)
@@ -139,18 +139,22 @@ def _expose(
     return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
 
 
-def _other(
+def other_person(
     domain: Domain, position: np.ndarray, people: Sequence[Person], where: str, rng: Generator
-) -> _Placed:
+) -> Placed:
     """Another person in front of, behind or "beside" the one at ``position``."""
     person = people[int(rng.integers(len(people)))]
-    near = {"front": (0.25, 0.5), "behind": (0.35, 0.75), "beside": (0.45, 0.65)}[where]
+    near = {
+        "front": (0.25, 0.5), "behind": (0.35, 0.75), "beside": (0.45, 0.65), "far": (0.0, 2.0),
+    }[where]  # fmt: skip
     spot = position + [rng.choice([-1, 1]) * rng.uniform(*near), 0.0, 0.0]
     if where == "front":
         spot[2] += rng.uniform(0.5, 1.1)
     elif where == "behind":
         spot[2] -= rng.uniform(0.0, 2.5)
-    return _place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
+    elif where == "far":
+        spot[2] -= rng.uniform(2.0, 9.0)
+    return place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
 
 
 def render_person(
@@ -170,23 +174,23 @@ def render_person(
         bystanders: people who may walk beside, behind or in front.
         size: rows and columns of the image, at least 16.
     """
-    place_rng, pose_rng, company_rng, box_rng, light_rng = _generators(rng, 5)
-    position = _spot(camera, place_rng)
+    place_rng, pose_rng, company_rng, box_rng, light_rng = generators(rng, 5)
+    position = spot(camera, place_rng)
     habit = camera.headings[int(place_rng.integers(len(camera.headings)))]
     habit += camera.heading_spread * place_rng.normal()
     heading = habit if heading is None else heading
-    placed = [_place(person, domain, position, heading, None, pose_rng)]
-    window = _tight_window(placed[0], camera)
+    placed = [place(person, domain, position, heading, None, pose_rng)]
+    window = tight_window(placed[0], camera)
     if company_rng.random() < domain.occlusion:
         if bystanders and company_rng.random() < 0.35:
-            placed.append(_other(domain, position, bystanders, "front", company_rng))
+            placed.append(other_person(domain, position, bystanders, "front", company_rng))
         else:
             thing = sample_obstacle(company_rng)
-            placed.append(_Placed(thing, np.eye(3), position, PART["occluder"]))
+            placed.append(Placed(thing, np.eye(3), position, PART["occluder"]))
     if bystanders and company_rng.random() < domain.company:
-        placed.append(_other(domain, position, bystanders, "behind", company_rng))
+        placed.append(other_person(domain, position, bystanders, "behind", company_rng))
     if not labelled_box:
-        window = _detect(window, domain, box_rng)
+        window = detect(window, domain, box_rng)
     return _expose(camera, window, placed, size, light_rng)
 
 
@@ -195,8 +199,8 @@ def render_background(
     bystanders: Sequence[Person] = (),
 ) -> Drawing:  # fmt: skip
     """Draw a false detection: a piece of the scene, perhaps with a sliver of a bystander."""
-    place_rng, company_rng, light_rng = _generators(rng, 3)
-    position = _spot(camera, place_rng)
+    place_rng, company_rng, light_rng = generators(rng, 3)
+    position = spot(camera, place_rng)
     head = camera.project(position + np.array([0, place_rng.uniform(1.3, 2.1), 0]))
     foot = camera.project(position)
     height = foot[1] - head[1]
@@ -205,5 +209,5 @@ def render_background(
     window = (foot[0] - width / 2, y, foot[0] + width / 2, y + height)
     placed = []
     if bystanders and company_rng.random() < 0.35:
-        placed.append(_other(domain, position, bystanders, "beside", company_rng))
-    return _expose(camera, _inside_frame(window), placed, size, light_rng)
+        placed.append(other_person(domain, position, bystanders, "beside", company_rng))
+    return _expose(camera, inside_frame(window), placed, size, light_rng)

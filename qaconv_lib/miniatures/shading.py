@@ -19,12 +19,12 @@ def shade(raster: Raster, camera: Camera, rng: np.random.Generator) -> np.ndarra
     i, j = np.nonzero(drawn)
     if len(i) == 0:
         return out
-    normal = raster.normal[i, j] + _folds(raster.rest[i, j], raster.fold[i, j], rng)
+    normal = raster.normal[i, j] + folds(raster.rest[i, j], raster.fold[i, j], rng)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     light = (camera.rotation @ camera.sun_direction()).astype(np.float32)
     sky = camera.rotation[:, 1].astype(np.float32)
     lambert = np.maximum(normal @ light, 0)
-    lambert *= 1 - 0.8 * _cast_shadow(raster, light)[i, j]
+    lambert *= 1 - 0.8 * cast_shadow(raster, light)[i, j]
     hemisphere = 0.68 + 0.32 * (normal @ sky)
     facing = 0.86 + 0.14 * np.maximum(normal[:, 2], 0)
     hemisphere *= facing * (1 - 0.55 * _crevices(raster, drawn)[i, j])
@@ -36,7 +36,7 @@ def shade(raster: Raster, camera: Camera, rng: np.random.Generator) -> np.ndarra
     return out
 
 
-def _folds(rest: np.ndarray, strength: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def folds(rest: np.ndarray, strength: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Tilt of the normals (N, 3) by a few warped waves over the cloth."""
     tilt = np.zeros_like(rest)
     warp = rng.normal(size=3) * 9
@@ -59,7 +59,7 @@ def _crevices(raster: Raster, drawn: np.ndarray) -> np.ndarray:
     return np.clip((depth - around - 0.01) / 0.15, 0, 1)
 
 
-def _cast_shadow(raster: Raster, light: np.ndarray) -> np.ndarray:
+def cast_shadow(raster: Raster, light: np.ndarray) -> np.ndarray:
     """Shadow of the figures on themselves, by marching towards the light in the depth buffer."""
     depth = raster.depth
     rows, columns = depth.shape

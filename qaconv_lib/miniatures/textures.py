@@ -7,12 +7,8 @@ import numpy as np
 from .domains import PART, Colour
 from .geometry import Hit, Paint
 from .people import Person
+from .prints import PRINTS, linear, printed, repeat
 from .wardrobe import Bottom, Emblem, Pattern, Top
-
-
-def linear(colour: Colour) -> np.ndarray:
-    """sRGB to linear light: (3,) float32."""
-    return np.asarray(colour, np.float32) ** 2.2
 
 
 def plain(colour: Colour, spread: float = 0.0) -> Paint:
@@ -59,6 +55,11 @@ def weave(pattern: Pattern, colour: Colour, across: np.ndarray, down: np.ndarray
         value += 0.7 * np.sin(wave * (across - 1.3 * down) + phase[2])
         out[value > 0.55] = second
         out[value < -1.0] = third
+    elif pattern.kind == "sides":
+        out[np.abs(np.sin(across / 0.15)) > 0.9] = second
+    elif pattern.kind in PRINTS:
+        bitmap = printed(pattern.kind, pattern.seed, (colour, pattern.second, pattern.third))
+        out = repeat(bitmap, across / (8 * period), down / (8 * period))
     return out
 
 
@@ -73,6 +74,9 @@ def _stamp(out: np.ndarray, emblem: Emblem, x: np.ndarray, y: np.ndarray) -> Non
     elif emblem.shape == "text":
         inside = (np.abs(u) < 1) & (np.abs(v) < 0.45) & ((u * 3.5) % 1 < 0.7)
     colour = np.tile(linear(emblem.colour), (len(u), 1))
+    if emblem.shape in PRINTS:
+        seed, rest = int(1e9 * emblem.width), (emblem.colour[::-1], (0.12, 0.12, 0.13))
+        colour = repeat(printed(emblem.shape, seed, (emblem.colour, *rest)), u / 2, v / 2)
     if emblem.shape in ("block", "disc"):  # a motif, not a patch
         motif = np.sin(5.0 * u + 2.0 * v) * np.sin(4.0 * v - 1.5 * u + 20 * emblem.width)
         colour = colour * (1 - 0.45 * np.clip(3 * motif, 0, 1))[:, None]
