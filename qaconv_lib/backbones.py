@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
+from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qaconv_lib._checks import check_choice
 from qaconv_lib._files import data_folders
@@ -98,6 +101,17 @@ class Backbone(nn.Module):
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns (h, w) of the map of an image of `height` x `width` pixels."""
         return map_size(height, width, self.final_layer)
+
+
+def fold_norms(backbone: Backbone) -> Backbone:
+    """A faster copy for evaluation: its convolutions contain the BN that follows them."""
+    copy = deepcopy(backbone).eval()
+    for parent in list(copy.modules()):
+        for (name, first), (its_name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(first, norm))
+                setattr(parent, its_name, getattr(norm, "act", nn.Identity()))
+    return copy
 
 
 def map_size(height: int, width: int, final_layer: str = "layer3") -> tuple[int, int]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from qaconv_lib._checks import naming_shortage
 from qaconv_lib._files import read_checkpoint, write_checkpoint
-from qaconv_lib.backbones import Backbone, check_fit, extension, make_backbone
+from qaconv_lib.backbones import Backbone, check_fit, extension, fold_norms, make_backbone
 from qaconv_lib.config import TrainingConfig
 from qaconv_lib.losses import MatchingLoss, PooledLoss, compares_maps, loss_class
 from qaconv_lib.transforms import ReidImages
@@ -63,13 +63,11 @@ class ReidModel(nn.Module):
         images = ReidImages(table, self.config.height, self.config.width, keep_in_memory=False)
         loader = DataLoader(images, batch_size, num_workers=self.config.workers)
         device = next(self.parameters()).device
-        was_training = self.training
-        self.eval()
+        backbone = fold_norms(self.backbone)
         maps = [
-            self.backbone(batch.to(device)).cpu()
+            backbone(batch.to(device)).cpu()
             for batch, _ in tqdm(loader, desc="features", unit="batch", disable=not progress)
         ]
-        self.train(was_training)
         return torch.cat(maps).contiguous()
 
     def similarity(

@@ -13,7 +13,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from qaconv_lib import backbones
-from qaconv_lib.backbones import make_backbone
+from qaconv_lib.backbones import fold_norms, make_backbone
 from qaconv_lib.beyond.weights import fetch_weights, read_weights
 
 LAYERS = {"layer2": (16, 8), "layer3": (8, 4), "layer4": (4, 2)}
@@ -39,6 +39,19 @@ def test_resnet_trunk_is_torchvision_up_to_the_cut():
     x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
     expected = network.layer3(network.layer2(network.layer1(x)))
     torch.testing.assert_close(backbone.eval()(images), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet18_ibn_a", "efficientnet_lite0"])
+def test_folded_norms_change_no_map(name):
+    torch.manual_seed(0)
+    backbone, images = make_backbone(name, neck_channels=16), torch.rand(4, 3, 64, 32)
+    before = backbone(images)  # in training: BN gets statistics other than 0 and 1
+    folded = fold_norms(backbone)
+    assert backbone.training and not folded.training
+    left = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all("_ibn_" in name for _ in left)
+    torch.testing.assert_close(folded(images), backbone.eval()(images), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(folded(images), before, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", backbones.LITES)
