@@ -93,8 +93,9 @@ _RECORDS = (_PROFILE, *(_SETTINGS[name] for name in _MEANS))
     _QUIET,
 )
 def synthesize(options: Namespace) -> None:
-    """Draw the miniatures and write their archives: one zip file each, all if none is named. Only
-    world is drawn on demand, into a folder mini-world; what was interrupted is completed."""
+    """Draw the miniatures and write their archives: one zip file each, all if none is named. The
+    name world stands for mini-world, a larger set that is not shipped: it is drawn into a folder,
+    and an interrupted drawing goes on where it stopped."""
     from qaconv_lib.miniatures.drawing import write_archives
     from qaconv_lib.miniatures.world import World, write_world
 

@@ -536,7 +536,8 @@
       number * (width + GAP) * size, 0, width * size, height * size));
     pen.fillStyle = "#fff";
     pen.font = `${0.26 * size}px sans-serif`;
-    pen.fillText(byId("verdict").textContent, 0.15 * size, (height + 0.4) * size);
+    const [left, bottom] = [0.15 * size, (height + 0.4) * size];
+    pen.fillText(byId("verdict").textContent, left, bottom, canvas.width - 2 * left);
     pen.scale(size, size);
     pen.lineCap = "round";
     for (const path of asking() ? [] : root.querySelectorAll(".explorer-lines path")) {
