@@ -100,7 +100,7 @@ lab: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
-	$(PY) -m ruff format --check qaconv_lib tests
+	$(PY) -m ruff format --check qaconv_lib tests book/exercises
 	$(PY) -m mypy
 	$(PY) book/tools/refresh.py --check
 	$(PY) -m pytest -q tests/static

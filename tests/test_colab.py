@@ -22,6 +22,9 @@ data = qaconv_lib.load_dataset("mini-duke")
 image = qaconv_lib.load_image(data.query["path"].iloc[0])
 found = {"library": qaconv_lib.__file__, "data": os.environ["QACONV_DATA"],
          "size": image.size, "train": len(data.train), "modules": sorted(sys.modules)}
+
+from qaconv_lib.exercises import find
+found["cases"] = len(find("8.3").cases)
 print("FOUND " + json.dumps(found))
 """
 
@@ -60,7 +63,7 @@ def colab(tmp_path: Path) -> dict[str, str]:
     }
     # What the cell needs of the files as they are now; nothing is written into the checkout.
     git = ["git", f"--git-dir={tmp_path / 'origin'}", f"--work-tree={ROOT}"]
-    files = ["pyproject.toml", "README.md", "qaconv_lib", "data/mini-duke.zip"]
+    files = ["pyproject.toml", "README.md", "qaconv_lib", "book/exercises", "data/mini-duke.zip"]
     for command in (["init", "--quiet"], ["add", *files], ["commit", "--quiet", "-m", "now"]):
         subprocess.run([*git, *command], check=True, env=variables, cwd=ROOT)
     return variables
@@ -86,7 +89,7 @@ def test_setup_from_nothing_but_the_notebook(colab: dict[str, str], tmp_path: Pa
     found = run_cell(colab, content, cell.source + NEXT)
     assert Path(found["library"]).is_relative_to(tmp_path / "python")
     assert found["data"] == str(content / "qaconv-book" / "data")
-    assert found["size"] == [64, 128] and found["train"] > 0
+    assert found["size"] == [64, 128] and found["train"] > 0 and found["cases"]
     assert not {"faiss", "h5py", "onnx", "onnxruntime"} & set(found["modules"])
     # Again in the same place, as after "Restart session".
     assert run_cell(colab, content, cell.source + NEXT)["data"] == found["data"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib import import_module
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from qaconv_lib._files import data_folders
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,27 @@ def check(exercise: str | Exercise, function: Callable[..., Any]) -> None:
 
 
 def find(number: str) -> Exercise:
-    """The exercise with a number of the book; its chapter's module is imported when needed."""
+    """The exercise with a number of the book, from the tables in `book/exercises`.
+
+    FileNotFoundError without a checkout of the book, ValueError for a number that has no check.
+    """
     chapter = number.partition(".")[0]
-    name = f"_chapter{chapter:0>2}" if chapter.isdigit() else f"_appendix_{chapter.lower()}"
-    try:
-        return import_module(f"{__name__}.{name}").EXERCISES[number]
-    except (ModuleNotFoundError, KeyError):
-        message = f"exercise must be one that has a check, such as '1.2', got {number!r}"
-        raise ValueError(message) from None
+    name = f"chapter{chapter:0>2}.py" if chapter.isdigit() else f"appendix_{chapter.lower()}.py"
+    folders = [folder.parent / "book" / "exercises" for folder in data_folders()]
+    if not any(map(Path.is_dir, folders)):
+        raise FileNotFoundError(
+            "the checks are in book/exercises of the book's repository, which was not found; run "
+            "the notebook in a checkout, or set QACONV_DATA to its data folder"
+        )
+    for path in filter(Path.is_file, [folder / name for folder in folders]):
+        if exercise := _table(path).get(number):
+            return exercise
+    raise ValueError(f"exercise must be one that has a check, such as '1.2', got {number!r}")
+
+
+@cache
+def _table(path: Path) -> dict[str, Exercise]:
+    return runpy.run_path(str(path))["EXERCISES"]
 
 
 def _answer(slip: Any, arguments: tuple) -> Any:

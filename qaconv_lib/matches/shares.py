@@ -74,6 +74,14 @@ def show_share_curves(
 
 def _name(axis: Axes, name: str, point: tuple[float, float], colour: str, direction: int) -> None:
     """Write a name in the colour of its marks, right (1) or left (-1) of a point."""
-    side = {"ha": "left" if direction > 0 else "right", "va": "center", "fontsize": 9}
-    offset = {"xytext": (7 * direction, 0), "textcoords": "offset points"}
-    axis.annotate(name, point, color=colour, annotation_clip=False, **side, **offset)
+    axis.annotate(
+        name,
+        point,
+        (7 * direction, 0),
+        textcoords="offset points",
+        ha="left" if direction > 0 else "right",
+        va="center",
+        fontsize=9,
+        color=colour,
+        annotation_clip=False,
+    )
