@@ -125,7 +125,7 @@ def rounded(row: dict) -> dict:
 
 
 def unit_maps(count: int, seed: int, shape: Sequence[int]) -> Tensor:
-    """Random maps `(count, *shape)`, unit channels."""
+    """Random maps of shape `(count, *shape)`, with unit channels."""
     generator = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(count, *shape, generator=generator), dim=1)
 
