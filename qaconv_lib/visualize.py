@@ -77,7 +77,7 @@ def show_images(
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image)
     for axis, title in zip(axes.flat, titles or (), strict=False):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=9)
     return finish(figure, alt)
 
 
@@ -185,7 +185,7 @@ def show_correspondences(
         figure.add_artist(line)
     if parts is None:
         mappable = ScalarMappable(scale, colours)
-        figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="similarity")
+        figure.colorbar(mappable, ax=list(axes), shrink=0.8, label="local similarity")
     lowest = -1.0  # of the names so far, which must not lie on each other
     for group, rows in sorted(drawn.items(), key=lambda item: np.mean(item[1])):
         lowest = max(float(np.mean(rows)), lowest + _NAME_ROWS * height)
