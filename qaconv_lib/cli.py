@@ -55,9 +55,6 @@ _RUN = (
     _arg("source", help="dataset to train on, e.g. mini-market"),
     *(_PROFILE, _DEVICE, _QUIET),
 )
-_PREDICT = _arg(
-    "--predict-memory", action="store_true", help="estimate the memory of a step instead"
-)
 # Settings of the training that have a flag; without it the profile's value holds.
 _SETTINGS: dict[str, Argument] = {
     name: _arg("--" + name.replace("_", "-"), type=kind, help=about)
@@ -112,7 +109,6 @@ def synthesize(options: Namespace) -> None:
     _arg("name", help="e.g. market1501, dukemtmc, cuhk03-np-detected, msmt17, or people.csv"),
     _arg("--root", help="its folder (default: the data search path)"),
     _arg("--images", action="store_true", dest="read_images", help="open every image too"),
-    _arg("--duplicates", action="store_true", dest="find_duplicates", help="look for equal files"),
     _SKIP,
 )
 def check_data(options: Namespace) -> int:
@@ -121,7 +117,7 @@ def check_data(options: Namespace) -> int:
     nothing is wrong, 1 that something is."""
     from qaconv_lib.experiments.checking import check_dataset
 
-    how = _given(options, "root", "read_images", "find_duplicates", "skip_unreadable")
+    how = _given(options, "root", "read_images", "skip_unreadable")
     table, remarks = check_dataset(options.name, progress=True, **how)
     print(table.to_string(), *table.attrs["notes"], *remarks, sep="\n")
     if not remarks:
@@ -133,22 +129,20 @@ def check_data(options: Namespace) -> int:
 @_command(
     *_ONE_RUN,
     _arg("--run-folder", type=Path, help="keep the state here, and resume from it"),
-    _PREDICT,
     _SKIP,
 )
 def train(options: Namespace) -> None:
     """Train a model on a dataset."""
     from qaconv_lib._processes import process_rank
-    from qaconv_lib.experiments.cost import memory_table
     from qaconv_lib.experiments.runs import train_run
 
     run, keys = _run(options), ("device", "run_folder", "progress", "skip_unreadable")
     how = _given(options, *keys)
     if not run.settings:  # or it would take the place of the profile's model
         how["checkpoint"] = run.shipped()
-    done = memory_table(run, options.device) if options.predict_memory else train_run(run, **how)
+    path = train_run(run, **how)
     if process_rank() == 0:
-        print(done)
+        print(path)
 
 
 @_command(*_ONE_RUN, _arg("targets", nargs="+", metavar="TARGET", help="test datasets"), _SKIP)
@@ -217,13 +211,11 @@ def _profile(options: Namespace) -> str:
     _DEVICE,
     _arg("--jobs", type=int, default=1, help="processes side by side (default: 1)"),
     _SKIP,
-    _PREDICT,
 )
 def run(options: Namespace) -> None:
     """Run an experiment of the paper by name: train, test and record what is missing. What has a
     record is not run again; an interrupted run goes on after its last epoch."""
     from qaconv_lib.experiments import correspondence_records, cost, suite
-    from qaconv_lib.experiments.profiles import get_profile
 
     name, profile, device = options.name, _profile(options), options.device
     if name is None:
@@ -237,10 +229,6 @@ def run(options: Namespace) -> None:
     elif name == "cost":
         for row in cost.cost_record(profile, device)["steps"]:
             print(f"{row['step']} ({row['loss']}): {row['seconds']} {row['unit']}")
-    elif options.predict_memory:
-        suite.check_variants(name, get_profile(profile))
-        for trained in {t.run.name: t.run for t in suite.list_trials(name, profile, 1)}.values():
-            print(cost.memory_table(trained, device))
     else:
         how = _given(options, "seeds", "device", "jobs", "skip_unreadable")
         found = suite.run_experiment(name, profile=profile, report=_say, **how)

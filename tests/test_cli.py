@@ -50,7 +50,6 @@ def here(no_records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tune softmax people", "people"),
         ("export good.jpg m.onnx", "good.jpg is damaged"),
         ("run table9", "unknown experiment 'table9'"),
-        ("run table9 --predict-memory", "unknown experiment 'table9'"),
         ("run table1 --seeds 0", "seeds must be at least 1"),
         ("run table1 --jobs 0", "jobs must be at least 1"),
         ("run cost --profile big", "unknown profile 'big'"),

@@ -109,15 +109,6 @@ class TestCommands:
         (record,) = read_records("train")
         assert record["config"]["accumulate"] == 2 and record["images"] == 8
 
-    def test_memory_is_predicted_and_nothing_trained(self, small, capsys):
-        assert main([*TRAIN, "--predict-memory", "--accumulate", "2"]) == 0
-        text = capsys.readouterr().out
-        for part in ("4 images, 2 at a time", "MB  backbone", "MB  class memory", "MB  sum"):
-            assert part in text
-        assert not read_records("train")
-        assert main(["run", "memory", "--profile", "smoke", "--predict-memory"]) == 0
-        assert capsys.readouterr().out.count("MB  sum") == 2  # of both variants
-
     def test_memory_that_runs_out_ends_in_one_sentence(self, small, capsys, monkeypatch):
         fail = Mock(side_effect=RuntimeError("CUDA out of memory."))
         monkeypatch.setattr("qaconv_lib.losses.QAConvLoss.forward", fail)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.experiments.runs import name_some, unreadable_images
-from qaconv_lib.layouts.names import passing_over
 
 
 class Counts(NamedTuple):
@@ -56,15 +52,13 @@ def check_dataset(
     root: str | os.PathLike[str] | None = None,
     *,
     read_images: bool = False,
-    find_duplicates: bool = False,
     skip_unreadable: bool = False,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Count a dataset, compare the counts with the published ones, and say what may be wrong.
 
     `name` is a public dataset or a CSV file of your own images. `read_images` opens every image,
-    `skip_unreadable` also leaves out those that cannot be read, and `find_duplicates` compares the
-    contents of all files.
+    and `skip_unreadable` also leaves out those that cannot be read.
 
     Returns a table with one row per split, and remarks; none means that nothing was found. The
     table's `attrs` have "notes", which are not objections, and "verdict", for want of remarks.
@@ -72,7 +66,7 @@ def check_dataset(
     own = name.lower().endswith(".csv")
     if name not in PUBLISHED and not own:
         raise ValueError(f"no published counts for {name!r}; there are for {', '.join(PUBLISHED)}")
-    dataset, remarks = _load(name, root)
+    dataset, remarks = load_dataset(name, root), list[str]()
     if read_images or skip_unreadable:
         paths = [path for table in dataset.splits.values() for path in table["path"]]
         if bad := unreadable_images(paths, progress):
@@ -105,29 +99,12 @@ def check_dataset(
         remarks += _flaws_of_own(dataset)
     if dataset.untimed:
         remarks.append(f"{dataset.untimed}; TLift needs a time for every one of them")
-    if find_duplicates:
-        remarks += _copies_by_content(dataset, progress)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Counts._fields))
     verdict = f"{name} is complete: all counts are as published"
     if own:
         verdict = "no problems were found (there are no published counts for it)"
     table.attrs |= {"notes": notes, "verdict": verdict}
     return table.rename_axis("split"), remarks
-
-
-def _load(name: str, root: str | os.PathLike[str] | None) -> tuple[ReidDataset, list[str]]:
-    """A dataset, and remarks on files that `load_dataset` stops at."""
-    try:
-        return load_dataset(name, root), []
-    except (ValueError, FileNotFoundError) as first:
-        with passing_over() as found:
-            try:
-                dataset = load_dataset(name, root)
-            except (ValueError, LookupError, FileNotFoundError):
-                raise first from None
-        if sum(map(len, found.values())) > sum(map(len, dataset.splits.values())):
-            raise  # another dataset lies there
-    return dataset, [f"{len(paths):,} {flaw}: {name_some(paths)}" for flaw, paths in found.items()]
 
 
 def _notes(name: str, dataset: ReidDataset) -> Iterator[str]:
@@ -157,26 +134,6 @@ def _explain(images: int, identities: int, cameras: int) -> str:
     if images > 0:
         return f"{images:,} images too many: copies, or images of another release"
     return f"{identities:+,} identities and {cameras:+,} cameras: files were renamed or exchanged"
-
-
-def _copies_by_content(dataset: ReidDataset, progress: bool) -> list[str]:
-    """Files of the same content, within a split and across splits."""
-    table = pd.concat(t.assign(split=split) for split, t in dataset.splits.items() if len(t))
-    table, remarks = table[[os.access(path, os.R_OK) for path in table["path"]]], []
-    bar = tqdm(table["path"], "comparing", unit="image", disable=not progress)
-    digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in bar]
-    table = table.assign(digest=digests)
-    for split, rows in table.groupby("split", sort=False):
-        same = rows.groupby("digest", sort=False)["path"].agg(list)
-        if len(same := same[same.map(len) > 1]):
-            count, two = same.map(len).sum() - len(same), " and ".join(same.iloc[0][:2])
-            remarks.append(f"{split}: {count:,} files repeat the content of another, e.g. {two}")
-    once = table.drop_duplicates(["split", "digest"]).groupby("digest", sort=False)
-    shared = once[["split", "path"]].agg(" and ".join)[once.size() > 1]
-    for splits, paths in shared.groupby("split", sort=False)["path"]:
-        count, example = len(paths), paths.iloc[0]
-        remarks.append(f"{splits} have {count:,} files of the same content, e.g. {example}")
-    return remarks
 
 
 def _flaws_of_own(dataset: ReidDataset) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qaconv_lib.layouts.names import BOX_FOLDERS, Tables, is_image, read_boxes, stop_at
+from qaconv_lib.layouts.names import BOX_FOLDERS, Tables, is_image, read_boxes
 
 MARKET_FPS = 25.0
 DUKE_FPS = 59.94
@@ -46,11 +46,9 @@ def read_duke(root: Path) -> Tables:
     """
     tables = read_boxes(root, "DukeMTMC-reID")
     for split, table in tables.items():
-        above = table["camera"] >= len(DUKE_OFFSETS)
-        for path in table["path"][above]:
-            message = f"{path} names a camera above 8; DukeMTMC-reID has the cameras c1 to c8"
-            stop_at(Path(path), "names have a camera above 8", ValueError(message))
-        table = table[~above].reset_index(drop=True)
+        for path in table["path"][table["camera"] >= len(DUKE_OFFSETS)]:
+            wrong = f"{path} names a camera above 8"
+            raise ValueError(f"{wrong}; DukeMTMC-reID has the cameras c1 to c8")
         offset = table["camera"].map(dict(enumerate(DUKE_OFFSETS)))
         tables[split] = table.assign(seconds=(table["frame"] + offset) / DUKE_FPS)
     return tables

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from qaconv_lib.layouts import names
-from qaconv_lib.layouts.names import Tables, stop_at
+from qaconv_lib.layouts.names import Tables
 
 _LISTS = {
     "train": ("train", ("list_train.txt", "list_val.txt")),
@@ -86,13 +86,11 @@ def _list_rows(list_path: Path, folder: Path, present: dict[str, str]) -> list[d
             missing.append((place, name))
     if missing:
         place, name = missing[0]
-        error = FileNotFoundError(
+        raise FileNotFoundError(
             f"{place}, names {name}, which is not in {folder}; {len(missing):,} of the list's "
             f"{len(missing) + len(rows):,} images are missing there"
         )
-        for _, name in missing:
-            stop_at(folder / name, f"images of {list_path.name} are not there", error)
-    elif not rows:
+    if not rows:
         wanted = "lines with an image path and an identity are expected"
         raise ValueError(f"{list_path} is empty; {wanted}")
     return rows

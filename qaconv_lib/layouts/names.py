@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 import pandas as pd
@@ -17,28 +14,6 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 BOX_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MOST_DIGITS = 12  # of a number in a name: sums of such numbers fit into 64 bits
 _ENDING = r"(?:\.jpe?g|\.png|\.bmp)+$"
-
-# The flawed files that were skipped; None while readers stop at the first one.
-_passed_over: ContextVar[dict[str, list[str]] | None] = ContextVar("passed_over", default=None)
-
-
-@contextmanager
-def passing_over() -> Iterator[dict[str, list[str]]]:
-    """Make readers skip files they would stop at; yields the paths of those, by flaw."""
-    found: dict[str, list[str]] = {}
-    token = _passed_over.set(found)
-    try:
-        yield found
-    finally:
-        _passed_over.reset(token)
-
-
-def stop_at(path: Path, flaw: str, error: Exception) -> None:
-    """Raise an error, or note the path and its flaw while `passing_over` lasts."""
-    found = _passed_over.get()
-    if found is None:
-        raise error
-    found.setdefault(flaw, []).append(str(path))
 
 
 class NameFormat:
@@ -89,17 +64,6 @@ def parse_name(name: str, dataset: str, folder: Path) -> dict[str, int]:
     return {key: int(value) for key, value in match.groupdict().items()}
 
 
-def parse_names(paths: list[Path], dataset: str) -> Iterator[tuple[Path, dict[str, int]]]:
-    """Each path with the numbers in its name, as `parse_name` finds them."""
-    for path in paths:
-        try:
-            fields = parse_name(path.name, dataset, path.parent)
-        except ValueError as error:
-            stop_at(path, f"names are not of the form {FORMATS[dataset].example}", error)
-        else:
-            yield path, fields
-
-
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name; ``._x.jpg`` and ``Thumbs.db`` are not."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
@@ -112,13 +76,11 @@ def image_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         there = {entry.name: is_file(entry) for entry in entries if is_image(entry.name)}
     if not there:
-        message = f"no images in {folder}; files ending in .jpg or .png are expected"
-        stop_at(folder, "folders hold no images", ValueError(message))
+        raise ValueError(f"no images in {folder}; files ending in .jpg or .png are expected")
     for name in there:
         if not there[name]:
-            message = f"{folder / name} is not a file, or is a broken link"
-            stop_at(folder / name, "links lead nowhere", FileNotFoundError(message))
-    return [folder / name for name in sorted(there) if there[name]]
+            raise FileNotFoundError(f"{folder / name} is not a file, or is a broken link")
+    return [folder / name for name in sorted(there)]
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
@@ -141,11 +103,11 @@ def read_boxes(root: Path, dataset: str) -> Tables:
     tables = {}
     for split, folder in BOX_FOLDERS.items():
         rows = []
-        for path, fields in parse_names(image_files(root / folder), dataset):
+        for path in image_files(root / folder):
+            fields = parse_name(path.name, dataset, path.parent)
             if fields["camera"] < 1:
-                message = f"{path.name!r} in {path.parent} has camera 0; file names count from c1"
-                stop_at(path, "names have camera 0", ValueError(message))
-                continue
+                wrong = f"{path.name!r} in {path.parent} has camera 0"
+                raise ValueError(f"{wrong}; file names count from c1")
             rows.append({**fields, "camera": fields["camera"] - 1, "path": str(path)})
         tables[split] = make_table(rows)
     return tables

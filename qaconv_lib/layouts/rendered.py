@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qaconv_lib.layouts.names import FORMATS, Tables, image_files, is_image, make_table, parse_names
+from qaconv_lib.layouts.names import FORMATS, Tables, image_files, is_image, make_table, parse_name
 
 RENDERED_FPS = 24.0
 CLONED_FOLDERS = {"train": "train", "query": "test/query", "gallery": "test/gallery"}
@@ -58,8 +58,8 @@ def _scene_files(root: Path) -> list[Path]:
 
 
 def _table(files: list[Path], dataset: str) -> pd.DataFrame:
-    named = parse_names(files, dataset)
-    return make_table([{**fields, "path": str(path)} for path, fields in named])
+    rows = [{**parse_name(f.name, dataset, f.parent), "path": str(f)} for f in files]
+    return make_table(rows)
 
 
 def _number_cameras(tables: Tables) -> Tables:
