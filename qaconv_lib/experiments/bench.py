@@ -33,7 +33,7 @@ from qaconv_lib.matches.explorer import matcher_of
 from qaconv_lib.matching import QAConv, match_gallery
 from qaconv_lib.models import ReidModel, load_model
 from qaconv_lib.reranking import k_reciprocal_rerank
-from qaconv_lib.scale.retrieval import build_index, match_shortlist, shortlist
+from qaconv_lib.scale.retrieval import match_shortlist, shortlist
 from qaconv_lib.scale.store import pool_maps
 from qaconv_lib.scale.streaming import rerank_streaming, vector_distances
 from qaconv_lib.temporal import tlift
@@ -407,9 +407,9 @@ def bench_shortlist(source: str, target: str, distractors: int = 0) -> list[dict
 
     for pooling, pool in poolings.items():
         vectors, own = pool(gallery), pool(queries)
-        index, pooled = build_index(vectors), (own @ vectors.T).double()
+        pooled = (own @ vectors.T).double()
         for length in (length for length in LENGTHS if length < len(gallery)):
-            first = measure(partial(shortlist, own, index, length))
+            first = measure(partial(shortlist, own, vectors, length))
             second = measure(partial(match_shortlist, matcher, queries, gallery, first.result))
             # Pooled scores lie in [-1, 1]; what is on the list comes before them.
             ranking = pooled.scatter(1, first.result, second.result.double() + 1000)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -34,52 +32,25 @@ def match_store(matcher: QAConv, query_maps: Tensor, store: MapStore) -> Tensor:
     return scores
 
 
-def shortlist(query_vectors: Tensor, gallery: Any, length: int) -> Tensor:
+def shortlist(query_vectors: Tensor, gallery: Tensor, length: int) -> Tensor:
     """The first stage: the gallery images whose pooled vectors are nearest to each query's.
 
-    `query_vectors` (q, d) are from `pool_maps`; `gallery` is vectors (g, d), all of which are
-    compared, or a faiss index of them over the inner product. Returns rows of the gallery, int64
-    (q, length), nearest first.
+    `query_vectors` (q, d) and `gallery` (g, d) are from `pool_maps`. Returns rows of the gallery,
+    int64 (q, length), nearest first.
     """
-    is_index = hasattr(gallery, "search") and hasattr(gallery, "ntotal")
-    if not isinstance(query_vectors, Tensor) or not (is_index or isinstance(gallery, Tensor)):
-        raise TypeError(
-            "query_vectors must be a torch.Tensor, and gallery one too (of a store: its vectors) "
-            f"or a faiss index, got {type(query_vectors).__name__} and {type(gallery).__name__}"
-        )
     check_tensor("query_vectors", query_vectors, "q, d")
-    if is_index:
-        if gallery.metric_type != 0:  # faiss.METRIC_INNER_PRODUCT
-            wrong = f"its metric_type is {gallery.metric_type}"
-            raise ValueError(
-                f"the index must be over the inner product, see `build_index`; {wrong}"
-            )
-    else:
-        check_tensor("gallery", gallery, "g, d")
-        check_finite("gallery", gallery)
-    size, width = (gallery.ntotal, gallery.d) if is_index else gallery.shape
+    check_tensor("gallery", gallery, "g, d")
+    size, width = gallery.shape
     if query_vectors.shape[1] != width:
         found = tuple(query_vectors.shape)
         raise ValueError(f"query_vectors must have shape (q, {width}), got {found}")
     check_finite("query_vectors", query_vectors)
-    if not size:
-        raise ValueError("the gallery is empty, so no length fits it")
+    check_finite("gallery", gallery)
     whole = isinstance(length, numbers.Integral) and not isinstance(length, bool)
     if not whole or not 1 <= length <= size:
         raise ValueError(f"length must lie in 1..{size}, the gallery's size, got {length!r}")
-    length = int(length)
-    if not is_index:
-        columns = gallery.to(query_vectors).T
-        return torch.cat([(b @ columns).topk(length).indices for b in query_vectors.split(256)])
-    queries = np.ascontiguousarray(query_vectors.numpy(force=True), dtype=np.float32)
-    rows = torch.from_numpy(gallery.search(queries, length)[1])
-    if (rows < 0).any():
-        short = int((rows < 0).any(dim=1).sum())
-        raise ValueError(
-            f"the index found fewer than {length} images for {short} of {len(rows)} queries; "
-            "let it visit more cells (nprobe, efSearch) or ask for fewer images"
-        )
-    return rows
+    columns = gallery.to(query_vectors).T
+    return torch.cat([(b @ columns).topk(int(length)).indices for b in query_vectors.split(256)])
 
 
 def match_shortlist(
@@ -115,20 +86,6 @@ def match_shortlist(
 def _no_scores(matcher: QAConv, query_maps: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Scores with no maps of a gallery: refuses what does not fit, also where there are none."""
     return match_gallery(matcher, query_maps, torch.empty(0, *shape))
-
-
-def build_index(vectors: Tensor) -> Any:
-    """A faiss index of pooled vectors (g, d) of unit length over the inner product, exact."""
-    if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
-        raise ValueError("vectors must be a finite torch.Tensor of shape (g, d)")
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("an index needs faiss: pip install faiss-cpu") from error
-    points = np.ascontiguousarray(vectors.numpy(force=True), dtype=np.float32)
-    index = faiss.IndexFlatIP(points.shape[1])
-    index.add(points)
-    return index
 
 
 def extract_in_shares(model: ReidModel, table: pd.DataFrame) -> Tensor:
