@@ -264,14 +264,8 @@ def bench(options: Namespace) -> None:
 
 
 # Images of your own -------------------------------------------------------------------------------
-
-_DRAWN = (
-    " The model that comes with the book was trained on drawn people and is not fit for "
-    "photographs of real people; name one of your own with --model."
-)
-_MODEL = _arg("--model", type=Path, help="model file (default: the book's)")
 _OPEN = (
-    _MODEL,
+    _arg("--model", type=Path, help="model file (default: the book's, for drawn people only)"),
     _arg("--domain", help="dataset whose calibration is used (see `calibrate`)"),
     _arg("--prior", type=float, help="prior of a match (0.5; in a gallery of n: 1 / (n + 1))"),
     _DEVICE,
@@ -279,12 +273,10 @@ _OPEN = (
 
 
 def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
-    """The model and what is on record; a wrong prior is refused before the work."""
+    """The model and what is on record about it."""
     from qaconv_lib.experiments.calibration_records import find_calibrations
     from qaconv_lib.photographs.matching import known_about, open_model
 
-    if options.prior is not None and not 0 < options.prior < 1:
-        raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
     model = open_model(options.model, options.device)
     return model, known_about(find_calibrations(model), options.domain)
 
@@ -294,7 +286,6 @@ def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
     _arg("gallery", type=Path, metavar="B", help="image file that shows one person"),
     _arg("--output", type=Path, default=Path("match.png"), help=".png, .svg or .pdf (match.png)"),
     _arg("--threshold", type=float, default=0.6, help="least cosine of a line (default: 0.6)"),
-    _arg("--all", action="store_true", help="also lines that are the best of one side only"),
     *_OPEN,
     _QUIET,
 )
@@ -308,7 +299,7 @@ def match(options: Namespace) -> None:
     model, known = _open(options)
     found = match_photographs(model, *images)
     title = f"similarity {found.similarity:.2f}"
-    figure = found.show(threshold=options.threshold, mutual=not options.all, title=title)
+    figure = found.show(threshold=options.threshold, title=title)
     for name, text in describe_match(found, known, options.prior or 0.5):
         print(f"{name:<13}{text}")
     save_figure(figure, options.output)
@@ -322,7 +313,6 @@ def match(options: Namespace) -> None:
     _arg("--output", type=Path, default=Path("found"), help="folder of the results (found)"),
     _arg("--length", type=int, default=10, help="length of the lists (default: 10)"),
     _arg("--rerank", action="store_true", help="re-rank by k-reciprocal encoding"),
-    _arg("--depth", type=int, help="how many images are re-ranked (default: 500)"),
     _arg("--times", type=Path, help="apply TLift: CSV file with file, camera, seconds of images"),
     _arg("--store", type=Path, help="folder that keeps the gallery's feature maps"),
     *(_SKIP, *_OPEN, _QUIET),
@@ -343,7 +333,7 @@ def search(options: Namespace) -> None:
     times = None if options.times is None else files.read_times(options.times)
     model, known = _open(options)
     prior = options.prior or gallery_prior(len(images))
-    how = _given(options, "rerank", "depth", "store", "length", "progress")
+    how = _given(options, "rerank", "store", "length", "progress")
     how |= {"calibration": known.calibration, "prior": prior, "times": times}
     found = search_gallery(model, queries, images, **how)
     for row in found[found["rank"] == 1].itertuples():
@@ -377,17 +367,13 @@ def calibrate(options: Namespace) -> None:
 @_command(
     _arg("--host", default="127.0.0.1", help="address (default: 127.0.0.1, this machine only)"),
     _arg("--port", type=int, default=7860, help="port; 0 for any free one (default: 7860)"),
-    _arg("--gallery", type=Path, help="folder that is searched if no gallery is uploaded"),
     *_OPEN,
 )
 def demo(options: Namespace) -> None:
     """Serve a page in the browser that compares images: two, or one with a gallery."""
     from qaconv_lib.photographs.demo import Answers, serve
-    from qaconv_lib.photographs.files import check_photographs, list_photographs
 
-    gallery = [] if options.gallery is None else list_photographs(options.gallery)
-    check_photographs(gallery)
-    serve(Answers(*_open(options), options.prior, gallery), options.host, options.port)
+    serve(Answers(*_open(options), options.prior), options.host, options.port)
 
 
 def _note(sentences: list[str]) -> None:
@@ -409,7 +395,7 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser("python -m qaconv_lib", description="Tools of the QAConv book")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (function, arguments) in COMMANDS.items():
-        text = " ".join((function.__doc__ or "").split()) + (_DRAWN if _MODEL in arguments else "")
+        text = " ".join((function.__doc__ or "").split())
         overview = text.split(":")[0].split(".")[0]
         own = subparsers.add_parser(name, help=overview[0].lower() + overview[1:], description=text)
         for flags, how in arguments:

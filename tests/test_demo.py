@@ -67,7 +67,7 @@ def test_a_comparison_is_the_librarys(answers, model, people, lines):
     assert 'alt="Two images side by side' in answer and "a cosine above 0.25" in answer
 
 
-def test_a_ranking_is_the_librarys(answers, model, people, tmp_path):
+def test_a_ranking_is_the_librarys(answers, model, people):
     query, gallery = people
     answer = answers.rank([query], gallery)
     expected = search_gallery(model, [query], gallery, calibration=KNOWN.calibration)
@@ -78,11 +78,6 @@ def test_a_ranking_is_the_librarys(answers, model, people, tmp_path):
     first = re.search(r"<tbody>\s*<tr>(.*?)</tr>", answer, re.S)[1]
     assert f"<td>{found['image'][0]}</td>" in first
     assert image(answer).width > 900 and "probability of 14 % to show the person" in answer  # 1 / 7
-    folder = Answers(model, KNOWN, gallery=[Path(p) for p in gallery], store=tmp_path / "maps")
-    own = saved(folder.rank([query]))
-    assert own["similarity"].to_numpy() == pytest.approx(found["similarity"], abs=1e-2)
-    assert (tmp_path / "maps").is_dir() and saved(folder.rank([query])).equals(own)
-    assert list(saved(folder.rank([query], gallery[:1]))["image"]) == ["walk 0.jpg"]
 
 
 def test_what_is_not_taken_is_said(answers, people, tmp_path):
@@ -94,7 +89,7 @@ def test_what_is_not_taken_is_said(answers, people, tmp_path):
         (answers.compare, ([query, text],), "me.jpg is not an image"),
         (answers.compare, ([query, query], 1.0), "threshold must lie"),
         (answers.rank, ([], [query]), "a query is needed"),
-        (answers.rank, ([query],), "a gallery is needed"),
+        (answers.rank, ([query], []), "a gallery is needed"),
         (answers.rank, ([query], [query]), "contains only the query"),
         (answers.rank, ([query], [query] * (MAX_FILES + 1)), "at most 200 images"),
         (answers.rank, ([query], [gallery[0], text]), "me.jpg is not an image"),
@@ -117,7 +112,7 @@ class Page:
         """Return at once."""
 
 
-def test_the_command_says_where_the_page_is(capsys, monkeypatch, people, tmp_path):
+def test_the_command_says_where_the_page_is(capsys, monkeypatch):
     asked = []
 
     def launch(answers, *place):
@@ -125,17 +120,14 @@ def test_the_command_says_where_the_page_is(capsys, monkeypatch, people, tmp_pat
         return Page(), "http://there/"
 
     monkeypatch.setattr(demo, "launch", launch)
-    assert main(["demo", "--gallery", str(Path(people[0]).parent)]) == 0
+    assert main(["demo"]) == 0
     said = capsys.readouterr().out
     assert "http://there/" in said and "password" not in said
-    answers, folder, host, port = asked[0]
-    assert (len(answers.gallery), host, port) == (7, "127.0.0.1", 7860)
+    _, folder, *place = asked[0]
+    assert place == ["127.0.0.1", 7860]
     assert not os.path.exists(folder), "uploads go with the demo"
     assert main(["demo", "--host", "192.0.2.1"]) == 0
     assert "without a password" in capsys.readouterr().out
-    (tmp_path / "text.jpg").write_text("text")
-    assert main(["demo", "--gallery", str(tmp_path)]) == 2
-    assert "text.jpg is not an image" in capsys.readouterr().err and len(asked) == 2
 
 
 def test_without_gradio_the_way_to_it_is_named(capsys, monkeypatch):
@@ -207,7 +199,7 @@ def test_two_images_are_compared_on_the_page(page, model, people):
 
 
 @pytest.mark.browser
-def test_a_gallery_is_ranked_on_the_page(page, served, answers, people):
+def test_a_gallery_is_ranked_on_the_page(page, answers, people):
     page.get_by_role("tab", name="A gallery").click()
     choose(page, "search-query", people[0])
     choose(page, "search-gallery", *people[1])
@@ -218,7 +210,6 @@ def test_a_gallery_is_ranked_on_the_page(page, served, answers, people):
     assert pd.read_csv(download.value.path())["similarity"].to_numpy() == pytest.approx(
         expected["similarity"].to_numpy(), abs=1e-4
     )
-    assert (served[1] / "maps").exists() is False, "only an own folder is kept"
 
 
 @pytest.mark.browser

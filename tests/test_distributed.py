@@ -176,25 +176,19 @@ def test_one_process_counts_as_one_of_one(monkeypatch):
 def test_torchrun_trains_and_evaluates_with_the_command_line(few_people, tmp_path):
     """What the launch lines of appendix A start."""
     (tmp_path / "results").mkdir()
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import sys\n"
-        "from qaconv_lib.cli import main\n"
-        "tail = ['--profile', 'smoke', '--quiet']\n"
-        "status = main(['train', 'qaconv', 'mini-market', *tail])\n"
-        "sys.exit(status or main(['evaluate', 'qaconv', 'mini-market', 'mini-market', *tail]))\n"
-    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += ["-m", "qaconv_lib"]
     paths = os.pathsep.join(map(str, (tmp_path, few_people)))
-    done = subprocess.run(
-        [*launch, str(script)],
-        env=os.environ | {"QACONV_DATA": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
     for folder in ("train", "evaluate"):
+        targets = ["mini-market"] * (folder == "evaluate")
+        done = subprocess.run(
+            [*launch, folder, "qaconv", "mini-market", *targets, "--profile", "smoke", "--quiet"],
+            env=os.environ | {"QACONV_DATA": paths, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
         (record,) = (tmp_path / "results" / folder).glob("*.json")
         assert json.loads(record.read_text())["processes"] == 2
     assert "+RR" in json.loads(record.read_text())["stages"]

@@ -17,7 +17,7 @@ from qaconv_lib.experiments.runs import Run, checkpoint_path
 from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.matches import explorer_page
 from qaconv_lib.matches.correspondence import cell_parts
-from qaconv_lib.matches.explorer import matcher_of, score_parts, show_explorer
+from qaconv_lib.matches.explorer import show_explorer
 from qaconv_lib.matches.explorer_page import (
     EACH,
     QUERIES,
@@ -28,7 +28,7 @@ from qaconv_lib.matches.explorer_page import (
     spread,
     write_explorer,
 )
-from qaconv_lib.matching import QAConv, correlate, find_correspondences, match_gallery
+from qaconv_lib.matching import correlate, find_correspondences
 from qaconv_lib.models import load_model
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
@@ -79,12 +79,13 @@ def test_stored_numbers_are_the_librarys(page, model, maps):
         stored = one["matches"]["trained"]
         table = np.reshape(stored["similarities"], (len(cells), len(cells))) / UNIT
         np.testing.assert_allclose(table, correlate(*pair).flatten(1), atol=TOLERANCE, rtol=0)
-        found, parts = find_correspondences(*pair), score_parts(matcher_of(model), *pair)
+        found = find_correspondences(*pair)
         ours, theirs = table[cells, stored["to_gallery"]], table[stored["to_query"], cells]
         np.testing.assert_allclose(ours, found.similarity_to_gallery, atol=TOLERANCE, rtol=0)
         np.testing.assert_allclose(theirs, found.similarity_to_query, atol=TOLERANCE, rtol=0)
         logit = query_weights @ ours + gallery_weights @ theirs + constant
-        assert 1 / (1 + np.exp(-logit)) == pytest.approx(parts.similarity, abs=0.002)
+        expected = float(model.similarity(*(own[None] for own in pair)))
+        assert logit == pytest.approx(expected, abs=0.01)
 
 
 def test_the_pairs_are_those_of_the_record(page):
@@ -184,23 +185,6 @@ def test_files_are_written_and_hold_what_the_model_says(tmp_path, model, small, 
 
 
 # in a notebook
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_score_parts_add_up_to_the_similarity(tied):
-    torch.manual_seed(0)
-    matcher = QAConv(3, 2, tied=tied).eval()
-    for parameter in matcher.parameters():
-        torch.nn.init.normal_(parameter)
-    pair = F.normalize(torch.randn(2, 5, 3, 2), dim=1)
-    parts = score_parts(matcher, *pair)
-    matches = find_correspondences(*pair).similarity_to_gallery
-    weights, constant = matcher.fold()
-    assert parts.from_query == pytest.approx(float(matches @ weights[6:]), abs=1e-5)
-    assert parts.constant == pytest.approx(float(constant))
-    assert parts.logit == pytest.approx(sum(parts[:3]))
-    expected = match_gallery(matcher, pair[:1], pair[1:]).sigmoid()
-    assert parts.similarity == pytest.approx(float(expected), abs=1e-6)
 
 
 def tables(page):

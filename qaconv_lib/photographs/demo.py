@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qaconv_lib.datasets import load_dataset
-from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.models import ReidModel
 from qaconv_lib.photographs import matching
 from qaconv_lib.photographs.files import ENDINGS
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_MEGABYTES, MAX_FILES, KEPT_MINUTES = 10, 200, 10
-_SHOWN, _ROWS = 10, 1000  # images drawn, and rows in the CSV file
+_SHOWN = 10  # images drawn
 #: Drawn people of mini-msmt17: a query, the same person, a stranger whom the model that comes with
 #: the book takes for them at the threshold of 1 %, and the rest of a gallery.
 _EXAMPLES = """0011_001_04_0302afternoon_0004_1 0011_003_05_0302afternoon_0003_0
@@ -46,8 +45,6 @@ class Answers(NamedTuple):
     model: ReidModel
     known: matching.Knowledge
     prior: float | None = None  # None: 0.5 for two images, and `gallery_prior`
-    gallery: Sequence[Path] = ()  # searched if no images are uploaded
-    store: Path | None = None  # keeps their maps between searches
 
     def compare(self, pair: Sequence[str], threshold: float = 0.6, lines: str = "mutual") -> str:
         """How two image files match, as HTML; `lines` is "mutual", "query" or "gallery"."""
@@ -60,20 +57,17 @@ class Answers(NamedTuple):
         said = [f"{name}: {text}" for name, text in facts]
         return _text(said) + _image(figure) + _text(matching.remarks(self.known, pair))
 
-    def rank(self, query: Sequence[str], gallery: Sequence[str] = ()) -> str:
+    def rank(self, query: Sequence[str], gallery: Sequence[str]) -> str:
         """The image files of a gallery, best first, as HTML with a table that can be saved."""
         if not query:
             raise ValueError("a query is needed: an image of the person to look for")
-        if not gallery and not self.gallery:
+        if not gallery:
             raise ValueError("a gallery is needed: the images to look among")
         if len(gallery) > MAX_FILES:
             raise ValueError(f"at most {MAX_FILES} images can be searched, got {len(gallery):,}")
-        images = [str(path) for path in gallery or self.gallery]
-        keeps = not gallery and isinstance(self.model.criterion, MatchingLoss)
-        prior = gallery_prior(len(images)) if self.prior is None else self.prior
-        store, calibration = self.store if keeps else None, self.known.calibration
-        more: dict[str, Any] = {"calibration": calibration, "prior": prior, "length": _ROWS}
-        found = search_gallery(self.model, query, images, store=store, **more)
+        prior = gallery_prior(len(gallery)) if self.prior is None else self.prior
+        more: dict[str, Any] = {"calibration": self.known.calibration, "prior": prior}
+        found = search_gallery(self.model, query, gallery, **more)
         found = found.drop(columns=["query", "rank_score"])
         figure = draw_list(query[0], found.head(_SHOWN))
         found["image"] = found["image"].map(os.path.basename)
@@ -82,7 +76,7 @@ class Answers(NamedTuple):
         link = f'<a download="ranks.csv" href="{link}">Save {len(found):,} rows as CSV</a>'
         written = {"similarity": "{:.2f}".format, "probability": matching.percent}
         table = found.head(_SHOWN).to_html(index=False, border=0, formatters=written)
-        notes = matching.remarks(self.known, [*query, *images], prior)
+        notes = matching.remarks(self.known, [*query, *gallery], prior)
         return _image(figure) + table + link + _text(notes)
 
 
@@ -162,8 +156,6 @@ def build_page(gr: Any, answers: Answers) -> Any:
             )
         with gr.Tab("A gallery"):
             label = f"Gallery, up to {MAX_FILES} images"
-            if answers.gallery:
-                label += f"; without any, the {len(answers.gallery):,} of --gallery are searched"
             several = {"file_count": "multiple", "file_types": list(ENDINGS)}
             query = image("Query", "search-query")
             gallery = gr.File(label=label, elem_id="search-gallery", **several)
@@ -188,7 +180,7 @@ def launch(answers: Answers, folder: str, host: str, port: int) -> tuple[Any, st
     except ImportError as error:
         raise ValueError('the demo needs Gradio: pip install -e ".[demo]"') from error
     matplotlib.use("Agg")  # figures are drawn in threads
-    page = build_page(gradio, answers._replace(store=Path(folder, "maps")))
+    page = build_page(gradio, answers)
     most = f"{MAX_MEGABYTES}mb"
     settings = {"share": False, "ssr_mode": False, "quiet": True, "prevent_thread_lock": True}
     try:
@@ -204,7 +196,7 @@ def launch(answers: Answers, folder: str, host: str, port: int) -> tuple[Any, st
 
 
 def serve(answers: Answers, host: str, port: int) -> None:
-    """Serve the page until it is stopped; all uploads and maps are deleted then."""
+    """Serve the page until it is stopped; all uploads are deleted then."""
     with tempfile.TemporaryDirectory(prefix="qaconv-demo-", ignore_cleanup_errors=True) as folder:
         page, address = launch(answers, folder, host, port)
         print(f"demo         {address} (stop it with Ctrl+C)")

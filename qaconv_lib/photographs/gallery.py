@@ -23,8 +23,7 @@ from qaconv_lib.scale.store import MapStore, model_fingerprint
 from qaconv_lib.temporal import tlift
 
 _BLOCK = 256  # images
-_KEY = ["content"]  # names the image whose map was kept, wherever it is now
-_DEPTH = 500
+_DEPTH = 500  # images of each query that are re-ranked
 
 
 def search_gallery(
@@ -35,7 +34,6 @@ def search_gallery(
     calibration: Calibration | None = None,
     prior: float | None = None,
     rerank: bool = False,
-    depth: int | None = None,
     times: pd.DataFrame | None = None,
     store: str | os.PathLike[str] | None = None,
     length: int | None = None,
@@ -47,8 +45,8 @@ def search_gallery(
         queries: image files. With times, add the other people whom the query's camera saw: TLift
             asks where those who walked nearby turn up.
         prior: see `Calibration.probability`; None means `gallery_prior`.
-        rerank: re-rank by k-reciprocal encoding (chapter 9) the best `depth` images of each query,
-            and drop the others; None means 500.
+        rerank: re-rank the best 500 images of each query by k-reciprocal encoding (chapter 9), and
+            drop the others.
         times: from `read_times`; applies TLift (chapter 10).
         store: folder of a `MapStore` for the gallery's maps, made if it does not exist; its scores
             differ in the third or fourth digit.
@@ -61,11 +59,10 @@ def search_gallery(
     """
     if not len(queries) or not len(gallery):
         raise ValueError("at least one query and one gallery image are needed")
-    for name, value in (("depth", depth), ("length", length)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if depth is not None and not rerank:
-        raise ValueError("depth is how many images re-ranking compares, and nothing is re-ranked")
+    if length is not None and length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if prior is not None and not 0 < prior < 1:
+        raise ValueError(f"prior must lie between 0 and 1, got {prior}")
     query, images = photograph_table(queries), photograph_table(gallery)
     timed = pd.DataFrame()
     if times is not None:  # all files at once, so that two with one name are noticed
@@ -97,7 +94,7 @@ def search_gallery(
         ranked = calibration.probability(scores, gallery_prior(len(images)))
     if rerank:
         best = np.argsort(-np.where(own, -np.inf, scores), axis=1, kind="stable")
-        columns = np.unique(best[:, : depth or _DEPTH])
+        columns = np.unique(best[:, :_DEPTH])
         ranked = _rerank(model, maps, images.iloc[columns], progress)
     if times is not None:
         ranked = _lift(np.where(own[:, columns], 0, ranked), query, images.iloc[columns])
@@ -139,26 +136,23 @@ def _store_scores(
         raise ValueError(
             f"a store is searched by QAConv; this model has the loss {model.config.loss}"
         )
-    contents = (Path(path).read_bytes() for path in images["path"])
-    wanted = pd.DataFrame({"content": [hashlib.sha256(c).hexdigest() for c in contents]})
+    keys = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in images["path"]]
     if folder.is_dir() and any(folder.iterdir()):
         kept = MapStore(folder, model_fingerprint(model))
     else:
         channels, height, width = query_maps.shape[1:]
         kept = MapStore.create(folder, model_fingerprint(model), (channels, height, width))
-    keys, there = _keys(wanted), set(_keys(kept.table))
-    for block in _blocks(wanted[[key not in there for key in keys]], progress):
-        kept.append(model.extract(images.loc[block.index]), block)
-    found = match_store(model.criterion.matcher, query_maps, kept)
-    place = {key: row for row, key in enumerate(_keys(kept.table))}
-    return check_scores(found)[:, [place[key] for key in keys]]
-
-
-def _keys(table: pd.DataFrame) -> list[tuple]:
-    if len(table) and not set(_KEY) <= set(table.columns):
+    if len(kept) and "content" not in kept.table:
         made = "was not made by a search of images, or by an older version"
         raise ValueError(f"the store {made}; name another folder")
-    return list(table[_KEY].itertuples(index=False, name=None)) if len(table) else []
+    there = set(kept.table["content"]) if len(kept) else set()
+    lacking = pd.DataFrame({"content": [key for key in keys if key not in there]})
+    lacking.index = images.index[[key not in there for key in keys]]
+    for block in _blocks(lacking, progress):
+        kept.append(model.extract(images.loc[block.index]), block)
+    found = match_store(model.criterion.matcher, query_maps, kept)
+    place = {key: row for row, key in enumerate(kept.table["content"])}
+    return check_scores(found)[:, [place[key] for key in keys]]
 
 
 def _rerank(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import os
 from datetime import timedelta
 from typing import Any
@@ -48,23 +47,8 @@ def connect(device: str | torch.device | None = None) -> torch.device | None:
             raise ValueError(f"{fewer}; lower --nproc-per-node")
         chosen = torch.device("cuda", place)
         torch.cuda.set_device(chosen)
-    if not dist.is_initialized():
-        store, rank, processes = _meeting_place()
-        # Under a name of its own: what an earlier meeting left in the store must not be read again.
-        store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
-        group: dict[str, Any] = {"store": store, "rank": rank, "world_size": processes}
-        limit = timedelta(minutes=10)
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=limit, **group)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=10))
     return chosen
-
-
-_MEETINGS = itertools.count(1)
-
-
-@functools.cache
-def _meeting_place() -> tuple[dist.Store, int, int]:
-    """Where torchrun's processes meet, the rank of this one and their number."""
-    return next(dist.rendezvous("env://"))
 
 
 def disconnect() -> None:
