@@ -311,9 +311,10 @@ class TestMeansOfComputing:
             assert trial.run.config().precision == "bfloat16"
             assert name in trial.name and "precision" not in trial.run.settings
         assert profile_with("paper", accumulate=1) == "paper"
+        assert profile_with(name, accumulate=2) == name
 
     @pytest.mark.parametrize(
-        "wrong", ["batch_size=8", "precision", "precision=half", "workers=x", "workers=1+workers=1"]
+        "wrong", ["batch_size=8", "precision", "precision=half", "workers=x", "workers=1+workers=2"]
     )
     def test_others_are_refused(self, wrong):
         with pytest.raises(ValueError, match=wrong.split("=")[0]):

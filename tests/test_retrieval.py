@@ -91,8 +91,6 @@ class TestMatchShortlist:
             (torch.tensor([[40], [0]]), IndexError),
             (torch.rand(2, 3), TypeError),
             (torch.zeros(3, 1).long(), ValueError),
-            ([[0, 1], [2]], ValueError),
-            (None, TypeError),
         ],
     )
     def test_rows_are_checked(self, matcher, stored, rows, error):

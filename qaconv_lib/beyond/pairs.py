@@ -79,9 +79,6 @@ class PairwiseLoss(MatchingLoss):
             check_above_zero(triplet_margin=triplet_margin)
         self.triplet_margin = triplet_margin
 
-    def extra_repr(self) -> str:
-        return f"triplet_margin={self.triplet_margin}"
-
     def forward(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss, and (b,) bool: whether the best-scored other image shows the same identity."""
         everyone = maps if process_count() == 1 else _GatherAll.apply(maps)

@@ -174,12 +174,14 @@ def get_profile(name: str) -> Profile:
     profile, given = PROFILES[known], dict[str, Any]()
     for part in means:
         setting, _, value = part.partition("=")
-        if setting in given or not re.fullmatch(_MEANS.get(setting, "(?!)"), value):
+        if not re.fullmatch(_MEANS.get(setting, "(?!)"), value):
             raise ValueError(
                 f"profile {name!r}: {part!r} is not a means of computing; there are "
-                f"{', '.join(_MEANS)}, each once, such as {known}+precision=bfloat16"
+                f"{', '.join(_MEANS)}, such as {known}+precision=bfloat16"
             )
-        given[setting] = int(value) if value.isdecimal() else value
+        new_value = int(value) if value.isdecimal() else value
+        if given.setdefault(setting, new_value) != new_value:
+            raise ValueError(f"profile {name!r} has two values of {setting}")
     new = {k: v for k, v in sorted(given.items()) if v != getattr(profile.base, k)}
     name = "+".join([known, *(f"{setting}={value}" for setting, value in new.items())])
     return dataclasses.replace(profile, name=name, base=dataclasses.replace(profile.base, **new))
