@@ -66,7 +66,6 @@ _SETTINGS: dict[str, Argument] = {
         ("batch_size", int, "images per step"),
         ("accumulate", int, "micro-batches that a batch is taken in, to save memory"),
         ("precision", str, "float32, bfloat16, or on a GPU float16"),
-        ("clip_norm", float, "longest gradient, all parameters together"),
         ("epochs", int, "how many"),
         ("decay_epochs", int, "epochs after which the rates fall to a tenth"),
         ("learning_rate", float, "of new layers"),
@@ -193,8 +192,7 @@ def export(options: Namespace) -> None:
     from qaconv_lib.models import load_model
 
     off = export_onnx(load_model(options.model), options.out)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; the maps of onnxruntime")
-    print(f"differ from PyTorch's by at most {off:.1g} of the largest value")
+    print(f"{options.out}: onnxruntime is within {off:.1g} of PyTorch's largest value")
 
 
 # Experiments --------------------------------------------------------------------------------------
@@ -273,10 +271,12 @@ _OPEN = (
 
 
 def _open(options: Namespace) -> tuple[ReidModel, Knowledge]:
-    """The model and what is on record about it."""
+    """The model and what is on record; a wrong prior is refused before the work."""
     from qaconv_lib.experiments.calibration_records import find_calibrations
     from qaconv_lib.photographs.matching import known_about, open_model
 
+    if options.prior is not None and not 0 < options.prior < 1:
+        raise ValueError(f"prior must lie between 0 and 1, got {options.prior}")
     model = open_model(options.model, options.device)
     return model, known_about(find_calibrations(model), options.domain)
 
@@ -298,8 +298,7 @@ def match(options: Namespace) -> None:
     check_output(options.output, images)
     model, known = _open(options)
     found = match_photographs(model, *images)
-    title = f"similarity {found.similarity:.2f}"
-    figure = found.show(threshold=options.threshold, title=title)
+    figure = found.show(threshold=options.threshold, title=f"similarity {found.similarity:.2f}")
     for name, text in describe_match(found, known, options.prior or 0.5):
         print(f"{name:<13}{text}")
     save_figure(figure, options.output)

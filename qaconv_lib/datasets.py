@@ -112,8 +112,9 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     Args:
         name: one of ``DATASETS``, ``mini-world`` (drawn by ``synthesize world``), or a CSV file
             such as ``people.csv`` with the columns of `dataset_from_table`, whose paths start at
-            its folder. ``-all`` after the name makes all splits training images. Names joined by
-            ``+``, as in ``mini-world+mini-duke``, make one training set, with nothing to test on.
+            its folder. ``-all`` after a name makes all splits training images. Names joined by
+            ``+`` (a CSV file first), as in ``mini-world+mini-duke``, make one training set of
+            distinct people and cameras, with nothing to test on; ``root`` holds all of them.
         root: the dataset's folder, zip or CSV file, or the folder that has it. If None, it is
             looked for in `data_folders`: those named by the environment variable ``QACONV_DATA``,
             and ``data/`` of the checkout, of the working directory and of the folders above it.
@@ -131,7 +132,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     if name not in (*DATASETS, "mini-world"):
         raise ValueError(
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, mini-world, and CSV files "
-            "such as people.csv; -all after a name merges all splits for training"
+            "such as people.csv; name-all trains on all splits, and name+name on both datasets"
         )
     archive, layout_name = MINIATURES.get(name, (None, name))
     layout = LAYOUTS.get(layout_name, WORLD)
@@ -147,7 +148,7 @@ def _union(name: str, root: str | os.PathLike[str] | None) -> ReidDataset:
     names = name.split("+")
     sources = [MINIATURES.get(part, (part,))[0] for part in (n.removesuffix("-all") for n in names)]
     if twice := [part for part in names if sources.count(sources[names.index(part)]) > 1]:
-        raise ValueError(f"{name} has images twice: {' and '.join(twice)} are of one dataset")
+        raise ValueError(f"{name} names the same images twice: {' and '.join(twice)}")
     parts, identities, cameras = [], 0, 0
     for dataset in (load_dataset(part, root) for part in names):
         table = dataset.train

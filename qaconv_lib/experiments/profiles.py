@@ -179,8 +179,8 @@ def get_profile(name: str) -> Profile:
                 f"profile {name!r}: {part!r} is not a means of computing; there are "
                 f"{', '.join(_MEANS)}, such as {known}+precision=bfloat16"
             )
-        new_value = int(value) if value.isdecimal() else value
-        if given.setdefault(setting, new_value) != new_value:
+        parsed = int(value) if value.isdecimal() else value
+        if given.setdefault(setting, parsed) != parsed:
             raise ValueError(f"profile {name!r} has two values of {setting}")
     new = {k: v for k, v in sorted(given.items()) if v != getattr(profile.base, k)}
     name = "+".join([known, *(f"{setting}={value}" for setting, value in new.items())])

@@ -54,7 +54,8 @@ def show_explorer(
     similarity = float(model.similarity(*maps).sigmoid())
     images = [load_image(table["path"].iloc[0]) for table in tables]
     return show_correspondences(
-        *images,
+        images[0],
+        images[1],
         *(own[0] for own in maps),
         threshold=threshold * matcher.kernel_size**2,
         side="gallery" if direction == "gallery" else "query",

@@ -33,8 +33,6 @@ THRESHOLD = 0.8  # of the matches that are drawn at first
 
 def spread(values: Sequence[float], count: int) -> list[int]:
     """Positions of `count` values from the largest to the smallest, equally spaced in rank."""
-    if not 2 <= count <= len(values):
-        raise ValueError(f"count must lie in 2..{len(values)}, got {count}")
     order = np.argsort(-np.asarray(values), kind="stable")
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)].tolist()
 
@@ -86,9 +84,6 @@ def explorer_data(
     from qaconv_lib.visualize import SIMILARITY_COLOURS
 
     matcher, gallery = matcher_of(model), dataset.gallery
-    if len(precision) != (count := len(dataset.query)):
-        wrong = f"a value for each of the {count} queries, got {len(precision)}"
-        raise ValueError(f"precision must have {wrong}")
     chosen = spread(precision, QUERIES)
     asked = dataset.query.iloc[chosen]
     maps = {"trained": (model.extract(asked), model.extract(gallery))}
@@ -104,8 +99,7 @@ def explorer_data(
 
     def about(image: pd.Series) -> dict:
         name = Path(image["path"]).name
-        if paths.setdefault(name, image["path"]) != image["path"]:
-            raise ValueError(f"two images have the name {name}; the page needs different ones")
+        paths[name] = image["path"]
         return {"image": name, "camera": int(image["camera"])}
 
     queries = []

@@ -115,8 +115,6 @@ def reliability(probability: Any, same: Any, bins: int = 10) -> pd.DataFrame:
     probability, same = _check_pairs(probability, same, "probability")
     if probability.min() < 0 or probability.max() > 1:
         raise ValueError("probability must lie in [0, 1]")
-    if bins < 2:
-        raise ValueError(f"bins must be at least 2, got {bins}")
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
     place = np.minimum((probability * bins).astype(int), bins - 1)
     total, stated, happened, pairs = (

@@ -61,8 +61,6 @@ def search_gallery(
         raise ValueError("at least one query and one gallery image are needed")
     if length is not None and length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
-    if prior is not None and not 0 < prior < 1:
-        raise ValueError(f"prior must lie between 0 and 1, got {prior}")
     query, images = photograph_table(queries), photograph_table(gallery)
     timed = pd.DataFrame()
     if times is not None:  # all files at once, so that two with one name are noticed
