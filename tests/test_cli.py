@@ -30,6 +30,8 @@ def here(no_records: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("synthesize drawings", "unknown miniature 'drawings'"),
         ("synthesize mini-duke --jobs 0", "jobs must be at least 1, got 0"),
+        ("synthesize --cameras 3", "--cameras"),
+        ("synthesize mini-duke --identities 3 --jobs 1", "--identities"),
         ("synthesize mini-duke --out good.jpg/x", "good.jpg/x should be a folder"),
         ("check-data people", "'people'"),
         ("check-data people.csv", "people.csv not found"),

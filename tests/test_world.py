@@ -1,6 +1,9 @@
 """mini-world: drawing on demand, interruption, loading, and unions of training sets."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,9 +70,21 @@ def test_an_interrupted_drawing_is_completed(drawn: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "mini-world") == whole
 
 
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    options = ["world", "--identities", "60", "--jobs", "2", "--quiet", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "qaconv_lib", "synthesize", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        while process.poll() is None and not list(tmp_path.rglob("*.jpg")):
+            time.sleep(0.1)
+        process.terminate()
+        process.communicate(timeout=20)  # as long as a worker lives, the pipe is open
+    assert process.returncode != 0
+    assert len(list(tmp_path.rglob("*.jpg"))) < len(plan(World(60)))
+
+
 def test_another_world_in_the_folder_is_not_mixed_with_this_one(drawn: Path) -> None:
     for other in (replace(SMALL, identities=2), replace(SMALL, seed=6)):
-        with pytest.raises(ValueError, match="identities 3"):
+        with pytest.raises(ValueError, match="'identities': 3"):
             write_world(other, drawn.parent)
     with pytest.raises(ValueError, match="cameras"):
         World(cameras=1)
@@ -80,8 +95,13 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for text in ("", "[]", json.dumps({"images": 3})):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(ValueError, match=r"manifest\.json"):
+        with pytest.raises(ValueError, match=r"manifest\.json .*synthesize world"):
             load_dataset("mini-world", tmp_path)
+    for text in ("", "[]", '{"world": 3}', '{"world": {"identities": "3"}}'):
+        (tmp_path / "mini-world").mkdir(exist_ok=True)
+        (tmp_path / "mini-world" / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json .*remove it"):
+            write_world(SMALL, tmp_path)
 
 
 def test_a_smaller_world_is_part_of_a_larger_one() -> None:

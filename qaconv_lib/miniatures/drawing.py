@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -205,6 +206,18 @@ def write_archive(
     return archive
 
 
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent, which then stops its workers, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()  # type: ignore[union-attr]  # this is a worker
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @contextmanager
 def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[Iterator]:
     """What a function gives for items, in order, here or by processes with one BLAS thread each."""
@@ -217,8 +230,7 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
     before = {key: os.environ[key] for key in _THREAD_LIMITS if key in os.environ}
     context = multiprocessing.get_context("spawn")
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
-    leave_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # to this process, which then stops the others
-    pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
+    pool = ProcessPoolExecutor(jobs, context, _end_with_parent)
     try:
         yield pool.map(function, items, chunksize=8 if len(items) > 999 else 1)
     except BrokenProcessPool as error:

@@ -212,13 +212,18 @@ def write_world(
     check_writable(folder)
     record = folder / "manifest.json"
     if record.is_file():
-        there, wanted = json.loads(record.read_bytes())["world"], manifest["world"]
-        if {**there, "identities": 0} != {**wanted, "identities": 0} or (
-            there["identities"] > world.identities
-        ):
+        wanted = manifest["world"]
+        try:
+            there = json.loads(record.read_bytes())["world"]
+            grows = {**wanted, "identities": there["identities"]} == there
+            grows &= there["identities"] <= world.identities
+        except (ValueError, KeyError, TypeError) as error:
+            wrong = f"{record} is damaged; remove it, and use the same options as before"
+            raise ValueError(wrong) from error
+        if not grows:
             raise ValueError(
-                f"{folder} holds a world of {_words(there)}, which cannot become one of "
-                f"{_words(wanted)}; remove it, or name another folder with --out"
+                f"{folder} holds a world of {there}, which cannot become one of {wanted}; "
+                "remove it, or name another folder with --out"
             )
     write_json(record, manifest)
     for name in _FOLDERS.values():
@@ -239,7 +244,3 @@ def write_world(
         for count in counts:
             bar.update(count)
     return folder
-
-
-def _words(settings: dict[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
