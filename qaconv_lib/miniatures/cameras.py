@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .domains import Domain, as_colour, choose
-from .geometry import rotation_x
+from .geometry import rotation
 
 FRAME = (560, 1000)  # rows and columns of a camera's frame
+DAYLIGHT = ("sun", "ambient", "sun_azimuth", "sun_elevation")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Camera:
     @property
     def rotation(self) -> np.ndarray:
         """World to camera directions (3, 3)."""
-        return rotation_x(self.tilt)
+        return rotation("x", self.tilt)
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) in camera coordinates."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,7 +42,6 @@ class Domain:
     """Ranges (low, high) of uniform draws, probabilities and weights; metres and degrees."""
 
     name: str
-    cameras: int
     season: str  # "summer", "winter" or "all": which palettes are used
     # wardrobe
     tops: Weights
@@ -87,11 +85,6 @@ class Domain:
     redraw_second: float = 0.20
     colour_jitter: float = 0.03
 
-    def __post_init__(self) -> None:
-        for field in ("redraw_lower", "redraw_second", "occlusion", "company", "cut_feet"):
-            if not 0.0 <= (value := getattr(self, field)) <= 1.0:
-                raise ValueError(f"{field} of domain {self.name!r} must be in [0, 1], got {value}")
-
 
 _SUMMER = {
     "tops": "tshirt 0.50, shirt 0.14, polo 0.12, tank 0.06, dress 0.07, jacket 0.05, hoodie 0.03, "
@@ -122,7 +115,6 @@ _BAGS = ("none", "backpack", "shoulder", "crossbody", "handbag", "shopping", "su
 # One row per field, one column per domain.
 _TABLE: dict[str, tuple] = {
     "name": ("market", "duke", "cuhk03", "msmt17"),
-    "cameras": (6, 8, 2, 15),
     "season": ("summer", "winter", "summer", "all"),
     "bags": tuple(
         dict(zip(_BAGS, shares, strict=True))
@@ -186,9 +178,9 @@ DOMAINS: dict[str, Domain] = {
 }
 
 _BASIC: dict[str, Colour] = {
-    name: colour(values)
-    for name, values in (
-        re.split(r" (?=\d)", part.strip(), maxsplit=1)
+    name: colour(" ".join(values))
+    for name, *values in (
+        part.strip().rsplit(" ", 3)
         for part in """
         black 15 15 16, charcoal 26 26 28, grey 47 47 48, light grey 70 70 70, white 93 93 92,
         navy 15 18 31, denim 28 37 52, dark denim 16 20 31, pale denim 52 62 70, beige 76 69 57,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -196,30 +197,20 @@ def sample_pose(person: Person, rng: np.random.Generator, standing: float) -> Po
     )
 
 
-def _unlike(colour: Colour) -> Colour:
-    """Red or blue, whichever is farther."""
-    far = [sum((a - b) ** 2 for a, b in zip(colour, c, strict=True)) for c in (_RED, _BLUE)]
-    return _RED if far[0] > far[1] else _BLUE
-
-
-def _change_top(person: Person) -> Person:
-    new = _unlike(person.top.colour)
-    return replace(person, top=replace(person.top, colour=new, sleeve_colour=new))
-
-
-def _change_bottom(person: Person) -> Person:
-    new = _unlike(person.bottom.colour)
-    return replace(person, bottom=replace(person.bottom, colour=new))
-
-
-def _change_hair(person: Person) -> Person:
-    """Fair hair if it was dark, else dark."""
-    dark = sum(person.hair.colour) < 1.0
-    colour = (0.78, 0.66, 0.42) if dark else (0.10, 0.085, 0.08)
-    return replace(person, hair=replace(person.hair, colour=colour))
+def _paint(what: str, person: Person) -> Person:
+    """With red or blue clothes, whichever is farther; with fair hair if it was dark, else dark."""
+    part = getattr(person, what)
+    if what == "hair":
+        new = (0.78, 0.66, 0.42) if sum(part.colour) < 1.0 else (0.10, 0.085, 0.08)
+    else:
+        new = max(_RED, _BLUE, key=lambda other: np.square(np.subtract(part.colour, other)).sum())
+    sleeves = {"sleeve_colour": new} if what == "top" else {}
+    return replace(person, **{what: replace(part, colour=new, **sleeves)})
 
 
 #: By what is changed: makes of one person another, alike in everything else (chapter 11).
 CHANGES: dict[str, Callable[[Person], Person]] = {
-    "top": _change_top, "trousers": _change_bottom, "hair": _change_hair,
-}  # fmt: skip
+    "top": partial(_paint, "top"),
+    "trousers": partial(_paint, "bottom"),
+    "hair": partial(_paint, "hair"),
+}

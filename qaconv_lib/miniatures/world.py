@@ -25,6 +25,7 @@ from qaconv_lib.datasets import choose_queries
 from .cameras import Camera
 from .domains import DOMAINS, Colour, as_colour, weights
 from .people import Person, sample_family, sample_person
+from .plans import FOLDERS
 from .prints import PRINTS
 from .wild import Look, photograph, sample_view, vary
 
@@ -36,7 +37,6 @@ _FIRST_HELD_OUT = 50_001  # identity
 _PASSERS_BY = 600
 _STREAMS = {"camera": 0, "family": 1, "person": 2, "walk": 3, "split": 4, "draw": 5}
 _POPULATIONS = {"train": 0, "test": 1, "passer-by": 2}
-_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _CLOTHES = dict(
     patterns=weights(
         "plain 0.59, stripes 0.06, pinstripes 0.02, check 0.007, plaid 0.04, yoke 0.035, "
@@ -108,7 +108,7 @@ def plan(world: World) -> pd.DataFrame:
     chosen = choose_queries(table.loc[test, ["identity", "camera"]], world.rng("split"))
     table.loc[table.index[test][chosen], "split"] = "query"
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{row.identity:05d}_c{row.camera + 1:02d}_{row.image:03d}.jpg"
+        f"{FOLDERS[row.split]}/{row.identity:05d}_c{row.camera + 1:02d}_{row.image:03d}.jpg"
         for row in table.itertuples()
     ]
     return table
@@ -226,9 +226,9 @@ def write_world(
                 "remove it, or name another folder with --out"
             )
     write_json(record, manifest)
-    for name in _FOLDERS.values():
+    for name in FOLDERS.values():
         check_writable(folder / name)
-    there = {f"{name}/{file}" for name in _FOLDERS.values() for file in os.listdir(folder / name)}
+    there = {f"{name}/{file}" for name in FOLDERS.values() for file in os.listdir(folder / name)}
     left = table[~table["path"].isin(there)]
     # A task per scene, which takes long to build; small enough that the bar moves.
     parts = [
