@@ -96,7 +96,7 @@ def synthesize(options: Namespace) -> None:
     """Draw the miniatures and write their archives: one zip file each, all if none is named. The
     name world stands for mini-world, a larger set that is not shipped: it is drawn into a folder,
     and an interrupted drawing goes on where it stopped."""
-    from qaconv_lib.miniatures.drawing import write_archives
+    from qaconv_lib.miniatures.drawing import MINIATURES, plan, write_archive
     from qaconv_lib.miniatures.world import World, write_world
 
     names = [name for name in options.names if name not in ("world", "mini-world")]
@@ -105,9 +105,11 @@ def synthesize(options: Namespace) -> None:
     own = {name: value for name, value in given.items() if value is not None}
     if own and len(names) == len(options.names):
         raise ValueError(f"--{next(iter(own))} is an option of world only; name world as well")
-    if names or not options.names:
-        for archive in write_archives(names, **how):
-            print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+    for name in names:
+        plan(name)  # refuses an unknown one before the first is drawn
+    for name in names if options.names else MINIATURES:
+        archive = write_archive(name, **how)
+        print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
     if len(names) < len(options.names):
         print(write_world(World(**own), **how))
 

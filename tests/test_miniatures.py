@@ -131,7 +131,7 @@ def tiny(name: str) -> Miniature:
     habits = Habits(visits=(3, 4))
     return replace(
         MINIATURES[name], train_identities=4, test_identities=5, families=(2, 2),
-        distractors=min(2, MINIATURES[name].distractors), train_habits=habits,
+        distractors=min(3, MINIATURES[name].distractors), train_habits=habits,
         test_habits=habits, distractor_habits=habits,
         bad_detections=min(2, MINIATURES[name].bad_detections),
     )  # fmt: skip

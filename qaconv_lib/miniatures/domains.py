@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -116,6 +116,10 @@ _BAGS = ("none", "backpack", "shoulder", "crossbody", "handbag", "shopping", "su
 _TABLE: dict[str, tuple] = {
     "name": ("market", "duke", "cuhk03", "msmt17"),
     "season": ("summer", "winter", "summer", "all"),
+    **{
+        what: tuple(weights(season[what]) for season in (_SUMMER, _WINTER, _ALL, _ALL))
+        for what in _ALL
+    },
     "bags": tuple(
         dict(zip(_BAGS, shares, strict=True))
         for shares in (
@@ -165,16 +169,10 @@ _TABLE: dict[str, tuple] = {
     "standing": (0.12, 0.1, 0.08, 0.12),
 }
 
-
-def _domain(row: list, clothes: dict[str, str]) -> Domain:
-    fields: dict[str, Any] = dict(zip(_TABLE, row, strict=True))
-    return Domain(**fields | {what: weights(text) for what, text in clothes.items()})
-
-
 #: The four domains by name.
 DOMAINS: dict[str, Domain] = {
-    row[0]: _domain(row, clothes)
-    for *row, clothes in zip(*_TABLE.values(), (_SUMMER, _WINTER, _ALL, _ALL), strict=True)
+    row[0]: Domain(**dict(zip(_TABLE, row, strict=True)))
+    for row in zip(*_TABLE.values(), strict=True)
 }
 
 _BASIC: dict[str, Colour] = {

@@ -28,7 +28,7 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from qaconv_lib._files import check_writable, make_folder, write_whole
+from qaconv_lib._files import check_writable, write_whole
 from qaconv_lib.datasets import ReidDataset, load_image
 
 from .cameras import DAYLIGHT, Camera, sample_camera
@@ -92,16 +92,16 @@ class _World:
 
     def bystanders(self, row: dict, rng: np.random.Generator) -> tuple[Person, ...]:
         """Two people who may be in the image, the first of the same group if possible."""
-        population = row["population"] if row["population"] in self.sizes else "test"
+        nobody = row["population"] == "nobody"
+        population, own = ("test", None) if nobody else (row["population"], row["person"])
         group = self.groups.get((population, row["group"]), ())
-        companions = [person for person in group if person != row["person"]]
+        companions = [person for person in group if person != own]
         chosen = []
         if companions and rng.random() < 0.6:
             chosen.append(int(rng.choice(companions)))
-        others = self.sizes[population] - (row["population"] != "nobody")
-        while len(chosen) < min(2, others):
+        while len(chosen) < 2:
             other = int(rng.integers(self.sizes[population]))
-            if other not in chosen and (other != row["person"] or row["population"] == "nobody"):
+            if other not in (own, *chosen):
                 chosen.append(other)
         return tuple(self.person(population, other) for other in chosen)
 
@@ -154,29 +154,15 @@ def encode_image(name: str, path: str) -> Files:
     return picture.getvalue(), parts.getvalue()
 
 
-def write_archives(
-    names: Sequence[str], out: str | os.PathLike[str], **options: Any
-) -> Iterator[Path]:
-    """Write an archive per miniature, all if none is named; options as for `write_archive`.
-
-    An unknown name, or a folder that cannot be written to, is refused before the first is drawn.
-    """
-    for name in names:
-        _world(name)
-    check_writable(Path(out))
-    for name in names or MINIATURES:
-        yield write_archive(name, out, **options)
-
-
 def write_archive(
-    name: str, folder: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
+    name: str, out: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
 ) -> Path:
-    """Draw a miniature and write ``folder/<name>.zip``, whole or not at all.
+    """Draw a miniature and write ``out/<name>.zip``, whole or not at all.
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
     world = _world(name)
-    make_folder(Path(folder))
+    check_writable(Path(out))
     paths = sorted(world.position)
     content, encode = io.BytesIO(), functools.partial(encode_image, name)
     with zipfile.ZipFile(content, "w") as bundle, mapped(encode, paths, jobs) as files:
@@ -187,7 +173,7 @@ def write_archive(
             _add(bundle, path, picture)
             if parts is not None:
                 _add(bundle, str(PurePosixPath("part_maps", path).with_suffix(".png")), parts)
-    archive = Path(folder) / f"{name}.zip"
+    archive = Path(out) / f"{name}.zip"
     write_whole(archive, content.getvalue())
     return archive
 

@@ -15,8 +15,6 @@ _CLOCK_OFFSET = 60.0  # seconds by which a clock is ahead of true time at most
 
 @dataclass(frozen=True)
 class Habits:
-    """How people move."""
-
     group_sizes: tuple[float, ...] = (0.15, 0.25, 0.3, 0.3)  # shares of groups of 1, 2, 3, ...
     visits: tuple[int, int] = (4, 6)  # fewest and most cameras passed on a trip, with repetition
     images: tuple[float, ...] = (0.0, 0.55, 0.45)  # shares of visits with 1, 2, 3, ... images

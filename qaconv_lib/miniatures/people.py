@@ -47,8 +47,6 @@ class Body:
 
 @dataclass(frozen=True)
 class Hair:
-    """Hair and beard."""
-
     style: str  # "short", "crop", "bald", "bob", "long", "ponytail", "bun", "afro"
     colour: Colour
     hairline: float
@@ -166,8 +164,6 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
 
 @dataclass(frozen=True)
 class Pose:
-    """A moment of walking."""
-
     phase: float  # of the step, radians; the left leg is foremost at pi / 2
     stride: float  # swing of the thighs, radians; 0 = standing
     arms: str  # "swing", "phone", "pockets" or "straps"

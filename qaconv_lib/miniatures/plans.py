@@ -23,8 +23,6 @@ _VALIDATION_SHARE = 14  # one in so many training images of mini-msmt17 is liste
 
 @dataclass(frozen=True)
 class Miniature:
-    """What a miniature consists of."""
-
     name: str  # for `load_dataset`
     stands_for: str  # the public dataset whose layout it has
     domain: str  # name of the drawn domain

@@ -61,8 +61,6 @@ class Top:
 
 @dataclass(frozen=True)
 class Bottom:
-    """Lower garment."""
-
     kind: str
     colour: Colour
     pattern: Pattern
@@ -82,8 +80,6 @@ class Bottom:
 
 @dataclass(frozen=True)
 class Shoes:
-    """Shoes and socks."""
-
     kind: str
     colour: Colour
     sole: Colour
@@ -109,8 +105,6 @@ class Bag:
 
 @dataclass(frozen=True)
 class Headwear:
-    """Hat or hood, scarf, mask and glasses."""
-
     kind: str
     colour: Colour
     second: Colour
@@ -267,7 +261,6 @@ def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bot
 
 
 def sample_shoes(domain: Domain, rng: np.random.Generator) -> Shoes:
-    """Shoes and socks."""
     kind = choose(rng, domain.shoes)
     colour = draw_colour(rng, "shoes")
     light_sole = kind == "sneakers" and rng.random() < 0.65
@@ -298,7 +291,6 @@ def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
 
 
 def sample_headwear(domain: Domain, rng: np.random.Generator) -> Headwear:
-    """Hat, scarf, mask, glasses."""
     return Headwear(
         kind=choose(rng, domain.headwear),
         colour=draw_colour(rng, "winter tops" if domain.season == "winter" else "bags"),

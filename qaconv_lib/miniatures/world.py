@@ -10,7 +10,7 @@ import functools
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from qaconv_lib.datasets import choose_queries
 
 from .cameras import Camera
 from .domains import DOMAINS, Colour, as_colour, weights
+from .drawing import mapped
 from .people import Person, sample_family, sample_person
 from .plans import FOLDERS
 from .prints import PRINTS
@@ -74,11 +75,6 @@ class World:
         if self.identities >= _FIRST_HELD_OUT:
             raise ValueError(f"identities must be below {_FIRST_HELD_OUT}, got {self.identities}")
 
-    @property
-    def held_out(self) -> tuple[int, int]:
-        """Numbers of people and of cameras for query and gallery."""
-        return max(2, self.identities // 10), max(2, self.cameras // 5)
-
     def rng(self, stream: str, *numbers: int) -> np.random.Generator:
         """Random numbers for one purpose, independent of all others."""
         return np.random.default_rng([self.seed, 2200, _STREAMS[stream], *numbers])
@@ -88,7 +84,7 @@ class World:
 def plan(world: World) -> pd.DataFrame:
     """One row per image: path, split, population, person, identity, camera, session, heading."""
     rows: list[tuple] = []
-    people, cameras = world.held_out
+    people, cameras = max(2, world.identities // 10), max(2, world.cameras // 5)
     for population, count, first, own in (
         ("train", world.identities, 0, world.cameras), ("test", people, world.cameras, cameras),
     ):  # fmt: skip
@@ -199,8 +195,6 @@ def write_world(
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
-    from .drawing import mapped
-
     folder = Path(out) / NAME
     table = plan(world)
     manifest: dict[str, Any] = {
@@ -231,13 +225,12 @@ def write_world(
     there = {f"{name}/{file}" for name in FOLDERS.values() for file in os.listdir(folder / name)}
     left = table[~table["path"].isin(there)]
     # A task per scene, which takes long to build; small enough that the bar moves.
-    parts = [
+    tasks = [
         rows[start : start + 128]
-        for rows in left.groupby(["camera", "session"]).indices.values()
+        for rows in left.groupby(["camera", "session"]).groups.values()
         for start in range(0, len(rows), 128)
     ]
-    tasks = [left.index[rows].tolist() for rows in parts]
-    draw: Callable[[Sequence[int]], int] = functools.partial(_draw_rows, world, folder)
+    draw = functools.partial(_draw_rows, world, folder)
     bar = tqdm(total=len(table), initial=len(table) - len(left), desc=NAME, unit="image",
                disable=not progress)  # fmt: skip
     with bar, mapped(draw, tasks, jobs) as counts:
