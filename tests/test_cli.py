@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_work_before_it_begins(
     error = OSError(errno.EROFS, "Read-only file system")
     monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=error))
     assert main(["synthesize", "mini-duke", "--out", str(tmp_path / "there")]) == 2
-    assert "cannot write archives to" in capsys.readouterr().err
+    assert str(tmp_path / "there") in capsys.readouterr().err
     monkeypatch.setattr("qaconv_lib.training.Trainer.train", None)  # would fail
     assert main(["train", "softmax", "mini-duke", "--profile", "smoke", "--quiet"]) == 2
     assert "Read-only file system" in capsys.readouterr().err

@@ -228,7 +228,6 @@ def choose(rng: np.random.Generator, options: Mapping[Option, float]) -> Option:
 
 
 def as_colour(values: Iterable[float]) -> Colour:
-    """Three numbers as a colour."""
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 

@@ -10,7 +10,6 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import signal
 import threading
 import zipfile
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import PIL
 from PIL import Image
 from tqdm import tqdm
 
@@ -45,7 +43,6 @@ _PALETTE = (
     (250, 150, 50), (190, 90, 20), (160, 110, 70), (128, 128, 128), (200, 200, 200),
 )  # fmt: skip
 
-Files = tuple[bytes, bytes | None]  # image, part map
 Change = Callable[[Person], Person]
 
 
@@ -139,7 +136,7 @@ def draw_image(
     return render_person(change(person) if change else person, camera, world.domain, rng, **options)
 
 
-def encode_image(name: str, path: str) -> Files:
+def encode_image(name: str, path: str) -> tuple[bytes, bytes | None]:
     """JPEG file of an image and PNG file of its part map (None for training images)."""
     world = _world(name)
     row, drawing, picture = world.rows[world.position[path]], draw_image(name, path), io.BytesIO()
@@ -238,11 +235,7 @@ def _texts(world: _World) -> dict[str, str]:
         "images": table["split"].value_counts().sort_index().to_dict(),
         "image size": list(_SIZE),
         "part names": list(PART_NAMES),
-        "drawn with": {
-            "python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__,
-            "pillow": PIL.__version__,
-        },
-    }  # fmt: skip
+    }
     texts["manifest.json"] = json.dumps(manifest, indent=1) + "\n"
     return texts
 

@@ -72,8 +72,10 @@ def _one_leg(
         shapes.append(thigh(hip, knee, (r0, r1), skin))
     if skirted or bottom.length < 0.97:
         calf = knee + 0.32 * (ankle - knee) - 0.006 * h * shin.keywords["axes"][2]
-        shapes.append(shin(knee, calf, (r1, r2 * 1.06), skin))
-        shapes.append(shin(calf, ankle, (r2 * 1.06, r3), skin))
+        shapes += [
+            shin(knee, calf, (r1, r2 * 1.06), skin),
+            shin(calf, ankle, (r2 * 1.06, r3), skin),
+        ]
     if skirted:
         return shapes
     ease, hip_y = bottom.ease, 0.515 * h
@@ -84,9 +86,8 @@ def _one_leg(
         hem = r2 + share * (r3 - r2) + ease * 1.3 + bottom.flare + 0.003
         radii = (r1 + ease, max(hem, r3 + 0.004))
         end = knee + share * (ankle - knee)
-        shapes.append(thigh(hip, knee, (r0 + ease, r1 + ease), rest=above, **cloth))
-        shapes.append(shin(knee, end, radii, rest=below, open_end=True, **cloth))
-        return shapes
+        upper = thigh(hip, knee, (r0 + ease, r1 + ease), rest=above, **cloth)
+        return [*shapes, upper, shin(knee, end, radii, rest=below, open_end=True, **cloth)]
     share = min(bottom.length / 0.505, 1.0)
     radii = (r0 + ease, r0 + share * (r1 - r0) + 1.5 * ease + 0.004)
     end = hip + share * (knee - hip)

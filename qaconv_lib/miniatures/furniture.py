@@ -58,7 +58,6 @@ def sample_obstacle(rng: np.random.Generator) -> list[Primitive]:
 
 
 def _leaves(rng: np.random.Generator) -> Paint:
-    """Mottled green."""
     base = linear((rng.uniform(0.18, 0.32), rng.uniform(0.32, 0.45), rng.uniform(0.14, 0.22)))
     table = rng.normal(size=4096).astype(np.float32)
     slant = rng.normal(size=(3, 3)).astype(np.float32)

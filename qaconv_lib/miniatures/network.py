@@ -26,8 +26,6 @@ class Habits:
 
 @dataclass(frozen=True, eq=False)
 class CameraNetwork:
-    """Cameras, the paths between them and their clocks."""
-
     positions: np.ndarray  # (cameras, 2) places on the plan, metres
     yaw: np.ndarray  # (cameras,) direction each camera looks in, radians on the plan
     walking: np.ndarray  # (cameras, cameras) seconds of a straight walk; infinite without a path
@@ -164,7 +162,6 @@ class _Trip:
             self.rows.append((member, camera, moment, number, way))
 
     def transit(self, camera: int, target: int) -> float:
-        """Seconds from one camera to the next."""
         time = self.network.walking[camera, target] * np.exp(self.rng.normal(0, 0.1))
         mode = self.rng.choice(3, p=self.habits.modes)
         if mode == 1:

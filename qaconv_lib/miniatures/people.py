@@ -56,8 +56,6 @@ class Hair:
 
 @dataclass(frozen=True)
 class Family:
-    """What look-alikes share."""
-
     female: bool
     top: Top
     bottom: Bottom
@@ -176,16 +174,15 @@ class Pose:
 def sample_pose(person: Person, rng: np.random.Generator, standing: float) -> Pose:
     """A random moment; ``standing`` is the probability of not walking."""
     still = rng.random() < standing
-    arms = ["swing", "pockets", "straps", "phone"]
-    share = np.array([0.8, 0.08, 0.02, 0.06])
+    arms = {"swing": 0.8, "pockets": 0.08, "straps": 0.02, "phone": 0.06}
     if person.bag.kind == "backpack":
-        share[2] = 0.1
+        arms["straps"] = 0.1
     if person.bag.handheld == "phone":
-        share[3] = 0.3
+        arms["phone"] = 0.3
     return Pose(
         phase=float(rng.uniform(0, 2 * np.pi)),
         stride=float(0.05 if still else 0.40 * person.body.stride * rng.uniform(0.8, 1.15)),
-        arms=str(rng.choice(arms, p=share / share.sum())),
+        arms=choose(rng, arms),
         side=int(rng.choice([-1, 1])),
         head_turn=float(0.22 * rng.normal()),
         twist=float(0.05 * rng.normal()),

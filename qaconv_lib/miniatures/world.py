@@ -76,7 +76,6 @@ class World:
             raise ValueError(f"identities must be below {_FIRST_HELD_OUT}, got {self.identities}")
 
     def rng(self, stream: str, *numbers: int) -> np.random.Generator:
-        """Random numbers for one purpose, independent of all others."""
         return np.random.default_rng([self.seed, 2200, _STREAMS[stream], *numbers])
 
 
