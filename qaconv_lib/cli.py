@@ -409,13 +409,6 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _format_warning(message: Any, category: type, filename: str, *_: Any, **__: Any) -> str:
-    """A warning of this package as one sentence, others with the place they come from."""
-    if Path(__file__).parent in Path(filename).parents:
-        return f"qaconv_lib: {message}\n"
-    return f"{filename}: {category.__name__}: {message}\n"
-
-
 def _plainly(error: Any) -> tuple[str, int]:
     """What a code page lacks, such as that of a pipe on Windows, in ASCII."""
     character = error.object[error.start]
@@ -429,7 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plainly")
-    warnings.formatwarning = _format_warning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for folder in data_folders():
         if not folder.is_dir():
             _say(f"qaconv_lib: QACONV_DATA names {folder}, which is not a folder")
