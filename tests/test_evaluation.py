@@ -171,9 +171,10 @@ def test_identity_0_is_a_person_and_a_bad_detection_is_not():
     assert scores.per_query["num_matches"].tolist() == [1, 1]
     assert scores.per_query["num_ignored"].tolist() == [1, 0]  # the query's own camera
     assert scores.per_query["first_match_rank"].tolist() == [1, 3]
-    with pytest.warns(UserWarning, match="^1 queries have identity -1"):
+    with pytest.warns(UserWarning, match="^1 queries have identity -1") as warned:
         scores = evaluate_ranking(similarity * 2, [-1, 0, 1, 1], [-1, 0, 1], [0] * 4, [1] * 3)
     assert scores.per_query["valid"].tolist() == [False, True, True, True]
+    assert warned[0].filename == __file__  # where the ranking was asked for
 
 
 def test_infinite_similarities_are_ranked():
@@ -222,13 +223,13 @@ def test_labels_of_another_length_or_kind_are_named(name):
 
 
 def test_summary_is_one_line_in_percent():
-    people = [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]  # found at ranks 1, 6 and 11
-    scores = evaluate_ranking([-np.arange(12)] * 3, [1, 2, 3], people, [0] * 3, [1] * 12)
+    people = [1, 2, 0, 0, 0, 3, 0, 0, 0, 0, 4, 0]  # found at ranks 1, 2, 6 and 11
+    scores = evaluate_ranking([-np.arange(12)] * 4, [1, 2, 3, 4], people, [0] * 4, [1] * 12)
     assert "\n" not in scores.summary() and scores.summary() in repr(scores)
     found = [float(number) for number in re.findall(r"\d+\.\d", scores.summary())]
     metrics = [*map(scores.rank, (1, 5, 10)), scores.mean_ap, scores.mean_ap_trapezoid]
     assert found == pytest.approx([100 * x for x in (*metrics, scores.mean_inp)], abs=0.05)
-    assert "3 of 3 queries" in scores.summary()
+    assert "4 of 4 queries" in scores.summary()
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
