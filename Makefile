@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 SPHINX_STRICT := -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all processors coverage mutants site check-site refresh bench lab lint hooks clean
+.PHONY: help book test test-all processors coverage mutants site check-site refresh bench gpu lab lint hooks clean
 
 help:
 	@echo "make book     run every notebook on this machine and build the site in _build/html"
@@ -26,6 +26,7 @@ help:
 	@echo "make check-site  look at every page of that site in Chromium"
 	@echo "make refresh  run the notebooks in place and normalise them"
 	@echo "make bench    measure speed and memory beside the plain forms, draw appendix A"
+	@echo "make gpu      on a machine with a GPU: rates, a model, and every notebook, in ten minutes"
 	@echo "make lab      install JupyterLab and open the notebooks to work on them"
 	@echo "make lint     check style, format, types, and the form of notebooks and pages"
 	@echo "make hooks    have git check style and notebooks before every commit"
@@ -93,6 +94,9 @@ refresh: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PY) -m qaconv_lib bench
 	$(PY) book/tools/refresh.py book/a_making_it_fast.ipynb
+
+gpu: $(INSTALLED)
+	$(PY) book/tools/gpu.py
 
 lab: $(INSTALLED)
 	$(PY) -m pip install --quiet --disable-pip-version-check jupyterlab

@@ -85,9 +85,9 @@ _RECORDS = (_PROFILE, *(_SETTINGS[name] for name in _MEANS))
 # Data ---------------------------------------------------------------------------------------------
 @_command(
     _arg("names", nargs="*", metavar="NAME", help="e.g. mini-market, or world"),
-    _arg("--identities", type=int, default=1500, help="training people of world (default: 1500)"),
-    _arg("--cameras", type=int, default=40, help="training cameras of world (default: 40)"),
-    _arg("--seed", type=int, default=0, help="of world (default: 0)"),
+    _arg("--identities", type=int, help="training people of world (default: 1500)"),
+    _arg("--cameras", type=int, help="training cameras of world (default: 40)"),
+    _arg("--seed", type=int, help="of world (default: 0)"),
     _arg("--out", type=Path, default=Path(__file__).parents[1] / "data", help="folder (data)"),
     _arg("--jobs", type=int, help="processes (default: one per CPU)"),
     _QUIET,
@@ -96,16 +96,22 @@ def synthesize(options: Namespace) -> None:
     """Draw the miniatures and write their archives: one zip file each, all if none is named. The
     name world stands for mini-world, a larger set that is not shipped: it is drawn into a folder,
     and an interrupted drawing goes on where it stopped."""
-    from qaconv_lib.miniatures.drawing import write_archives
+    from qaconv_lib.miniatures.drawing import MINIATURES, plan, write_archive
     from qaconv_lib.miniatures.world import World, write_world
 
     names = [name for name in options.names if name not in ("world", "mini-world")]
     how = _given(options, "out", "jobs", "progress")
-    if names or not options.names:
-        for archive in write_archives(names, **how):
-            print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+    given = _given(options, "identities", "cameras", "seed")
+    own = {name: value for name, value in given.items() if value is not None}
+    if own and len(names) == len(options.names):
+        raise ValueError(f"--{next(iter(own))} is an option of world only; name world as well")
+    for name in names:
+        plan(name)  # refuses an unknown one before the first is drawn
+    for name in names if options.names else MINIATURES:
+        archive = write_archive(name, **how)
+        print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
     if len(names) < len(options.names):
-        print(write_world(World(**_given(options, "identities", "cameras", "seed")), **how))
+        print(write_world(World(**own), **how))
 
 
 @_command(

@@ -105,7 +105,8 @@ def show_location_match(
         _show(bottom, gallery_image, height, width, f"best: {found.max():.2f}")
         heat = bottom.imshow(found, extent=(0, width, height, 0), **style)
         _frame(bottom, *divmod(int(found.argmax()), width))
-    figure.colorbar(heat, ax=axes.ravel().tolist(), label="local similarity", shrink=0.9)
+    label = "local similarity" if kernel_size == 1 else "sum of local similarities"
+    figure.colorbar(heat, ax=axes.ravel().tolist(), label=label, shrink=0.9)
     return finish(figure, alt)
 
 

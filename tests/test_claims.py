@@ -12,6 +12,7 @@ from qaconv_lib.experiments.claims import (
     NOT_SHOWN,
     OPEN,
     PARTLY,
+    SUGGESTIVE,
     UNTESTED,
     Claim,
     verdict,
@@ -20,8 +21,8 @@ from qaconv_lib.experiments.statistics import Difference
 from qaconv_lib.experiments.suite import EXPERIMENTS
 
 
-def found(*intervals):
-    return [("here", None if i is None else Difference(sum(i) / 2, *i)) for i in intervals]
+def found(*intervals, seeds=5):
+    return [("here", None if i is None else Difference(sum(i) / 2, *i, seeds)) for i in intervals]
 
 
 BETTER, FAR, EQUAL = {}, {"far": 5.0}, {"margin": 2.0}
@@ -61,6 +62,18 @@ def test_verdicts(rule, intervals, expected):
     assert verdict(claim, found(*intervals)) == expected
 
 
+@pytest.mark.parametrize(
+    "intervals, expected",
+    [([(1, 2)], HOLDS), ([(1, 2), (-1, 1)], PARTLY), ([(-2, -1)], FAILS), ([(-1, 1)], NOT_SHOWN)],
+)
+def test_three_seeds_only_suggest_what_holds_or_does_not(intervals, expected):
+    claim = Claim("1", "table1", lambda profile: [], "A and B")
+    suggestive = expected if expected == NOT_SHOWN else expected + SUGGESTIVE
+    assert verdict(claim, found(*intervals, seeds=4)) == expected
+    assert verdict(claim, found(*intervals, seeds=3)) == suggestive
+    assert verdict(claim, found(*intervals) + found(intervals[0], seeds=1)) == suggestive
+
+
 def test_what_has_no_comparison_cannot_be_tested():
     assert verdict(Claim("1", "a GPU", None, "A"), []) == UNTESTED
 
@@ -90,7 +103,12 @@ def test_the_people_of_the_stored_records_are_those_of_the_dataset():
 
 def scores(*precision):
     return [
-        {"mean_ap": sum(p) / len(p), "average_precision": list(p), "identity": list(range(len(p)))}
+        {
+            "mean_ap": sum(p) / len(p),
+            "average_precision": list(p),
+            "identity": list(range(len(p))),
+            "run": f"run of {p}",
+        }
         for p in precision
     ]
 

@@ -64,5 +64,3 @@ def test_sizes_and_ranges():
     assert drawing.image.shape == (96, 48, 3) and drawing.parts.shape == (96, 48)
     with pytest.raises(ValueError, match=r"size .*\(4, 4\)"):
         _draw(person, camera, size=(4, 4))
-    with pytest.raises(ValueError, match="occlusion of domain 'market'"):
-        replace(CALM, occlusion=2.0)

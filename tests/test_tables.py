@@ -12,7 +12,7 @@ from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import write_record
 from qaconv_lib.experiments.runs import STAGES, Run
-from qaconv_lib.experiments.statistics import paired_bootstrap
+from qaconv_lib.experiments.statistics import two_way_bootstrap
 from qaconv_lib.experiments.suite import ABLATIONS, EXPERIMENTS, graph_sampling_settings
 
 
@@ -62,14 +62,15 @@ def test_within_a_domain_means_tested_at_home(filled):
     assert (table["mini-market"] == "–").all()
 
 
-def test_differences_are_those_of_the_queries_averaged_over_the_seeds(filled):
+def test_differences_draw_people_and_seeds_that_are_paired_only_for_the_same_models(filled):
     ours = find_scores(Run("qaconv", "mini-market"), "mini-duke")
     theirs = find_scores(Run("softmax", "mini-market"), "mini-duke")
+    one, other = (100 * np.array([s["average_precision"] for s in f]) for f in (ours, theirs))
     found = compare(ours, theirs)
-    mean = np.mean([s["average_precision"] for s in ours], axis=0)
-    mean -= np.mean([s["average_precision"] for s in theirs], axis=0)
-    assert found == paired_bootstrap(100 * mean, [7, 7, 8, 9])  # people are drawn, not queries
-    assert found.mean == pytest.approx(20.0)
+    assert found == two_way_bootstrap(one, other, [7, 7, 8, 9])
+    assert found.mean == pytest.approx(20.0) and found.seeds == 2 and found.low < 0
+    later = compare(find_scores(Run("qaconv", "mini-market"), "mini-duke", "+RR"), ours)
+    assert later.low == pytest.approx(later.high) == pytest.approx(10.0)  # for each seed and query
     assert compare(ours, []) is None
     with pytest.raises(ValueError, match="not of the same queries"):
         compare(ours, [*theirs, theirs[0] | {"identity": [7, 8, 8, 9]}])

@@ -1,6 +1,9 @@
 """mini-world: drawing on demand, interruption, loading, and unions of training sets."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +13,20 @@ from PIL import Image
 
 from qaconv_lib.cli import main
 from qaconv_lib.datasets import load_dataset
+from qaconv_lib.miniatures.cameras import FRAME
 from qaconv_lib.miniatures.domains import DOMAINS
 from qaconv_lib.miniatures.prints import PRINTS, printed
-from qaconv_lib.miniatures.world import World, draw_image, plan, view, write_world
+from qaconv_lib.miniatures.render import (
+    detect,
+    inside_frame,
+    place,
+    shadow_factor,
+    spot,
+    tight_window,
+)
+from qaconv_lib.miniatures.textures import weave
+from qaconv_lib.miniatures.wild import photograph
+from qaconv_lib.miniatures.world import World, draw_image, person, plan, view, write_world
 
 SMALL = World(identities=3, cameras=3, seed=5)
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -67,9 +81,21 @@ def test_an_interrupted_drawing_is_completed(drawn: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "mini-world") == whole
 
 
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    options = ["world", "--identities", "60", "--jobs", "2", "--quiet", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "qaconv_lib", "synthesize", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        while process.poll() is None and not list(tmp_path.rglob("*.jpg")):
+            time.sleep(0.1)
+        process.terminate()
+        process.communicate(timeout=20)  # as long as a worker lives, the pipe is open
+    assert process.returncode != 0
+    assert len(list(tmp_path.rglob("*.jpg"))) < len(plan(World(60)))
+
+
 def test_another_world_in_the_folder_is_not_mixed_with_this_one(drawn: Path) -> None:
     for other in (replace(SMALL, identities=2), replace(SMALL, seed=6)):
-        with pytest.raises(ValueError, match="identities 3"):
+        with pytest.raises(ValueError, match="'identities': 3"):
             write_world(other, drawn.parent)
     with pytest.raises(ValueError, match="cameras"):
         World(cameras=1)
@@ -80,8 +106,13 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for text in ("", "[]", json.dumps({"images": 3})):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(ValueError, match=r"manifest\.json"):
+        with pytest.raises(ValueError, match=r"manifest\.json .*synthesize world"):
             load_dataset("mini-world", tmp_path)
+    for text in ("", "[]", '{"world": 3}', '{"world": {"identities": "3"}}'):
+        (tmp_path / "mini-world").mkdir(exist_ok=True)
+        (tmp_path / "mini-world" / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json .*remove it"):
+            write_world(SMALL, tmp_path)
 
 
 def test_a_smaller_world_is_part_of_a_larger_one() -> None:
@@ -109,6 +140,65 @@ def test_prints_show_several_colours(kind: str) -> None:
     assert bitmap.shape == (64, 64, 3) and 0 <= bitmap.min() and bitmap.max() <= 1
     assert bitmap.std(axis=(0, 1)).max() > 0.005
     assert not any(kind in domain.patterns for domain in DOMAINS.values())
+
+
+def images(index: int, *changes: dict) -> list[np.ndarray]:
+    """One scene per set of changed clothes, of one person alone under one camera."""
+    row = plan(SMALL).iloc[8 * index].to_dict()
+    camera, look = view(SMALL, row["camera"], row["session"])
+    look = replace(look, domain=replace(look.domain, occlusion=0.0, company=0.0))
+    shown = person(SMALL, row["population"], row["person"])
+    others = [person(SMALL, "passer-by", 0)]
+    drawn = []
+    for change in changes:
+        rng = np.random.default_rng(index)
+        dressed = replace(shown, top=replace(shown.top, **change))
+        image = photograph(dressed, camera, look, rng, heading=row["heading"], passers_by=others)
+        assert look.rows[0] - 1 <= image.height <= look.rows[1] + 1
+        assert not look.shape or image.width / image.height == look.shape
+        drawn.append(np.asarray(image, float))
+    return drawn
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_the_person_is_in_the_middle_of_the_image(index: int) -> None:
+    red, blue = ({"colour": c, "sleeve_colour": c} for c in ((0.8, 0.1, 0.1), (0.1, 0.1, 0.8)))
+    plain = {"pattern": replace(person(SMALL, "train", 0).top.pattern, kind="plain")}
+    first, second, again = images(index, red | plain, blue | plain, red | plain)
+    assert np.array_equal(first, again)
+    assert first.std() > 5 and 5 < first.mean() < 250
+    tint = (first - second)[..., 0] - (first - second)[..., 2]
+    rows, columns = tint.shape
+    middle = tint[rows // 6 : rows // 2, columns // 3 : -(columns // 3)]
+    assert middle.mean() > 10 and middle.mean() > 3 * np.abs(tint[:, [0, -1]]).mean()
+
+
+@pytest.mark.parametrize("kind", PRINTS)
+def test_a_print_covers_the_cloth_and_repeats(kind: str) -> None:
+    pattern = replace(person(SMALL, "train", 0).top.pattern, kind=kind, period=0.05)
+    where = np.random.default_rng(0).uniform(0, 0.3, (2, 500))
+    cloth = weave(pattern, (0.2, 0.3, 0.6), *where)
+    assert cloth.std(axis=0).max() > 0.005
+    close = np.isclose(cloth, weave(pattern, (0.2, 0.3, 0.6), where[0] + 0.4, where[1])).all(axis=1)
+    assert close.mean() > 0.95  # the others lie on the border of two texels
+    same, other = ({"pattern": replace(pattern, kind=k)} for k in ("plain", kind))
+    assert np.abs(np.subtract(*images(0, same, other))).mean() > 0.02
+
+
+def test_bodies_darken_the_ground_beside_them_and_boxes_stay_in_the_frame() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        camera, look = view(SMALL, number % 3, number % 4)
+        camera = replace(camera, sun=1.0, sun_elevation=1.0)
+        shown = person(SMALL, "train", number % 3)
+        placed = place(shown, look.domain, spot(camera, rng), 0.5, None, rng)
+        window = tight_window(placed, camera)
+        factor = shadow_factor(camera, window, [placed], (96, 48))
+        assert factor.shape == (96, 48) and factor.min() > 0 and factor.max() < 1.1
+        assert factor[64:].min() < 0.8 < factor[:32].min()
+        left, top, right, bottom = inside_frame(detect(window, look.domain, rng))
+        assert -FRAME[1] / 2 <= left < right <= FRAME[1] / 2
+        assert -FRAME[0] / 2 <= top < bottom <= FRAME[0] / 2
 
 
 def test_without_data_the_command_that_draws_it_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
-from qaconv_lib.experiments.claims import CLAIMS, Claim, verdict
+from qaconv_lib.experiments.claims import CLAIMS, SUGGESTIVE, Claim, verdict
 from qaconv_lib.experiments.comparisons import Comparison
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.statistics import Difference
@@ -16,7 +16,8 @@ KINDS = {"holds here": "yes", "holds in part": "part", "does not hold here": "no
 
 
 def badge(words: str) -> str:
-    return f'<span class="badge {KINDS.get(words, "open")}">{words}</span>'
+    kind = KINDS.get(words.removesuffix(SUGGESTIVE), "open")
+    return f'<span class="badge {kind}">{words}</span>'
 
 
 def forest(claim: Claim, found: list[Difference]) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from qaconv_lib.experiments.comparisons import LABELS, scores_of
+from qaconv_lib.experiments.comparisons import LABELS, average_precision, scores_of
 from qaconv_lib.experiments.profiles import get_profile
-from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
+from qaconv_lib.experiments.statistics import Difference, two_way_bootstrap
 from qaconv_lib.experiments.suite import DIRECTIONS
 
 LOSSES = ("softmax", "arc", "qaconv")
@@ -14,9 +12,8 @@ STAGES = {"alone": "alone", "+RR+TLift": "with RR and TLift"}
 
 
 def mean_ap(found: list[dict]) -> Difference:
-    """mAP in percent over the seeds, and the interval from drawing people with replacement."""
-    precision = 100 * np.mean([scores["average_precision"] for scores in found], axis=0)
-    return paired_bootstrap(precision, found[0]["identity"])
+    """mAP in percent over the seeds, and its interval over people and seeds."""
+    return two_way_bootstrap(average_precision(found), groups=found[0]["identity"])
 
 
 def bar(loss: str, stage: str, value: Difference) -> str:
@@ -34,7 +31,7 @@ def chart(profile: str = "laptop") -> str:
     """A table whose cells are drawn as bars by the page's style sheet."""
     names, lines = get_profile(profile).datasets, ["```{raw} html", '<table class="bars">']
     lines += ["<caption>mAP in percent on cameras that the model never saw, with the 95 % interval"]
-    lines += ["from drawing people with replacement; mean of five seeds.</caption>"]
+    lines += ["over people and training runs; mean of five seeds.</caption>"]
     for source, target in DIRECTIONS:
         title = f"trained on {names[source]}, tested on {names[target]}"
         lines += [f'<tbody><tr><th colspan="3" scope="rowgroup">{title}</th></tr>']

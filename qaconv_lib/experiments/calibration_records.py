@@ -161,7 +161,7 @@ def _transfer(fit: dict, pairs: Pairs) -> dict:
         found, accepted = {"wanted": point["wanted"]} | rates, scores >= point["threshold"]
         for kind, these in (("true", same), ("false", ~same)):
             interval = paired_bootstrap(accepted[these], pairs.identities[these], repeats=_REPEATS)
-            found[f"{kind}_interval"] = list(interval[1:])
+            found[f"{kind}_interval"] = [interval.low, interval.high]
         thresholds.append(found)
     return {
         "thresholds": thresholds,

@@ -9,7 +9,7 @@ import numpy as np
 
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.runs import Run
-from qaconv_lib.experiments.statistics import Difference, paired_bootstrap
+from qaconv_lib.experiments.statistics import Difference, two_way_bootstrap
 from qaconv_lib.experiments.suite import EXPERIMENTS, Trial, find_record, source_name
 
 #: A label, and a difference in percent, of mAP unless said otherwise; None if it has not been run.
@@ -25,7 +25,7 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
 
     `stage` is one of `STAGES`; one with TLift followed by " (own camera suppressed)"; or
     "+RR+TFusion", with parameters chosen on the source, or with the name of another variant of
-    `tfusion_record` in brackets after it.
+    `tfusion_record` in brackets after it. `run` names the model that was tested.
     """
     folder, keys = "evaluate", ["stages", stage]
     if stage.startswith("+RR+TFusion"):
@@ -34,9 +34,12 @@ def find_scores(run: Run, target: str, stage: str = "alone", seeds: int = 10) ->
     elif stage.endswith(SUPPRESSED):
         folder = "tlift"
         keys = ["variants", "own camera suppressed", stage.removesuffix(SUPPRESSED)]
-    found: list[dict] = _records(run, target, folder, seeds)
-    for key in keys:
-        found = [scores[key] for scores in found if scores.get(key)]
+    found = []
+    for seed, record in _records(run, target, folder, seeds).items():
+        for key in keys:
+            record = record.get(key) or {}
+        if record:
+            found.append(record | {"run": dataclasses.replace(run, seed=seed).name})
     return found
 
 
@@ -58,28 +61,33 @@ def tlift_records(profile: str, source: str, target: str) -> list[dict]:
     """The records of TLift's variants and sweeps, by seed."""
     names = get_profile(profile).datasets
     run = Run("qaconv", names[source], profile)
-    return _records(run, names[target], "tlift", EXPERIMENTS["tlift"].seeds)
+    return list(_records(run, names[target], "tlift", EXPERIMENTS["tlift"].seeds).values())
 
 
-def _records(run: Run, target: str, folder: str, seeds: int) -> list[dict]:
+def _records(run: Run, target: str, folder: str, seeds: int) -> dict[int, dict]:
+    """The records of a run's seeds that have one, by seed."""
     twins = (Trial(dataclasses.replace(run, seed=seed), target) for seed in range(seeds))
-    return [record for twin in twins if (record := find_record(twin, folder))]
+    return {twin.run.seed: record for twin in twins if (record := find_record(twin, folder))}
 
 
 def compare(ours: list[dict], theirs: list[dict]) -> Difference | None:
     """Difference in mAP of two methods and its interval, in percent; None without records.
 
-    Both are scores on the same queries, one dictionary per seed. A query's are averaged over the
-    seeds first. The interval draws people with all their queries (chapter 8).
+    Both are scores on the same queries, one dictionary per seed. The interval draws seeds, and
+    people with all their queries (chapter 13). Seeds are paired only where both methods score the
+    same models, e.g. before and after re-ranking: two losses share no more than a number.
     """
     if not ours or not theirs:
         return None
     people = ours[0]["identity"]
     if any(scores["identity"] != people for scores in (*ours, *theirs)):
         raise ValueError("the scores are not of the same queries, so they cannot be compared")
-    return paired_bootstrap(100 * (average_precision(ours) - average_precision(theirs)), people)
+    first, second = average_precision(ours), average_precision(theirs)
+    if [scores["run"] for scores in ours] == [scores["run"] for scores in theirs]:
+        return two_way_bootstrap(first - second, groups=people)
+    return two_way_bootstrap(first, second, people)
 
 
 def average_precision(found: list[dict]) -> np.ndarray:
-    """Average precision of each query, averaged over the seeds."""
-    return np.mean([scores["average_precision"] for scores in found], axis=0)
+    """Average precision of each query in percent, one row per seed."""
+    return 100 * np.array([scores["average_precision"] for scores in found])

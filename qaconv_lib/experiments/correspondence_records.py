@@ -115,7 +115,7 @@ def _share(table: pd.DataFrame, column: str) -> dict:
     if not len(table):
         return {"share": None, "low": None, "high": None, "matches": 0}
     found = paired_bootstrap(table[column].astype(float), table["person"], repeats=_REPEATS)
-    named = zip(("share", "low", "high"), found, strict=True)
+    named = zip(("share", "low", "high"), found[:3], strict=True)
     return {name: _round(value) for name, value in named} | {"matches": len(table)}
 
 

@@ -251,8 +251,8 @@ def devices_of(profile: str) -> list[str]:
 def footnote(profile: str = "laptop") -> str:
     """What the cells show, and on which device they were measured."""
     return (
-        "Rank-1 / mAP in percent, mean ± standard deviation over the seeds, their number in "
-        f"brackets; {profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
+        "Rank-1 / mAP in percent, mean ± standard deviation (number of seeds); "
+        f"{profile} profile, on {', '.join(devices_of(profile)) or 'no device yet'}."
     )
 
 

@@ -58,12 +58,14 @@ def read_duke(root: Path) -> Tables:
 
 def read_world(root: Path) -> Tables:
     """`mini-world`: ``00001_c01_000.jpg`` = person, camera, image. An unfinished one is refused."""
+    manifest, command = root / "manifest.json", "`python -m qaconv_lib synthesize world`"
+    command += " and the same options"
     try:
-        planned = sum(json.loads((root / "manifest.json").read_bytes())["images"].values())
+        planned = sum(json.loads(manifest.read_bytes())["images"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{root / 'manifest.json'} is damaged") from error
+        wrong = f"{manifest} is damaged; remove it, and write it again with {command}"
+        raise ValueError(wrong) from error
     there = sum(is_image(name) for part in BOX_FOLDERS.values() for name in os.listdir(root / part))
     if there < planned:
-        command = "`python -m qaconv_lib synthesize world` and the same options"
         raise ValueError(f"{root} has {there:,} of {planned:,} images; complete it with {command}")
     return read_boxes(root, "CUHK03-NP")  # whose names have the same form

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .domains import Domain, as_colour, choose
-from .geometry import rotation_x
+from .geometry import rotation
 
 FRAME = (560, 1000)  # rows and columns of a camera's frame
+_SENSOR = ("gain", "gamma", "saturation", "contrast", "blur")
+DAYLIGHT = ("sun", "ambient", "sun_azimuth", "sun_elevation")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Camera:
     @property
     def rotation(self) -> np.ndarray:
         """World to camera directions (3, 3)."""
-        return rotation_x(self.tilt)
+        return rotation("x", self.tilt)
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) in camera coordinates."""
@@ -106,11 +108,7 @@ def sample_camera(domain: Domain, rng: np.random.Generator) -> Camera:
         ambient=within(domain.ambient),
         light_colour=as_colour(np.exp(warmth * np.array([1.0, 0.2, -1.1]))),
         cast=as_colour(cast),
-        gain=within(domain.gain),
-        gamma=within(domain.gamma),
-        saturation=within(domain.saturation),
-        contrast=within(domain.contrast),
-        blur=within(domain.blur),
+        **{name: within(getattr(domain, name)) for name in _SENSOR},
         motion=float(rng.uniform(0, domain.motion)),
         noise=within(domain.noise),
         resolution=within(domain.resolution),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -43,7 +42,6 @@ class Domain:
     """Ranges (low, high) of uniform draws, probabilities and weights; metres and degrees."""
 
     name: str
-    cameras: int
     season: str  # "summer", "winter" or "all": which palettes are used
     # wardrobe
     tops: Weights
@@ -87,11 +85,6 @@ class Domain:
     redraw_second: float = 0.20
     colour_jitter: float = 0.03
 
-    def __post_init__(self) -> None:
-        for field in ("redraw_lower", "redraw_second", "occlusion", "company", "cut_feet"):
-            if not 0.0 <= (value := getattr(self, field)) <= 1.0:
-                raise ValueError(f"{field} of domain {self.name!r} must be in [0, 1], got {value}")
-
 
 _SUMMER = {
     "tops": "tshirt 0.50, shirt 0.14, polo 0.12, tank 0.06, dress 0.07, jacket 0.05, hoodie 0.03, "
@@ -122,8 +115,11 @@ _BAGS = ("none", "backpack", "shoulder", "crossbody", "handbag", "shopping", "su
 # One row per field, one column per domain.
 _TABLE: dict[str, tuple] = {
     "name": ("market", "duke", "cuhk03", "msmt17"),
-    "cameras": (6, 8, 2, 15),
     "season": ("summer", "winter", "summer", "all"),
+    **{
+        what: tuple(weights(season[what]) for season in (_SUMMER, _WINTER, _ALL, _ALL))
+        for what in _ALL
+    },
     "bags": tuple(
         dict(zip(_BAGS, shares, strict=True))
         for shares in (
@@ -173,22 +169,16 @@ _TABLE: dict[str, tuple] = {
     "standing": (0.12, 0.1, 0.08, 0.12),
 }
 
-
-def _domain(row: list, clothes: dict[str, str]) -> Domain:
-    fields: dict[str, Any] = dict(zip(_TABLE, row, strict=True))
-    return Domain(**fields | {what: weights(text) for what, text in clothes.items()})
-
-
 #: The four domains by name.
 DOMAINS: dict[str, Domain] = {
-    row[0]: _domain(row, clothes)
-    for *row, clothes in zip(*_TABLE.values(), (_SUMMER, _WINTER, _ALL, _ALL), strict=True)
+    row[0]: Domain(**dict(zip(_TABLE, row, strict=True)))
+    for row in zip(*_TABLE.values(), strict=True)
 }
 
 _BASIC: dict[str, Colour] = {
-    name: colour(values)
-    for name, values in (
-        re.split(r" (?=\d)", part.strip(), maxsplit=1)
+    name: colour(" ".join(values))
+    for name, *values in (
+        part.strip().rsplit(" ", 3)
         for part in """
         black 15 15 16, charcoal 26 26 28, grey 47 47 48, light grey 70 70 70, white 93 93 92,
         navy 15 18 31, denim 28 37 52, dark denim 16 20 31, pale denim 52 62 70, beige 76 69 57,
@@ -238,7 +228,6 @@ def choose(rng: np.random.Generator, options: Mapping[Option, float]) -> Option:
 
 
 def as_colour(values: Iterable[float]) -> Colour:
-    """Three numbers as a colour."""
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 

@@ -10,28 +10,26 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import signal
-import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from qaconv_lib._files import make_folder, write_whole
-from qaconv_lib.datasets import ReidDataset, load_dataset, load_image
+from qaconv_lib._files import check_writable, write_whole
+from qaconv_lib.datasets import ReidDataset, load_image
 
-from .cameras import Camera, sample_camera
+from .cameras import DAYLIGHT, Camera, sample_camera
 from .domains import DOMAINS, PART_NAMES
 from .people import Person, sample_family, sample_person
 from .plans import MINIATURES, POPULATIONS, Miniature, make_plan, seeded
@@ -39,14 +37,12 @@ from .render import Drawing, render_background, render_person
 
 _SIZE = (128, 64)
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_DAYLIGHT = ("sun", "ambient", "sun_azimuth", "sun_elevation")
 _PALETTE = (
     (0, 0, 0), (250, 210, 60), (220, 60, 50), (150, 40, 120), (70, 150, 230), (20, 80, 160),
     (130, 200, 250), (60, 120, 200), (90, 190, 90), (20, 110, 50), (160, 230, 140), (60, 150, 90),
     (250, 150, 50), (190, 90, 20), (160, 110, 70), (128, 128, 128), (200, 200, 200),
 )  # fmt: skip
 
-Files = tuple[bytes, bytes | None]  # image, part map
 Change = Callable[[Person], Person]
 
 
@@ -76,7 +72,7 @@ class _World:
         other = sample_camera(self.domain, seeded(self.spec, "camera", index, time_of_day))
         light: dict[str, Any] = {"gain": other.gain, "light_colour": other.light_colour}
         if not camera.indoors and not other.indoors:
-            light.update({name: getattr(other, name) for name in _DAYLIGHT})
+            light.update({name: getattr(other, name) for name in DAYLIGHT})
         return replace(camera, **light)
 
     def camera_of(self, row: dict) -> Camera:
@@ -93,31 +89,18 @@ class _World:
 
     def bystanders(self, row: dict, rng: np.random.Generator) -> tuple[Person, ...]:
         """Two people who may be in the image, the first of the same group if possible."""
-        population = row["population"] if row["population"] in self.sizes else "test"
+        nobody = row["population"] == "nobody"
+        population, own = ("test", None) if nobody else (row["population"], row["person"])
         group = self.groups.get((population, row["group"]), ())
-        companions = [person for person in group if person != row["person"]]
+        companions = [person for person in group if person != own]
         chosen = []
         if companions and rng.random() < 0.6:
             chosen.append(int(rng.choice(companions)))
-        others = self.sizes[population] - (row["population"] != "nobody")
-        while len(chosen) < min(2, others):
+        while len(chosen) < 2:
             other = int(rng.integers(self.sizes[population]))
-            if other not in chosen and (other != row["person"] or row["population"] == "nobody"):
+            if other not in (own, *chosen):
                 chosen.append(other)
         return tuple(self.person(population, other) for other in chosen)
-
-    def draw(self, index: int, change: Change | None = None, scale: int = 1) -> Drawing:
-        row, size = self.rows[index], (scale * _SIZE[0], scale * _SIZE[1])
-        camera = self.camera_of(row)
-        numbers = (POPULATIONS[row["population"]], row["drawing"])
-        bystanders = self.bystanders(row, seeded(self.spec, "draw", *numbers, 1))
-        rng = seeded(self.spec, "draw", *numbers, 0)
-        if row["population"] == "nobody":
-            return render_background(camera, self.domain, rng, size=size, bystanders=bystanders)
-        person = self.person(row["population"], row["person"])
-        options = {"heading": row["heading"], "labelled_box": row["labelled"], "size": size}
-        person = change(person) if change else person
-        return render_person(person, camera, self.domain, rng, bystanders=bystanders, **options)
 
 
 @functools.cache
@@ -141,16 +124,23 @@ def draw_image(
     if not 0 <= index < len(world.rows):
         paths = f"0 to {len(world.rows) - 1}, or the paths in its archive"
         raise ValueError(f"{name} has the images {paths}, not {image!r}")
-    return world.draw(index, change, scale)
+    row, size = world.rows[index], (scale * _SIZE[0], scale * _SIZE[1])
+    numbers = (POPULATIONS[row["population"]], row["drawing"])
+    rng = seeded(world.spec, "draw", *numbers, 0)
+    company = world.bystanders(row, seeded(world.spec, "draw", *numbers, 1))
+    camera, options = world.camera_of(row), dict[str, Any](bystanders=company, size=size)
+    if row["population"] == "nobody":
+        return render_background(camera, world.domain, rng, **options)
+    person = world.person(row["population"], row["person"])
+    options |= {"heading": row["heading"], "labelled_box": row["labelled"]}
+    return render_person(change(person) if change else person, camera, world.domain, rng, **options)
 
 
-def encode_image(name: str, path: str) -> Files:
+def encode_image(name: str, path: str) -> tuple[bytes, bytes | None]:
     """JPEG file of an image and PNG file of its part map (None for training images)."""
     world = _world(name)
-    index = world.position[path]
-    row, drawing = world.rows[index], world.draw(index)
-    picture = io.BytesIO()
-    quality = int(world.camera_of(row).jpeg_quality)
+    row, drawing, picture = world.rows[world.position[path]], draw_image(name, path), io.BytesIO()
+    quality = world.camera_of(row).jpeg_quality
     Image.fromarray(drawing.image).save(picture, "JPEG", quality=quality, optimize=True)
     if row["split"] == "train":
         return picture.getvalue(), None
@@ -161,38 +151,18 @@ def encode_image(name: str, path: str) -> Files:
     return picture.getvalue(), parts.getvalue()
 
 
-def write_archives(
-    names: Sequence[str], out: str | os.PathLike[str], **options: Any
-) -> Iterator[Path]:
-    """Write an archive per miniature, all if none is named; options as for `write_archive`.
-
-    An unknown name, or a folder that cannot be written to, is refused before the first is drawn.
-    """
-    for name in names:
-        if name not in MINIATURES:
-            raise ValueError(f"unknown miniature {name!r}; known are {', '.join(MINIATURES)}")
-    try:
-        make_folder(Path(out))
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        wrong = f"cannot write archives to {out} ({error.strerror})"
-        raise OSError(f"{wrong}; name another folder with --out") from error
-    for name in names or MINIATURES:
-        yield write_archive(name, out, **options)
-
-
 def write_archive(
-    name: str, folder: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
+    name: str, out: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
 ) -> Path:
-    """Draw a miniature and write ``folder/<name>.zip``, whole or not at all.
+    """Draw a miniature and write ``out/<name>.zip``, whole or not at all.
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
     world = _world(name)
-    make_folder(Path(folder))
+    check_writable(Path(out))
     paths = sorted(world.position)
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as bundle, _drawn(name, paths, jobs) as files:
+    content, encode = io.BytesIO(), functools.partial(encode_image, name)
+    with zipfile.ZipFile(content, "w") as bundle, mapped(encode, paths, jobs) as files:
         for file_name, text in _texts(world).items():
             _add(bundle, file_name, text.encode(), zipfile.ZIP_DEFLATED)
         bar = tqdm(files, total=len(paths), desc=name, unit="image", disable=not progress)
@@ -200,9 +170,21 @@ def write_archive(
             _add(bundle, path, picture)
             if parts is not None:
                 _add(bundle, str(PurePosixPath("part_maps", path).with_suffix(".png")), parts)
-    archive = Path(folder) / f"{name}.zip"
+    archive = Path(out) / f"{name}.zip"
     write_whole(archive, content.getvalue())
     return archive
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent, which then stops its workers, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()  # type: ignore[union-attr]  # this is a worker
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
@@ -217,8 +199,7 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
     before = {key: os.environ[key] for key in _THREAD_LIMITS if key in os.environ}
     context = multiprocessing.get_context("spawn")
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))  # inherited by the processes below
-    leave_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # to this process, which then stops the others
-    pool = ProcessPoolExecutor(jobs, context, signal.signal, leave_ctrl_c)
+    pool = ProcessPoolExecutor(jobs, context, _end_with_parent)
     try:
         yield pool.map(function, items, chunksize=8 if len(items) > 999 else 1)
     except BrokenProcessPool as error:
@@ -228,13 +209,6 @@ def mapped(function: Callable, items: Sequence, jobs: int | None) -> Iterator[It
         for key in _THREAD_LIMITS:
             os.environ.pop(key)
         os.environ.update(before)
-
-
-def _drawn(
-    name: str, paths: list[str], jobs: int | None
-) -> AbstractContextManager[Iterator[Files]]:
-    """Encoded images in order."""
-    return mapped(functools.partial(encode_image, name), paths, jobs)
 
 
 def _add(
@@ -261,11 +235,7 @@ def _texts(world: _World) -> dict[str, str]:
         "images": table["split"].value_counts().sort_index().to_dict(),
         "image size": list(_SIZE),
         "part names": list(PART_NAMES),
-        "drawn with": {
-            "python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__,
-            "pillow": PIL.__version__,
-        },
-    }  # fmt: skip
+    }
     texts["manifest.json"] = json.dumps(manifest, indent=1) + "\n"
     return texts
 
@@ -288,28 +258,3 @@ def contact_sheet(
             tile = load_image(rng.choice(paths)).resize((width, height)) if len(paths) else blank
             sheet.paste(tile, (left * (width + 4), top * (height + 4)))
     return sheet
-
-
-def counts_markdown(root: str | os.PathLike[str] | None = None) -> str:
-    """Tables of the data card, from archives in ``root`` or, if None, on the data search path."""
-    names = ("mini-market", "mini-duke", "mini-cuhk03", "mini-cuhk03-labeled", "mini-msmt17")
-    datasets = [load_dataset(name, root) for name in names]
-    head = "| dataset | split | images | identities | cameras | per identity: least, median, most |"
-    lines = [head, "|---|---|---|---|---|---|"]
-    for dataset in datasets:
-        for split, row in dataset.summary().iterrows():
-            table = dataset.splits[str(split)]
-            people = table["identity"][table["identity"] != dataset.distractor_identity]
-            each = people.value_counts()
-            spread = f"{each.min()}, {each.median():g}, {each.max()}"
-            images = f"{row['images']:,}"
-            if row["distractor images"]:
-                images += f" ({row['distractor images']:,} of distractors)"
-            cells = (dataset.name, split, images, row["identities"], row["cameras"], spread)
-            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    lines += ["", "| dataset | split | images under camera 1, 2, ... |", "|---|---|---|"]
-    for dataset in datasets:
-        for split, table in dataset.splits.items():
-            each = ", ".join(str(count) for count in table["camera"].value_counts().sort_index())
-            lines.append(f"| {dataset.name} | {split} | {each} |")
-    return "\n".join(lines) + "\n"

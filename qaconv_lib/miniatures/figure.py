@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .geometry import Paint, Primitive, ball, cone, limb_axes, rotation_x, rotation_y, rotation_z
+from .geometry import Paint, Primitive, ball, cone, limb_axes, rotation
 from .luggage import Place, hand_luggage, head_cover, worn_bag
 from .people import Person, Pose
 from .textures import face_paint, leg_paint, plain, sleeve_paint, torso_paint
@@ -42,12 +42,12 @@ def _legs(person: Person, pose: Pose) -> tuple[list[Primitive], float]:
         swing = pose.stride * np.sin(phase) + 0.04
         bend = 0.06 + 2.3 * pose.stride * max(0.0, np.cos(phase + 0.45)) ** 2
         hip = np.array([side * (0.50 * body.hips + 0.002) * h, hip_y, 0.0])
-        tilt = rotation_z(-side * 0.02)
+        tilt = rotation("z", -side * 0.02)
         knee = hip + tilt @ (0.24 * h * np.array([0, -np.cos(swing), np.sin(swing)]))
         low = swing - bend
         ankle = knee + 0.235 * h * np.array([0, -np.cos(low), np.sin(low)])
         shapes += _one_leg(person, side, name, hip, knee, ankle)
-        pitch = rotation_x(-np.clip(low + 0.1, -0.9, 0.25))
+        pitch = rotation("x", -np.clip(low + 0.1, -0.9, 0.25))
         toe = ankle + pitch @ np.array([side * 0.012 * h, -0.022 * h, 0.098 * h])
         heel = ankle + pitch @ np.array([0, -0.018 * h, -0.018 * h])
         shapes += _foot(person, f"{name} foot", knee, ankle, heel, toe)
@@ -72,8 +72,10 @@ def _one_leg(
         shapes.append(thigh(hip, knee, (r0, r1), skin))
     if skirted or bottom.length < 0.97:
         calf = knee + 0.32 * (ankle - knee) - 0.006 * h * shin.keywords["axes"][2]
-        shapes.append(shin(knee, calf, (r1, r2 * 1.06), skin))
-        shapes.append(shin(calf, ankle, (r2 * 1.06, r3), skin))
+        shapes += [
+            shin(knee, calf, (r1, r2 * 1.06), skin),
+            shin(calf, ankle, (r2 * 1.06, r3), skin),
+        ]
     if skirted:
         return shapes
     ease, hip_y = bottom.ease, 0.515 * h
@@ -84,9 +86,8 @@ def _one_leg(
         hem = r2 + share * (r3 - r2) + ease * 1.3 + bottom.flare + 0.003
         radii = (r1 + ease, max(hem, r3 + 0.004))
         end = knee + share * (ankle - knee)
-        shapes.append(thigh(hip, knee, (r0 + ease, r1 + ease), rest=above, **cloth))
-        shapes.append(shin(knee, end, radii, rest=below, open_end=True, **cloth))
-        return shapes
+        upper = thigh(hip, knee, (r0 + ease, r1 + ease), rest=above, **cloth)
+        return [*shapes, upper, shin(knee, end, radii, rest=below, open_end=True, **cloth)]
     share = min(bottom.length / 0.505, 1.0)
     radii = (r0 + ease, r0 + share * (r1 - r0) + 1.5 * ease + 0.004)
     end = hip + share * (knee - hip)
@@ -147,7 +148,9 @@ def _trunk(person: Person, pose: Pose) -> list[Primitive]:
     body, top, h = person.body, person.top, person.body.height
     hip_y, waist_y, chest_y, shoulder_y = (np.array([0.515, 0.62, 0.735, 0.815]) * h).tolist()
     pivot = np.array([0.0, 0.56 * h, 0.0])
-    turn = rotation_y(pose.twist - 0.22 * pose.stride * np.sin(pose.phase)) @ rotation_x(pose.lean)
+    turn = rotation("y", pose.twist - 0.22 * pose.stride * np.sin(pose.phase)) @ rotation(
+        "x", pose.lean
+    )
 
     def place(*point: float) -> np.ndarray:
         return pivot + turn @ (np.array(point) - pivot)
@@ -230,7 +233,7 @@ def _arm(
     body, top, h = person.body, person.top, person.body.height
     swing, bend, spread, inward = _arm_angles(person, pose, side)
     shoulder = place(side * (body.shoulder + 0.003) * h, 0.782 * h, 0)
-    hang = rotation_z(side * spread)
+    hang = rotation("z", side * spread)
     elbow = shoulder + hang @ (0.168 * h * np.array([0, -np.cos(swing), np.sin(swing)]))
     low = swing + bend
     fore = np.array([-side * np.sin(inward) * np.sin(min(low, 1.6)), -np.cos(low), np.sin(low)])
@@ -268,7 +271,7 @@ def _arm(
 
 def _head(person: Person, pose: Pose, place: Place, turn: np.ndarray) -> list[Primitive]:
     body, h, size = person.body, person.body.height, person.body.head
-    look = turn @ rotation_y(pose.head_turn)
+    look = turn @ rotation("y", pose.head_turn)
     centre = place(0, 0.925 * h, 0.012 * h)
 
     def at(x: float, y: float, z: float) -> np.ndarray:

@@ -58,7 +58,6 @@ def sample_obstacle(rng: np.random.Generator) -> list[Primitive]:
 
 
 def _leaves(rng: np.random.Generator) -> Paint:
-    """Mottled green."""
     base = linear((rng.uniform(0.18, 0.32), rng.uniform(0.32, 0.45), rng.uniform(0.14, 0.22)))
     table = rng.normal(size=4096).astype(np.float32)
     slant = rng.normal(size=(3, 3)).astype(np.float32)
@@ -76,9 +75,6 @@ def _leaves(rng: np.random.Generator) -> Paint:
 
 def _grey(value: float) -> Paint:
     return plain((value, value, value))
-
-
-# In the scene -------------------------------------------------------------------------------------
 
 
 def _tree(rng: np.random.Generator) -> list[Primitive]:
@@ -120,12 +116,9 @@ def _bin(rng: np.random.Generator) -> list[Primitive]:
 def _bench(rng: np.random.Generator) -> list[Primitive]:
     wood = plain((rng.uniform(0.35, 0.6), rng.uniform(0.3, 0.42), 0.26))
     iron = plain((0.15, 0.15, 0.16))
-    return [
-        slab((0, 0.45, 0), (0.8, 0.03, 0.22), wood),
-        slab((0, 0.75, -0.2), (0.8, 0.13, 0.02), wood),
-        slab((-0.65, 0.22, 0), (0.03, 0.22, 0.2), iron),
-        slab((0.65, 0.22, 0), (0.03, 0.22, 0.2), iron),
-    ]
+    legs = [slab((x, 0.22, 0), (0.03, 0.22, 0.2), iron) for x in (-0.65, 0.65)]
+    seat, back = ((0, 0.45, 0), (0.8, 0.03, 0.22)), ((0, 0.75, -0.2), (0.8, 0.13, 0.02))
+    return [slab(*seat, wood), slab(*back, wood), *legs]
 
 
 def _sign(rng: np.random.Generator) -> list[Primitive]:
@@ -137,9 +130,6 @@ def _sign(rng: np.random.Generator) -> list[Primitive]:
 def _pillar(rng: np.random.Generator) -> list[Primitive]:
     grey = rng.uniform(0.55, 0.85)
     return [slab((0, 2.5, 0), (0.28, 2.5, 0.28), plain((grey, grey, 0.97 * grey)))]
-
-
-# In the scene or in the way -----------------------------------------------------------------------
 
 
 def _car(rng: np.random.Generator, x: float = 0.0, z: float = 0.0) -> list[Primitive]:
@@ -189,9 +179,6 @@ _FURNITURE = {
 }
 
 
-# In the way ---------------------------------------------------------------------------------------
-
-
 def _pole(rng: np.random.Generator) -> list[Primitive]:
     x, z = rng.uniform(-0.32, 0.32), rng.uniform(0.4, 1.0)
     grey = _grey(rng.uniform(0.2, 0.7))
@@ -214,10 +201,9 @@ def _planter(rng: np.random.Generator) -> list[Primitive]:
 def _railing(rng: np.random.Generator) -> list[Primitive]:
     grey = _grey(rng.uniform(0.15, 0.65))
     z, height, shift = rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.05), rng.uniform(0, 0.5)
-    shapes = [tube((-2, y, z), (2, y, z), 0.022, grey) for y in (0.55 * height, height)]
-    for x in (-1.5, -0.75, 0, 0.75, 1.5):
-        shapes.append(tube((x + shift, 0, z), (x + shift, height, z), 0.022, grey))
-    return shapes
+    bars = [tube((-2, y, z), (2, y, z), 0.022, grey) for y in (0.55 * height, height)]
+    across = [x + shift for x in (-1.5, -0.75, 0, 0.75, 1.5)]
+    return bars + [tube((x, 0, z), (x, height, z), 0.022, grey) for x in across]
 
 
 def _low_bush(rng: np.random.Generator) -> list[Primitive]:

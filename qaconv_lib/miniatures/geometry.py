@@ -232,22 +232,14 @@ def _cast_box(
     return np.where((enter < leave) & (enter > 0), enter, FAR).astype(np.float32)
 
 
-def rotation_x(angle: float) -> np.ndarray:
-    """Rotation about x: (3, 3)."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-def rotation_y(angle: float) -> np.ndarray:
-    """Rotation about y: (3, 3); takes z towards x."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-
-
-def rotation_z(angle: float) -> np.ndarray:
-    """Rotation about z: (3, 3)."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+def rotation(axis: str, angle: float) -> np.ndarray:
+    """Rotation about the axis x, y or z: (3, 3). Takes y towards z, z towards x, or x towards y."""
+    first, second = ("xyz".index(axis) + 1) % 3, ("xyz".index(axis) + 2) % 3
+    turn = np.eye(3)
+    turn[[first, second], [first, second]] = np.cos(angle)
+    turn[second, first] = np.sin(angle)
+    turn[first, second] = -turn[second, first]
+    return turn
 
 
 def limb_axes(start: np.ndarray, end: np.ndarray, across: np.ndarray) -> np.ndarray:

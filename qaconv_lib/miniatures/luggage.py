@@ -13,6 +13,13 @@ from .textures import bag_paint, plain
 
 Place = Callable[..., np.ndarray]
 _ORIGIN = np.zeros(3)
+_HATS: dict[str, list[tuple[float, ...]]] = {  # place and half axes, in the head's frame
+    "none": [],
+    "cap": [(0, 0.034, -0.004, 0.0515, 0.040, 0.058), (0, 0.030, 0.062, 0.038, 0.006, 0.042)],
+    "beanie": [(0, 0.032, -0.006, 0.053, 0.050, 0.060)],
+    "sunhat": [(0, 0.036, -0.004, 0.053, 0.044, 0.060), (0, 0.028, -0.002, 0.100, 0.010, 0.105)],
+    "hood": [(0, 0.010, -0.018, 0.060, 0.070, 0.058), (0, -0.055, -0.012, 0.056, 0.040, 0.055)],
+}
 
 
 def head_cover(
@@ -44,19 +51,10 @@ def head_cover(
     if style == "bun" and bare:
         shapes.append(blob(0, 0.045, -0.055, 0.026, 0.024, 0.024, colour))
     hat, cloth = plain(wear.colour), plain(top.colour)
-    if wear.kind == "cap":
-        shapes.append(blob(0, 0.034, -0.004, 0.0515, 0.040, 0.058, hat))
-        shapes.append(blob(0, 0.030, 0.062, 0.038, 0.006, 0.042, hat))
-    elif wear.kind == "beanie":
-        shapes.append(blob(0, 0.032, -0.006, 0.053, 0.050, 0.060, hat))
-        if wear.glasses:
-            shapes.append(blob(0, 0.088, -0.006, 0.018, 0.017, 0.018, plain(wear.second)))
-    elif wear.kind == "sunhat":
-        shapes.append(blob(0, 0.036, -0.004, 0.053, 0.044, 0.060, hat))
-        shapes.append(blob(0, 0.028, -0.002, 0.100, 0.010, 0.105, hat))
-    elif hooded:
-        shapes.append(blob(0, 0.010, -0.018, 0.060, 0.070, 0.058, cloth))
-        shapes.append(blob(0, -0.055, -0.012, 0.056, 0.040, 0.055, cloth))
+    for part in _HATS[wear.kind]:
+        shapes.append(blob(*part, cloth if hooded else hat))
+    if wear.kind == "beanie" and wear.glasses:
+        shapes.append(blob(0, 0.088, -0.006, 0.018, 0.017, 0.018, plain(wear.second)))
     if top.collar == "hood" and not hooded:
         back, half = place(0, 0.842 * h, -0.055 * h), (0.062 * h, 0.030 * h, 0.034 * h)
         shapes.append(ball(back, half, cloth, "torso", fold=top.folds))

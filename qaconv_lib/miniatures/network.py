@@ -11,13 +11,10 @@ import numpy as np
 import pandas as pd
 
 _CLOCK_OFFSET = 60.0  # seconds by which a clock is ahead of true time at most
-SIGHTINGS = ["identity", "camera", "session", "time", "clock", "visit", "group", "heading"]
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How people move."""
-
     group_sizes: tuple[float, ...] = (0.15, 0.25, 0.3, 0.3)  # shares of groups of 1, 2, 3, ...
     visits: tuple[int, int] = (4, 6)  # fewest and most cameras passed on a trip, with repetition
     images: tuple[float, ...] = (0.0, 0.55, 0.45)  # shares of visits with 1, 2, 3, ... images
@@ -26,19 +23,9 @@ class Habits:
     comeback: float = 0.15  # probability of a second trip in another session
     spread: float = 8.0  # standard deviation in seconds of a member's time around the group's
 
-    def __post_init__(self) -> None:
-        for name in ("group_sizes", "images", "modes"):
-            weights = getattr(self, name)
-            if min(weights) < 0 or abs(sum(weights) - 1) > 1e-9:
-                raise ValueError(f"{name} must be probabilities that sum to 1, got {weights}")
-        if not 2 <= self.visits[0] <= self.visits[1]:
-            raise ValueError(f"visits must be (fewest, most) with at least 2, got {self.visits}")
-
 
 @dataclass(frozen=True, eq=False)
 class CameraNetwork:
-    """Cameras, the paths between them and their clocks."""
-
     positions: np.ndarray  # (cameras, 2) places on the plan, metres
     yaw: np.ndarray  # (cameras,) direction each camera looks in, radians on the plan
     walking: np.ndarray  # (cameras, cameras) seconds of a straight walk; infinite without a path
@@ -51,15 +38,10 @@ class CameraNetwork:
         return np.flatnonzero(np.isfinite(self.walking[camera]))
 
 
-_HABITS = Habits()
-
-
 def build_network(
     num_cameras: int, rng: np.random.Generator, num_sessions: int, session_seconds: float
 ) -> CameraNetwork:
     """Draw a network: a ring of cameras with a few paths across it."""
-    if num_cameras < 2:
-        raise ValueError(f"a network needs at least 2 cameras, got {num_cameras}")
     ring = np.arange(num_cameras)
     angles = 2 * np.pi * (ring + rng.uniform(-0.2, 0.2, num_cameras)) / num_cameras
     radius = 60.0 * num_cameras / (2 * np.pi) * rng.uniform(0.8, 1.2, num_cameras)
@@ -84,7 +66,7 @@ def build_network(
 
 
 def simulate(
-    network: CameraNetwork, num_identities: int, rng: np.random.Generator, habits: Habits = _HABITS
+    network: CameraNetwork, num_identities: int, rng: np.random.Generator, habits: Habits
 ) -> pd.DataFrame:
     """Let people walk through the network; one row per image, by session, camera and time.
 
@@ -104,47 +86,37 @@ def simulate(
         if num_sessions > 1 and rng.random() < habits.comeback:
             sessions.append(int(rng.choice([s for s in range(num_sessions) if s != sessions[0]])))
         for session in sessions:
-            trip = _Trip(network, habits, rng).of(members)
-            rows += _fit(trip, network.session_seconds, session, group, rng)
+            trip = _Trip(network, habits, rng, members).rows
+            # Somewhere in the session; a trip longer than the session is walked faster.
+            times, length = np.array([row[2] for row in trip]), network.session_seconds
+            times -= times.min()
+            times *= min(1.0, length / max(times.max(), 1e-9))
+            times += rng.uniform(0, length - times.max())
+            for (identity, camera, _, number, heading), time in zip(trip, times, strict=True):
+                rows.append((int(identity), camera, session, float(time), number, group, heading))
         group += 1
     columns = ["identity", "camera", "session", "time", "pass", "group", "heading"]
     table = pd.DataFrame(rows, columns=columns)
     table["visit"] = table.groupby(["group", "session", "identity", "pass"]).ngroup()
     table["clock"] = table["time"] + network.clock_offsets[table["camera"], table["session"]]
+    kept = ["identity", "camera", "session", "time", "clock", "visit", "group", "heading"]
     order = ["session", "camera", "time", "identity"]
-    return table[SIGHTINGS].sort_values(order, kind="stable").reset_index(drop=True)
-
-
-def _fit(
-    trip: list[tuple], length: float, session: int, group: int, rng: np.random.Generator
-) -> list[tuple]:
-    """Put a trip somewhere in its session; one longer than the session is walked faster."""
-    times = np.array([row[2] for row in trip])
-    times -= times.min()
-    times *= min(1.0, length / max(times.max(), 1e-9))
-    times += rng.uniform(0, length - times.max())
-    return [
-        (int(identity), int(camera), session, float(time), number, group, heading)
-        for (identity, camera, _, number, heading), time in zip(trip, times, strict=True)
-    ]
+    return table[kept].sort_values(order, kind="stable").reset_index(drop=True)
 
 
 class _Trip:
-    """One trip of a group."""
+    """One trip of a group; rows are (identity, camera, time, number of the passage, heading)."""
 
-    def __init__(self, network: CameraNetwork, habits: Habits, rng: np.random.Generator) -> None:
+    def __init__(
+        self, network: CameraNetwork, habits: Habits, rng: np.random.Generator, members: np.ndarray
+    ) -> None:
         self.network, self.habits, self.rng = network, habits, rng
         self.pace = float(np.exp(rng.normal(0, 0.12)))
         self.rows: list[tuple] = []
-
-    def of(self, members: np.ndarray) -> list[tuple]:
-        """Rows (identity, camera, time, number of the passage, heading)."""
-        fewest, most = self.habits.visits
-        start = int(self.rng.integers(len(self.network.yaw)))
-        before = int(self.rng.choice(self.network.neighbours(start)))
-        self.visits = int(self.rng.integers(fewest, most + 1))
+        start = int(rng.integers(len(network.yaw)))
+        before = int(rng.choice(network.neighbours(start)))
+        self.visits = int(rng.integers(habits.visits[0], habits.visits[1] + 1))
         self.walk(members, start, before, 0.0, 0)
-        return self.rows
 
     def walk(self, members: np.ndarray, camera: int, before: int, time: float, number: int) -> None:
         """From a passage on to the end of the trip; a part of the group may take another way."""
@@ -153,7 +125,7 @@ class _Trip:
             target = self.next_camera(camera, before, seen)
             direction = self.heading(camera, before, target)
             for member in members:
-                self.rows += self.passage(member, camera, time, number, direction)
+                self.pass_by(member, camera, time, number, direction)
             number += 1
             if number == self.visits:
                 return
@@ -179,20 +151,17 @@ class _Trip:
         step = places[target] - places[camera if target == before else before]
         return float(np.arctan2(step[1], step[0]) - self.network.yaw[camera] + np.pi)
 
-    def passage(
-        self, member: int, camera: int, time: float, number: int, direction: float
-    ) -> list[tuple]:
+    def pass_by(self, member: int, camera: int, time: float, number: int, direction: float) -> None:
         """Images of one person on one visit, seconds apart, walking one way but for small turns."""
         rng = self.rng
         count = 1 + int(rng.choice(len(self.habits.images), p=self.habits.images))
         moments = time + rng.normal(0, self.habits.spread) + np.cumsum(rng.uniform(0.6, 3.0, count))
         turn = direction + rng.normal(0, 0.35)
-        turns = [float(np.angle(np.exp(1j * (turn + rng.normal(0, 0.2))))) for _ in moments]
-        pairs = zip(moments, turns, strict=True)
-        return [(member, camera, moment, number, way) for moment, way in pairs]
+        for moment in moments:
+            way = float(np.angle(np.exp(1j * (turn + rng.normal(0, 0.2)))))
+            self.rows.append((member, camera, moment, number, way))
 
     def transit(self, camera: int, target: int) -> float:
-        """Seconds from one camera to the next."""
         time = self.network.walking[camera, target] * np.exp(self.rng.normal(0, 0.1))
         mode = self.rng.choice(3, p=self.habits.modes)
         if mode == 1:

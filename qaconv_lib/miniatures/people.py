@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -46,8 +47,6 @@ class Body:
 
 @dataclass(frozen=True)
 class Hair:
-    """Hair and beard."""
-
     style: str  # "short", "crop", "bald", "bob", "long", "ponytail", "bun", "afro"
     colour: Colour
     hairline: float
@@ -57,8 +56,6 @@ class Hair:
 
 @dataclass(frozen=True)
 class Family:
-    """What look-alikes share."""
-
     female: bool
     top: Top
     bottom: Bottom
@@ -165,8 +162,6 @@ def sample_person(domain: Domain, family: Family, rng: np.random.Generator) -> P
 
 @dataclass(frozen=True)
 class Pose:
-    """A moment of walking."""
-
     phase: float  # of the step, radians; the left leg is foremost at pi / 2
     stride: float  # swing of the thighs, radians; 0 = standing
     arms: str  # "swing", "phone", "pockets" or "straps"
@@ -179,16 +174,15 @@ class Pose:
 def sample_pose(person: Person, rng: np.random.Generator, standing: float) -> Pose:
     """A random moment; ``standing`` is the probability of not walking."""
     still = rng.random() < standing
-    arms = ["swing", "pockets", "straps", "phone"]
-    share = np.array([0.8, 0.08, 0.02, 0.06])
+    arms = {"swing": 0.8, "pockets": 0.08, "straps": 0.02, "phone": 0.06}
     if person.bag.kind == "backpack":
-        share[2] = 0.1
+        arms["straps"] = 0.1
     if person.bag.handheld == "phone":
-        share[3] = 0.3
+        arms["phone"] = 0.3
     return Pose(
         phase=float(rng.uniform(0, 2 * np.pi)),
         stride=float(0.05 if still else 0.40 * person.body.stride * rng.uniform(0.8, 1.15)),
-        arms=str(rng.choice(arms, p=share / share.sum())),
+        arms=choose(rng, arms),
         side=int(rng.choice([-1, 1])),
         head_turn=float(0.22 * rng.normal()),
         twist=float(0.05 * rng.normal()),
@@ -196,30 +190,20 @@ def sample_pose(person: Person, rng: np.random.Generator, standing: float) -> Po
     )
 
 
-def _unlike(colour: Colour) -> Colour:
-    """Red or blue, whichever is farther."""
-    far = [sum((a - b) ** 2 for a, b in zip(colour, c, strict=True)) for c in (_RED, _BLUE)]
-    return _RED if far[0] > far[1] else _BLUE
-
-
-def _change_top(person: Person) -> Person:
-    new = _unlike(person.top.colour)
-    return replace(person, top=replace(person.top, colour=new, sleeve_colour=new))
-
-
-def _change_bottom(person: Person) -> Person:
-    new = _unlike(person.bottom.colour)
-    return replace(person, bottom=replace(person.bottom, colour=new))
-
-
-def _change_hair(person: Person) -> Person:
-    """Fair hair if it was dark, else dark."""
-    dark = sum(person.hair.colour) < 1.0
-    colour = (0.78, 0.66, 0.42) if dark else (0.10, 0.085, 0.08)
-    return replace(person, hair=replace(person.hair, colour=colour))
+def _paint(what: str, person: Person) -> Person:
+    """With red or blue clothes, whichever is farther; with fair hair if it was dark, else dark."""
+    part = getattr(person, what)
+    if what == "hair":
+        new = (0.78, 0.66, 0.42) if sum(part.colour) < 1.0 else (0.10, 0.085, 0.08)
+    else:
+        new = max(_RED, _BLUE, key=lambda other: np.square(np.subtract(part.colour, other)).sum())
+    sleeves = {"sleeve_colour": new} if what == "top" else {}
+    return replace(person, **{what: replace(part, colour=new, **sleeves)})
 
 
 #: By what is changed: makes of one person another, alike in everything else (chapter 11).
 CHANGES: dict[str, Callable[[Person], Person]] = {
-    "top": _change_top, "trousers": _change_bottom, "hair": _change_hair,
-}  # fmt: skip
+    "top": partial(_paint, "top"),
+    "trousers": partial(_paint, "bottom"),
+    "hair": partial(_paint, "hair"),
+}

@@ -10,7 +10,7 @@ import pandas as pd
 from qaconv_lib.datasets import choose_queries
 from qaconv_lib.layouts import DUKE_FPS, DUKE_OFFSETS, MARKET_FPS
 
-from .network import CameraNetwork, Habits, build_network, simulate
+from .network import Habits, build_network, simulate
 
 # First numbers of the seeds: what the random numbers are for.
 STREAMS = {"network": 0, "camera": 1, "family": 2, "person": 3, "walk": 4, "split": 5, "draw": 6}
@@ -23,8 +23,6 @@ _VALIDATION_SHARE = 14  # one in so many training images of mini-msmt17 is liste
 
 @dataclass(frozen=True)
 class Miniature:
-    """What a miniature consists of."""
-
     name: str  # for `load_dataset`
     stands_for: str  # the public dataset whose layout it has
     domain: str  # name of the drawn domain
@@ -105,20 +103,16 @@ def _walks(spec: Miniature) -> pd.DataFrame:
             rng = seeded(spec, "walk", POPULATIONS[population])
             seen = simulate(network, count, rng, habits).rename(columns={"identity": "person"})
             tables.append(seen.assign(population=population))
-    if spec.bad_detections:
-        tables.append(_false_alarms(spec, network))
+    if count := spec.bad_detections:
+        rng = seeded(spec, "walk", POPULATIONS["nobody"])
+        camera = rng.integers(spec.cameras, size=count)
+        session = rng.integers(spec.sessions, size=count)
+        time = rng.uniform(0, spec.session_seconds, count)
+        columns = {"person": np.arange(count), "camera": camera, "session": session, "time": time}
+        clock = time + network.clock_offsets[camera, session]
+        nobody = {"heading": 0.0, "visit": -1, "group": -1, "population": "nobody"}
+        tables.append(pd.DataFrame(columns).assign(clock=clock, **nobody))
     return pd.concat(tables, ignore_index=True)
-
-
-def _false_alarms(spec: Miniature, network: CameraNetwork) -> pd.DataFrame:
-    rng = seeded(spec, "walk", POPULATIONS["nobody"])
-    count = spec.bad_detections
-    camera = rng.integers(spec.cameras, size=count)
-    session = rng.integers(spec.sessions, size=count)
-    time = rng.uniform(0, spec.session_seconds, count)
-    columns = {"person": np.arange(count), "camera": camera, "session": session, "time": time}
-    clock, nobody = time + network.clock_offsets[camera, session], {"population": "nobody"}
-    return pd.DataFrame(columns).assign(heading=0.0, clock=clock, visit=-1, group=-1, **nobody)
 
 
 def _two_views(spec: Miniature) -> pd.DataFrame:
@@ -152,7 +146,7 @@ def _split(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
 
 def _name_market(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +154,7 @@ def _name_market(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     table["frame"] = (table["clock"] * MARKET_FPS).round().astype(int)
     box = table.groupby(["identity", "camera", "session", "frame"]).cumcount() + 1
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{'-1' if row.identity < 0 else f'{row.identity:04d}'}"
+        f"{FOLDERS[row.split]}/{'-1' if row.identity < 0 else f'{row.identity:04d}'}"
         f"_c{row.camera + 1}s{row.session + 1}_{row.frame:06d}_{number:02d}.jpg"
         for row, number in zip(table.itertuples(), box, strict=True)
     ]
@@ -171,7 +165,7 @@ def _name_duke(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     offsets = np.array(DUKE_OFFSETS)[table["camera"]]
     table["frame"] = (table["time"] * DUKE_FPS).round().astype(int) + _DUKE_START - offsets
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{row.identity:04d}_c{row.camera + 1}_f{row.frame:07d}.jpg"
+        f"{FOLDERS[row.split]}/{row.identity:04d}_c{row.camera + 1}_f{row.frame:07d}.jpg"
         for row in table.itertuples()
     ]
     return table
@@ -181,7 +175,7 @@ def _name_cuhk03(spec: Miniature, table: pd.DataFrame) -> pd.DataFrame:
     """Every scene twice: with the box of a detector and with a labelled one."""
     number = table.groupby("identity").cumcount() + 1
     names = [
-        f"{_FOLDERS[row.split]}/{row.identity:04d}_c{row.camera + 1}_{count}.jpg"
+        f"{FOLDERS[row.split]}/{row.identity:04d}_c{row.camera + 1}_{count}.jpg"
         for row, count in zip(table.itertuples(), number, strict=True)
     ]
     detected = table.assign(labelled=False, path=[f"detected/{name}" for name in names])

@@ -13,13 +13,13 @@ from .cameras import FRAME, Camera
 from .domains import PART, Domain
 from .figure import build_figure
 from .furniture import sample_obstacle
-from .geometry import FAR, Primitive, Raster, rotation_y
+from .geometry import FAR, Primitive, Raster, rotation
 from .people import Person, sample_pose
 from .scenery import scene_picture
 from .shading import develop, ground_shadow, shade
 
 LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
-OVERSAMPLE = 1.5  # rendered rows and columns per row and column of the image
+_OVERSAMPLE = 1.5  # rendered rows and columns per row and column of the image
 Window = tuple[float, float, float, float]
 
 
@@ -60,7 +60,7 @@ def place(
 ) -> Placed:  # fmt: skip
     azimuth = np.arctan2(-position[0], -position[2])
     shapes = build_figure(person, sample_pose(person, rng, domain.standing))
-    return Placed(shapes, rotation_y(heading + azimuth), position, label)
+    return Placed(shapes, rotation("y", heading + azimuth), position, label)
 
 
 def spot(camera: Camera, rng: Generator) -> np.ndarray:
@@ -109,34 +109,49 @@ def inside_frame(window: Window) -> Window:
     return left, max(top + down_by, -y), right, min(bottom + down_by, y)
 
 
+def trace(
+    camera: Camera, window: Window, placed: Sequence[Placed], shape: tuple[int, int]
+) -> Raster:
+    raster = Raster(shape, window, camera.focal)
+    for group in placed:
+        offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
+        for primitive in group.shapes:
+            raster.draw(primitive, turn, offset, group.label)
+    return raster
+
+
+def cut_scene(camera: Camera, window: Window, shape: tuple[int, int]) -> Image.Image:
+    x, y = FRAME[1] / 2, FRAME[0] / 2
+    left, top, right, bottom = inside_frame(window)
+    box = (left + x, top + y, right + x, bottom + y)
+    return scene_picture(camera).resize(shape[::-1], Image.Resampling.BILINEAR, box=box)
+
+
+def shadow_factor(
+    camera: Camera, window: Window, placed: Sequence[Placed], shape: tuple[int, int]
+) -> np.ndarray:
+    """Factor of the light on the ground (rows, columns) that the bodies leave."""
+    bodies = zip(*(group.world() for group in placed), strict=True)
+    points, radii = (np.concatenate(values) for values in bodies)
+    factor = Image.fromarray(ground_shadow(camera, window, points, radii))
+    return np.asarray(factor.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
 def _expose(
     camera: Camera, window: Window, placed: Sequence[Placed], size: tuple[int, int], rng: Generator
 ) -> Drawing:
     """Draw everything in a window of the frame and develop it."""
     if min(size) < 16:
         raise ValueError(f"size must be (rows, columns), both at least 16, got {size}")
-    rows, columns = round(OVERSAMPLE * size[0]), round(OVERSAMPLE * size[1])
-    raster = Raster((rows, columns), window, camera.focal)
-    for group in placed:
-        offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
-        for shape in group.shapes:
-            raster.draw(shape, turn, offset, group.label)
-    left, top, right, bottom = inside_frame(window)
-    x, y = FRAME[1] / 2, FRAME[0] / 2
-    box = (left + x, top + y, right + x, bottom + y)
-    crop = scene_picture(camera).resize((columns, rows), Image.Resampling.BILINEAR, box=box)
-    radiance = LINEAR[np.asarray(crop)]
+    shape = round(_OVERSAMPLE * size[0]), round(_OVERSAMPLE * size[1])
+    raster = trace(camera, window, placed, shape)
+    radiance = LINEAR[np.asarray(cut_scene(camera, window, shape))]
     if placed:
-        bodies = zip(*(group.world() for group in placed), strict=True)
-        points, radii = (np.concatenate(values) for values in bodies)
-        factor = ground_shadow(camera, window, points, radii)
-        enlarged = Image.fromarray(factor).resize((columns, rows), Image.Resampling.BICUBIC)
-        radiance = radiance * np.asarray(enlarged)[..., None]
+        radiance = radiance * shadow_factor(camera, window, placed, shape)[..., None]
     drawn = raster.depth < FAR
     radiance = np.where(drawn[..., None], shade(raster, camera, rng), radiance)
-    r = ((np.arange(size[0]) + 0.5) * OVERSAMPLE).astype(int)
-    c = ((np.arange(size[1]) + 0.5) * OVERSAMPLE).astype(int)
-    return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(r, c)])
+    nearest = (((np.arange(length) + 0.5) * _OVERSAMPLE).astype(int) for length in size)
+    return Drawing(develop(radiance, camera, size, rng), raster.label[np.ix_(*nearest)])
 
 
 def other_person(
@@ -155,6 +170,17 @@ def other_person(
     elif where == "far":
         spot[2] -= rng.uniform(2.0, 9.0)
     return place(person, domain, spot, rng.uniform(-np.pi, np.pi), PART["other person"], rng)
+
+
+def in_the_way(
+    domain: Domain, position: np.ndarray, people: Sequence[Person], rng: Generator
+) -> list[Placed]:
+    """Perhaps a person or a thing in front of ``position``."""
+    if rng.random() >= domain.occlusion:
+        return []
+    if people and rng.random() < 0.35:
+        return [other_person(domain, position, people, "front", rng)]
+    return [Placed(sample_obstacle(rng), np.eye(3), position, PART["occluder"])]
 
 
 def render_person(
@@ -181,12 +207,7 @@ def render_person(
     heading = habit if heading is None else heading
     placed = [place(person, domain, position, heading, None, pose_rng)]
     window = tight_window(placed[0], camera)
-    if company_rng.random() < domain.occlusion:
-        if bystanders and company_rng.random() < 0.35:
-            placed.append(other_person(domain, position, bystanders, "front", company_rng))
-        else:
-            thing = sample_obstacle(company_rng)
-            placed.append(Placed(thing, np.eye(3), position, PART["occluder"]))
+    placed += in_the_way(domain, position, bystanders, company_rng)
     if bystanders and company_rng.random() < domain.company:
         placed.append(other_person(domain, position, bystanders, "behind", company_rng))
     if not labelled_box:

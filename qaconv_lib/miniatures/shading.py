@@ -102,12 +102,19 @@ def ground_shadow(
 
 
 def _soft_discs(ground: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    if len(centres) == 0:
-        return np.zeros(ground.shape[:2], np.float32)
     centres = centres.astype(np.float32)
     distance = (ground[..., None, 0] - centres[:, 0]) ** 2
     distance += (ground[..., None, 1] - centres[:, 1]) ** 2
     return np.clip(1.3 - distance / radii.astype(np.float32) ** 2, 0, 1).max(axis=-1)
+
+
+def tone(image: np.ndarray, grey: np.ndarray, camera: Camera) -> np.ndarray:
+    """Radiance (H, W, 3), of brightness ``grey`` (H, W), with saturation, gamma and contrast."""
+    image = grey[..., None] + camera.saturation * (image - grey[..., None])
+    image = np.clip(image, 0, None)
+    image = image / (1 + 0.12 * image * image)  # soft shoulder instead of hard clipping
+    image = np.clip(image, 0, 1) ** np.float32(camera.gamma / 2.2)
+    return 0.42 + camera.contrast * (image - 0.42)
 
 
 def develop(
@@ -117,11 +124,7 @@ def develop(
     exposure = camera.gain * np.exp(0.06 * rng.normal())
     image = radiance * (exposure * np.asarray(camera.cast, np.float32))
     grey = image @ np.array([0.30, 0.59, 0.11], np.float32)
-    image = grey[..., None] + camera.saturation * (image - grey[..., None])
-    image = np.clip(image, 0, None)
-    image = image / (1 + 0.12 * image * image)  # soft shoulder instead of hard clipping
-    image = np.clip(image, 0, 1) ** np.float32(camera.gamma / 2.2)
-    image = np.clip(0.42 + camera.contrast * (image - 0.42), 0, 1)
+    image = np.clip(tone(image, grey, camera), 0, 1)
     share = min(1.0, camera.resolution * rng.uniform(0.85, 1.12))
     rows, columns = max(16, round(size[0] * share)), max(8, round(size[1] * share))
     picture = Image.fromarray((255 * image).astype(np.uint8))

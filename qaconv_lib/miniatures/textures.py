@@ -115,26 +115,22 @@ def torso_paint(person: Person, shoulder_y: float, waist_y: float, hip_y: float)
             seam = front & (np.abs(np.abs(x) - edge) < 0.008)
             out[inside] = linear(top.inner)
             under = inside & (y < hip_y - top.inner_hem)
-            if under.any():
-                out[under] = bottom_paint(Hit(*(field[under] for field in hit)))
+            out[under] = bottom_paint(Hit(*(field[under] for field in hit)))
             out[seam] = linear(top.colour) * 0.5
         _neckline(out, top, skin, x, drop, front)
         if top.belt:
             out[np.abs(y - waist_y) < 0.022] = linear(person.bottom.belt_colour)
         if top.tucked:
             low = y < waist_y
-            if low.any():
-                out[low] = bottom_paint(Hit(*(field[low] for field in hit)))
+            out[low] = bottom_paint(Hit(*(field[low] for field in hit)))
             if person.bottom.belt:
                 out[np.abs(y - waist_y) < 0.018] = linear(person.bottom.belt_colour)
             labels = np.where(low, PART["hips"], labels)
         elif top.cuff and top.kind in ("hoodie", "sweater", "jacket"):
             out[y < hip_y - top.hem + 0.05] = linear(top.collar_colour) * 0.8
         straps = _straps(person, x, drop, front)
-        if straps is not None:
-            out[straps] = linear(person.bag.strap)
-            labels = np.where(straps, PART["bag"], labels)
-        return out, labels
+        out[straps] = linear(person.bag.strap)
+        return out, np.where(straps, PART["bag"], labels)
 
     return paint
 
@@ -156,9 +152,7 @@ def _neckline(
         out[wing] = linear(top.collar_colour)
 
 
-def _straps(
-    person: Person, x: np.ndarray, drop: np.ndarray, front: np.ndarray
-) -> np.ndarray | None:
+def _straps(person: Person, x: np.ndarray, drop: np.ndarray, front: np.ndarray) -> np.ndarray:
     bag, reach = person.bag, 0.062 * person.body.height
     if bag.kind == "backpack":
         return (np.abs(np.abs(x) - 0.8 * reach) < 0.021) & (drop < 0.33) & front
@@ -167,7 +161,7 @@ def _straps(
         return (np.abs(x - line) < 0.019) & (drop < 0.55)
     if bag.kind == "shoulder":
         return (np.abs(x - bag.side * 1.15 * reach) < 0.016) & (drop < 0.3)
-    return None
+    return np.zeros(len(x), bool)
 
 
 def sleeve_paint(person: Person, side: int, first: float, last: float) -> Paint:

@@ -23,8 +23,6 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Emblem:
-    """A print: where it sits and what it looks like."""
-
     place: str  # "none", "front", "chest", "back", "left arm", "right arm"
     shape: str  # "block", "disc", "lines", "text"
     colour: Colour
@@ -35,8 +33,6 @@ class Emblem:
 
 @dataclass(frozen=True)
 class Top:
-    """Upper garment, with what is worn under it."""
-
     kind: str
     colour: Colour
     pattern: Pattern
@@ -61,8 +57,6 @@ class Top:
 
 @dataclass(frozen=True)
 class Bottom:
-    """Lower garment."""
-
     kind: str
     colour: Colour
     pattern: Pattern
@@ -82,8 +76,6 @@ class Bottom:
 
 @dataclass(frozen=True)
 class Shoes:
-    """Shoes and socks."""
-
     kind: str
     colour: Colour
     sole: Colour
@@ -109,8 +101,6 @@ class Bag:
 
 @dataclass(frozen=True)
 class Headwear:
-    """Hat or hood, scarf, mask and glasses."""
-
     kind: str
     colour: Colour
     second: Colour
@@ -131,7 +121,6 @@ _OPEN = {"jacket": 0.45, "coat": 0.4, "hoodie": 0.3, "shirt": 0.2}
 
 
 def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pattern:
-    """A pattern with its further colours."""
     return Pattern(
         kind=choose(rng, domain.patterns),
         second=draw_colour(rng, palette),
@@ -143,7 +132,6 @@ def sample_pattern(domain: Domain, rng: np.random.Generator, palette: str) -> Pa
 
 
 def sample_emblem(rng: np.random.Generator, kind: str) -> Emblem:
-    """A print on one side of a garment, or none."""
     places = _EMBLEMS
     if kind in ("shirt", "coat", "dress"):
         places = {**places, "front": 0.03, "back": 0.02, "none": 0.75}
@@ -167,7 +155,6 @@ def _choose_kind(
 
 
 def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
-    """An upper garment of the domain's season."""
     kind = _choose_kind(rng, domain.tops, female, {"dress": 0.0, "tank": 0.4})
     palette = season_palette(domain, "tops", rng)
     colour = draw_colour(rng, palette)
@@ -224,7 +211,6 @@ def sample_top(domain: Domain, rng: np.random.Generator, female: bool) -> Top:
 
 
 def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bottom:
-    """A lower garment of the domain's season."""
     kind = _choose_kind(rng, domain.bottoms, female, {"skirt": 0.0, "leggings": 0.15})
     palette = season_palette(domain, "bottoms", rng)
     colour = draw_colour(rng, palette)
@@ -267,7 +253,6 @@ def sample_bottom(domain: Domain, rng: np.random.Generator, female: bool) -> Bot
 
 
 def sample_shoes(domain: Domain, rng: np.random.Generator) -> Shoes:
-    """Shoes and socks."""
     kind = choose(rng, domain.shoes)
     colour = draw_colour(rng, "shoes")
     light_sole = kind == "sneakers" and rng.random() < 0.65
@@ -298,7 +283,6 @@ def sample_bag(domain: Domain, rng: np.random.Generator, female: bool) -> Bag:
 
 
 def sample_headwear(domain: Domain, rng: np.random.Generator) -> Headwear:
-    """Hat, scarf, mask, glasses."""
     return Headwear(
         kind=choose(rng, domain.headwear),
         colour=draw_colour(rng, "winter tops" if domain.season == "winter" else "bags"),

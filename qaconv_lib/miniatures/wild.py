@@ -16,19 +16,15 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from . import render
-from .cameras import FRAME, Camera, sample_camera
-from .domains import PART, Domain, Range
-from .furniture import sample_obstacle
+from .cameras import DAYLIGHT, FRAME, Camera, sample_camera
+from .domains import Domain, Range
 from .geometry import FAR, Raster
 from .people import Person
-from .render import LINEAR, Placed, Window, detect, generators, inside_frame, tight_window
-from .scenery import scene_picture, smooth_noise
-from .shading import cast_shadow, folds, ground_shadow
+from .render import LINEAR, Window, detect, generators, inside_frame, tight_window
+from .scenery import smooth_noise
+from .shading import cast_shadow, folds, tone
 
-_FIXED = (  # of a camera, on all days
-    "height", "tilt", "focal", "distance", "headings", "heading_spread", "indoors", "cast", "gamma",
-    "saturation", "blur", "motion", "noise", "resolution", "jpeg_quality",
-)  # fmt: skip
+_DAILY = (*DAYLIGHT, "light_colour", "gain", "contrast", "scene_seed", "wall_distance")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -96,18 +92,15 @@ def vary(camera: Camera, domain: Domain, rng: Generator) -> Camera:
     other = sample_camera(domain, rng)
     night = not other.indoors and rng.random() < 0.07
     sun = other.sun * (0.15 if night else rng.choice([0.15, 1.0, 1.8]))
-    return replace(
-        other,
-        **{name: getattr(camera, name) for name in _FIXED},
-        scene=other.scene if camera.indoors == other.indoors else camera.scene,
-        sun=float(sun),
-        ambient=other.ambient * (0.6 if night else 1.0),
-    )
+    changed = {name: getattr(other, name) for name in _DAILY}
+    changed["scene"] = other.scene if camera.indoors == other.indoors else camera.scene
+    changed["sun"], changed["ambient"] = float(sun), other.ambient * (0.6 if night else 1.0)
+    return replace(camera, **changed)
 
 
 def photograph(
     person: Person, camera: Camera, look: Look, rng: Generator, *, heading: float,
-    passers_by: Sequence[Person] = (),
+    passers_by: Sequence[Person],
 ) -> Image.Image:  # fmt: skip
     """Draw one person as a camera's recording shows them, cut out by a detector."""
     where, poses, company, box, light, film = generators(rng, 6)
@@ -117,12 +110,7 @@ def photograph(
     if box.random() < 0.06:  # without the head
         left, top, right, bottom = window
         window = left, top + box.uniform(0.06, 0.2) * (bottom - top), right, bottom
-    if company.random() < domain.occlusion:
-        if company.random() < 0.35:
-            placed.append(render.other_person(domain, position, passers_by, "front", company))
-        else:
-            thing = sample_obstacle(company)
-            placed.append(Placed(thing, np.eye(3), position, PART["occluder"]))
+    placed += render.in_the_way(domain, position, passers_by, company)
     for side in ("behind", "beside", "far"):
         if company.random() < domain.company * (0.6 if side == "far" else 0.4):
             placed.append(render.other_person(domain, position, passers_by, side, company))
@@ -130,11 +118,8 @@ def photograph(
     shape = look.shape or (window[2] - window[0]) / (window[3] - window[1])
     size = round(rows), max(16, round(rows * shape))
     finest = float(np.clip(1.3 * rows * share, 104, 256)) / rows
-    raster = Raster((round(size[0] * finest), round(size[1] * finest)), window, camera.focal)
-    for group in placed:
-        offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
-        for primitive in group.shapes:
-            raster.draw(primitive, turn, offset, group.label)
+    drawing = round(size[0] * finest), round(size[1] * finest)
+    raster = render.trace(camera, window, placed, drawing)
     view = replace(
         camera,
         sun=camera.sun * light.uniform(0.6, 1.3),
@@ -142,12 +127,9 @@ def photograph(
         sun_azimuth=camera.sun_azimuth + 0.4 * light.normal(),
         gain=camera.gain * float(np.exp(0.12 * light.normal())),
     )
-    sunlit = _shade_over(view, raster.shape, light)
-    radiance = _background(camera, window, raster.shape, where)
-    bodies = zip(*(group.world() for group in placed), strict=True)
-    points, radii = (np.concatenate(values) for values in bodies)
-    ground = Image.fromarray(ground_shadow(view, window, points, radii))
-    factor = np.asarray(ground.resize(raster.shape[::-1], Image.Resampling.BICUBIC))
+    sunlit = _shade_over(view, drawing, light)
+    radiance = _background(camera, window, drawing, where)
+    factor = render.shadow_factor(view, window, placed, drawing)
     direct = view.sun / (view.sun + 2 * view.ambient)
     radiance = radiance * (factor * (1 - direct * (1 - sunlit)))[..., None]
     drawn = gaussian_filter((raster.depth < FAR).astype(np.float32), 0.5)[..., None]
@@ -182,13 +164,9 @@ def _background(
     shift = rng.uniform(-FRAME[1] / 2, FRAME[1] / 2 - width) - left
     down = 0.06 * (bottom - top) * rng.normal()
     x, y, half = left + right + 2 * shift, top + bottom + 2 * down, 0.5 * zoom
-    box = inside_frame(
-        (x / 2 - half * width, y / 2 - half * (bottom - top), x / 2 + half * width,
-         y / 2 + half * (bottom - top))
-    )  # fmt: skip
-    corner = (FRAME[1] / 2, FRAME[0] / 2)
-    area = (corner[0] + box[0], corner[1] + box[1], corner[0] + box[2], corner[1] + box[3])
-    crop = scene_picture(camera).resize(shape[::-1], Image.Resampling.BILINEAR, box=area)
+    beside, above = half * width, half * (bottom - top)
+    moved = (x / 2 - beside, y / 2 - above, x / 2 + beside, y / 2 + above)
+    crop = render.cut_scene(camera, moved, shape)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     softness = float(rng.choice([0.0, rng.uniform(0, 0.02), 0.15], p=[0.6, 0.3, 0.1]))
@@ -202,8 +180,6 @@ def _lit(raster: Raster, camera: Camera, sunlit: np.ndarray, rng: Generator) -> 
     drawn = raster.depth < FAR
     out = np.zeros_like(raster.albedo)
     i, j = np.nonzero(drawn)
-    if len(i) == 0:
-        return out
     fold, rows = raster.fold[i, j], raster.shape[0]
     normal = raster.normal[i, j] + rng.uniform(0.5, 1.4) * folds(raster.rest[i, j], fold, rng)
     for grain, depth in ((0.035, 0.5), (0.012, 0.3)):
@@ -245,12 +221,7 @@ def _record(
     image = radiance * (camera.gain * np.asarray(camera.cast, np.float32))
     grey = image @ _LUMA
     image *= (0.34 / (grey.mean() + 1e-3)) ** rng.uniform(0.3, 0.8)  # automatic exposure
-    grey = image @ _LUMA
-    image = grey[..., None] + camera.saturation * (image - grey[..., None])
-    image = np.clip(image, 0, None)
-    image = image / (1 + 0.12 * image * image)
-    image = np.clip(image, 0, 1) ** np.float32(camera.gamma / 2.2)
-    image = 0.42 + camera.contrast * (image - 0.42)
+    image = tone(image, image @ _LUMA, camera)
     veil = rng.uniform(*look.veil)
     image = np.clip(image + veil * (rng.uniform(0.4, 0.8) - image), 0, 1)
     rows, columns = sensor

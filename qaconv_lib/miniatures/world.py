@@ -10,7 +10,7 @@ import functools
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from qaconv_lib.datasets import choose_queries
 
 from .cameras import Camera
 from .domains import DOMAINS, Colour, as_colour, weights
+from .drawing import mapped
 from .people import Person, sample_family, sample_person
+from .plans import FOLDERS
 from .prints import PRINTS
 from .wild import Look, photograph, sample_view, vary
 
@@ -36,7 +38,6 @@ _FIRST_HELD_OUT = 50_001  # identity
 _PASSERS_BY = 600
 _STREAMS = {"camera": 0, "family": 1, "person": 2, "walk": 3, "split": 4, "draw": 5}
 _POPULATIONS = {"train": 0, "test": 1, "passer-by": 2}
-_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _CLOTHES = dict(
     patterns=weights(
         "plain 0.59, stripes 0.06, pinstripes 0.02, check 0.007, plaid 0.04, yoke 0.035, "
@@ -74,13 +75,7 @@ class World:
         if self.identities >= _FIRST_HELD_OUT:
             raise ValueError(f"identities must be below {_FIRST_HELD_OUT}, got {self.identities}")
 
-    @property
-    def held_out(self) -> tuple[int, int]:
-        """Numbers of people and of cameras for query and gallery."""
-        return max(2, self.identities // 10), max(2, self.cameras // 5)
-
     def rng(self, stream: str, *numbers: int) -> np.random.Generator:
-        """Random numbers for one purpose, independent of all others."""
         return np.random.default_rng([self.seed, 2200, _STREAMS[stream], *numbers])
 
 
@@ -88,7 +83,7 @@ class World:
 def plan(world: World) -> pd.DataFrame:
     """One row per image: path, split, population, person, identity, camera, session, heading."""
     rows: list[tuple] = []
-    people, cameras = world.held_out
+    people, cameras = max(2, world.identities // 10), max(2, world.cameras // 5)
     for population, count, first, own in (
         ("train", world.identities, 0, world.cameras), ("test", people, world.cameras, cameras),
     ):  # fmt: skip
@@ -108,7 +103,7 @@ def plan(world: World) -> pd.DataFrame:
     chosen = choose_queries(table.loc[test, ["identity", "camera"]], world.rng("split"))
     table.loc[table.index[test][chosen], "split"] = "query"
     table["path"] = [
-        f"{_FOLDERS[row.split]}/{row.identity:05d}_c{row.camera + 1:02d}_{row.image:03d}.jpg"
+        f"{FOLDERS[row.split]}/{row.identity:05d}_c{row.camera + 1:02d}_{row.image:03d}.jpg"
         for row in table.itertuples()
     ]
     return table
@@ -199,8 +194,6 @@ def write_world(
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None).
     """
-    from .drawing import mapped
-
     folder = Path(out) / NAME
     table = plan(world)
     manifest: dict[str, Any] = {
@@ -212,34 +205,34 @@ def write_world(
     check_writable(folder)
     record = folder / "manifest.json"
     if record.is_file():
-        there, wanted = json.loads(record.read_bytes())["world"], manifest["world"]
-        if {**there, "identities": 0} != {**wanted, "identities": 0} or (
-            there["identities"] > world.identities
-        ):
+        wanted = manifest["world"]
+        try:
+            there = json.loads(record.read_bytes())["world"]
+            grows = {**wanted, "identities": there["identities"]} == there
+            grows &= there["identities"] <= world.identities
+        except (ValueError, KeyError, TypeError) as error:
+            wrong = f"{record} is damaged; remove it, and use the same options as before"
+            raise ValueError(wrong) from error
+        if not grows:
             raise ValueError(
-                f"{folder} holds a world of {_words(there)}, which cannot become one of "
-                f"{_words(wanted)}; remove it, or name another folder with --out"
+                f"{folder} holds a world of {there}, which cannot become one of {wanted}; "
+                "remove it, or name another folder with --out"
             )
     write_json(record, manifest)
-    for name in _FOLDERS.values():
+    for name in FOLDERS.values():
         check_writable(folder / name)
-    there = {f"{name}/{file}" for name in _FOLDERS.values() for file in os.listdir(folder / name)}
+    there = {f"{name}/{file}" for name in FOLDERS.values() for file in os.listdir(folder / name)}
     left = table[~table["path"].isin(there)]
     # A task per scene, which takes long to build; small enough that the bar moves.
-    parts = [
+    tasks = [
         rows[start : start + 128]
-        for rows in left.groupby(["camera", "session"]).indices.values()
+        for rows in left.groupby(["camera", "session"]).groups.values()
         for start in range(0, len(rows), 128)
     ]
-    tasks = [left.index[rows].tolist() for rows in parts]
-    draw: Callable[[Sequence[int]], int] = functools.partial(_draw_rows, world, folder)
+    draw = functools.partial(_draw_rows, world, folder)
     bar = tqdm(total=len(table), initial=len(table) - len(left), desc=NAME, unit="image",
                disable=not progress)  # fmt: skip
     with bar, mapped(draw, tasks, jobs) as counts:
         for count in counts:
             bar.update(count)
     return folder
-
-
-def _words(settings: dict[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -316,7 +316,7 @@
     const verdict =
       `${pair().same ? "✓ The same person" : "✗ Another person"}, seen by camera ` +
       `${pair().camera + 1} (query: camera ${query().camera + 1}). ` +
-      (trained ? `Score ${parts.score.toFixed(2)}, rank ${pair().rank} of ` +
+      (trained ? `Probability ${parts.score.toFixed(2)}, rank ${pair().rank} of ` +
         `${query().ranked.toLocaleString("en-GB")}.`
         : `Mean of the best matches ${parts.logit.toFixed(2)}, without training on people.`);
     byId("verdict").textContent = asking() ? "Are these two images of the same person?" : verdict;
