@@ -222,13 +222,13 @@ def test_labels_of_another_length_or_kind_are_named(name):
 
 
 def test_summary_is_one_line_in_percent():
-    people = [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]  # found at ranks 1, 6 and 11
-    scores = evaluate_ranking([-np.arange(12)] * 3, [1, 2, 3], people, [0] * 3, [1] * 12)
+    people = [1, 2, 0, 0, 0, 3, 0, 0, 0, 0, 4, 0]  # found at ranks 1, 2, 6 and 11
+    scores = evaluate_ranking([-np.arange(12)] * 4, [1, 2, 3, 4], people, [0] * 4, [1] * 12)
     assert "\n" not in scores.summary() and scores.summary() in repr(scores)
     found = [float(number) for number in re.findall(r"\d+\.\d", scores.summary())]
     metrics = [*map(scores.rank, (1, 5, 10)), scores.mean_ap, scores.mean_ap_trapezoid]
     assert found == pytest.approx([100 * x for x in (*metrics, scores.mean_inp)], abs=0.05)
-    assert "3 of 3 queries" in scores.summary()
+    assert "4 of 4 queries" in scores.summary()
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])

@@ -97,6 +97,13 @@ class TestKernels:
         for kernel, (i, j) in zip(kernels, itertools.product(*map(range, size)), strict=True):
             assert torch.equal(kernel, padded[:, i : i + kernel_size, j : j + kernel_size])
 
+    def test_kernels_are_single_locations_unless_asked_otherwise(self):
+        query_map, gallery_map = torch.randn(2, 3, 4, 3)
+        assert query_kernels(query_map).shape == (12, 3, 1, 1)
+        found = find_correspondences(query_map, gallery_map)
+        similarity = correlate(query_map, gallery_map).flatten(1)
+        assert torch.equal(found.similarity_to_gallery, similarity.amax(dim=1))
+
     @pytest.mark.parametrize("kernel_size", [0, 2, 4, -1, 3.0, "3", None])
     def test_other_kernel_sizes_are_refused(self, kernel_size):
         for make in (query_kernels, lambda maps, side: QAConv(4, 4, kernel_size=side)):
@@ -333,14 +340,17 @@ class TestMatchGallery:
             torch.testing.assert_close(match_gallery(matcher, maps, maps.clone()), scores)
         assert once.numbers < 0.7 * twice.numbers
 
-    def test_memory_is_that_of_a_block_and_nothing_is_computed_twice(self, monkeypatch):
-        """The blocks hold 138 queries and one gallery image."""
-        monkeypatch.setattr(matching, "BLOCK", 20_000)
-        monkeypatch.setattr(matching, "COLUMNS", 4)
+    @pytest.mark.parametrize(("block", "columns"), [(20_000, 4), (150 * 8 * 144, 20)])
+    def test_memory_is_that_of_a_block_and_nothing_is_computed_twice(
+        self, block, columns, monkeypatch
+    ):
+        """The blocks hold 138 queries and one gallery image, or all queries and 8 images."""
+        monkeypatch.setattr(matching, "BLOCK", block)
+        monkeypatch.setattr(matching, "COLUMNS", columns)
         queries, gallery = unit_maps(150, 5, 4, 3), unit_maps(30, 5, 4, 3)
         with Computed() as computed:
             match_gallery(random_matcher(), queries, gallery)
-        assert computed.largest <= 20_000
+        assert computed.largest <= block
         assert computed.numbers < 8 * 150 * 30 * 144
 
     @given(all_maps(), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))

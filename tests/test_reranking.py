@@ -116,11 +116,22 @@ def test_rounding_below_zero_counts_as_zero():
         k_reciprocal_rerank(qg, qq, gg - 2e-5 * gg.max() * np.eye(len(gg)))
 
 
-def test_defaults_are_those_of_the_public_codes():
+@pytest.mark.parametrize("copies", [3, 5, 7])
+def test_copies_of_an_image_are_at_distance_zero_and_others_at_one(copies):
+    """Exactly from 0 to 1, also where rounded weights sum to more than 1."""
+    person = np.arange(4 * copies) % 4
+    d = (person[:, None] != person).astype(np.float32)
+    jaccard = k_reciprocal_rerank(d[:4, 4:], d[:4, :4], d[4:, 4:], copies - 1, 1, 0)
+    assert jaccard.min() >= 0 and jaccard.max() <= 1
+    np.testing.assert_allclose(jaccard, d[:4, 4:], atol=1e-6)
+
+
+def test_defaults_are_those_of_the_public_codes(capsys):
     qg, qq, gg = clustered_distances(8)
     d = np.block([[qq, qg], [qg.T, gg]])
     expected = k_reciprocal_rerank(qg, qq, gg, k1=20, k2=6, lambda_value=0.3, squared=False)
     np.testing.assert_array_equal(k_reciprocal_rerank(qg, qq, gg), expected)
+    assert capsys.readouterr().err == ""
     streamed = rerank_streaming(lambda start, stop: d[start:stop], 12, 45)
     assert streamed.dtype == np.float32
     np.testing.assert_array_equal(streamed, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -106,6 +107,19 @@ def test_example_by_hand():
 def test_hundreds_of_queries_keep_their_places():
     scene = random_scene(10, num_query=300, num_gallery=7, length=20_000)
     np.testing.assert_allclose(tlift(*scene), tlift_by_definition(scene))
+
+
+def test_memory_beside_the_result_is_that_of_blocks(monkeypatch):
+    """No copy of the similarities in another order or type, nor the candidates of all queries."""
+    monkeypatch.setattr(temporal, "_GROUP_ENTRIES", 2**15)
+    similarity = np.random.default_rng(0).random((300, 2000), dtype=np.float32)
+    walkers = [part for size in similarity.shape for part in (np.arange(size) % 2, range(size))]
+    tlift(similarity, *walkers, k=30)  # what the first call imports is not counted
+    tracemalloc.start()
+    fused = tlift(similarity, *walkers, k=30)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert fused.dtype == np.float32 and peak < 1.8 * fused.nbytes
 
 
 def test_defaults_are_those_of_the_released_code():
