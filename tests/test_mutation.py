@@ -6,7 +6,7 @@ import mutation
 import pytest
 
 
-@pytest.mark.parametrize(("killed", "status"), [(17, 0), (16, 1)])
+@pytest.mark.parametrize(("killed", "status"), [(19, 0), (18, 1)])
 def test_records_are_written_and_a_low_share_is_an_error(killed, status, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     monkeypatch.setenv("QACONV_DATA", str(tmp_path))
