@@ -220,7 +220,7 @@
       swatch.style.setProperty("--part", `var(--book-${colour})`);
       return make("span", {}, swatch, name);
     });
-    entries.push(make("span", {}, "solid with dots: the same part; dashed with crosses: not"));
+    entries.push(make("span", {}, "Solid lines with dots join the same part, dashed lines with crosses do not."));
     if (state.colour !== "none") {
       const score = state.colour === "score";
       const bar = make("span", { class: "explorer-bar" });
