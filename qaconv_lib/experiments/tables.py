@@ -81,7 +81,8 @@ def other_methods(*targets: str) -> pd.DataFrame:
             if target in targets:
                 cells = rows.setdefault((kind, method), {})
                 cells[f"{source} → {target}"] = _published(numbers)
-    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis(["kind", "method"])
+    index = pd.MultiIndex.from_tuples(rows, names=["kind", "method"])
+    table = pd.DataFrame(list(rows.values()), index).fillna("–")
     return table[sorted(table, key=lambda direction: targets.index(direction.split(" → ")[1]))]
 
 
