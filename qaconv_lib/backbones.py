@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
 
 def fold_norms(backbone: Backbone) -> Backbone:
-    """A faster copy for evaluation: its convolutions contain the BN that follows them."""
+    """A faster copy for evaluation: its convolutions contain the BN after them (appendix A)."""
     copy = deepcopy(backbone).eval()
     for parent in list(copy.modules()):
         for (name, first), (its_name, norm) in pairwise(list(parent.named_children())):

@@ -37,6 +37,7 @@ class Exercise:
                 raise ValueError(f"the slip {words!r} is correct in all these cases")
 
     def equal(self, result: Any, expected: Any) -> bool:
+        """Whether a result has the expected shape and, within the tolerance, the values."""
         return _difference(result, expected, self.tolerance) is None
 
 

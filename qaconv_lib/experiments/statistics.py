@@ -51,7 +51,8 @@ def two_way_bootstrap(
     `ours` (n, q) and `theirs` (m, q) hold one row of scores per seed, on the same queries. Without
     `theirs`, `ours` holds differences between scores of the same models, or one method's scores.
     Each draw adds the error of drawn people (`groups`) and that of drawn seeds. For few seeds, the
-    latter is widened by sqrt(n / (n - 1)), and the interval by Student's t.
+    latter is widened by sqrt(n / (n - 1)), and the interval by Student's t. ValueError for other
+    shapes, or scores that are not finite.
     """
     sides = [np.asarray(side, dtype=float) for side in (ours, theirs) if side is not None]
     if any(side.ndim != 2 or side.shape[1] != sides[0].shape[1] for side in sides):

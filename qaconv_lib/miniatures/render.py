@@ -112,6 +112,7 @@ def inside_frame(window: Window) -> Window:
 def trace(
     camera: Camera, window: Window, placed: Sequence[Placed], shape: tuple[int, int]
 ) -> Raster:
+    """Bodies and things as a window of the camera shows them, `shape` (rows, columns)."""
     raster = Raster(shape, window, camera.focal)
     for group in placed:
         offset, turn = camera.to_camera(group.position), camera.rotation @ group.turn
@@ -121,6 +122,7 @@ def trace(
 
 
 def cut_scene(camera: Camera, window: Window, shape: tuple[int, int]) -> Image.Image:
+    """The empty scene in a window of the camera, scaled to `shape` (rows, columns)."""
     x, y = FRAME[1] / 2, FRAME[0] / 2
     left, top, right, bottom = inside_frame(window)
     box = (left + x, top + y, right + x, bottom + y)

@@ -192,7 +192,8 @@ def write_world(
 ) -> Path:
     """Draw a world into ``out/mini-world``; what is there of it already is kept.
 
-    It is the same for any number of `jobs` (processes; as many as CPUs if None).
+    It is the same for any number of `jobs` (processes; as many as CPUs if None). ValueError if the
+    folder holds a world that cannot grow into this one, or its manifest is damaged.
     """
     folder = Path(out) / NAME
     table = plan(world)
