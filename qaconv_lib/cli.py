@@ -82,7 +82,7 @@ _RECORDS = (_PROFILE, *(_SETTINGS[name] for name in _MEANS))
 @_command(
     _arg("names", nargs="*", metavar="NAME", help="e.g. mini-market, or world"),
     _arg("--identities", type=int, help="training people of world (default: 1500)"),
-    _arg("--cameras", type=int, help="training cameras of world (default: 40)"),
+    _arg("--cameras", type=int, help="its cameras; 10 make mini-world-10 (default: 40)"),
     _arg("--seed", type=int, help="of world (default: 0)"),
     _arg("--out", type=Path, default=Path(__file__).parents[1] / "data", help="folder (data)"),
     _arg("--jobs", type=int, help="processes (default: one per CPU)"),

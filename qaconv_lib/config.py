@@ -17,6 +17,7 @@ from qaconv_lib.losses import LOSSES
 ARGUMENTS_OF_TRAINER = (
     *("precision", "accumulate", "clip_norm", "sampler", "images_per_identity"),
     *("triplet_margin", "teacher", "distill_temperature", "distill_weight"),
+    *("colour_jitter", "random_start"),
 )
 
 

@@ -110,9 +110,9 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     """Load a public dataset, a miniature, or your own images.
 
     Args:
-        name: one of ``DATASETS``, ``mini-world`` (drawn by ``synthesize world``), or a CSV file
-            such as ``people.csv`` with the columns of `dataset_from_table`, whose paths start at
-            its folder. ``-all`` after a name makes all splits training images. Names joined by
+        name: one of ``DATASETS``, a world drawn by ``synthesize world`` (``mini-world``), or a CSV
+            file such as ``people.csv`` with the columns of `dataset_from_table`, whose paths start
+            at its folder. ``-all`` after a name makes all splits training images. Names joined by
             ``+`` (a CSV file first), as in ``mini-world+mini-duke``, make one training set of
             distinct people and cameras, with nothing to test on; ``root`` holds all of them.
         root: the dataset's folder, zip or CSV file, or the folder that has it. If None, it is
@@ -129,7 +129,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
     if name.lower().endswith(".csv"):
         path = find_csv(name, places)
         return ReidDataset(name, path.parent, **read_csv(path), numbered_together=True)
-    if name not in (*DATASETS, "mini-world"):
+    if name not in DATASETS and not name.startswith("mini-world"):
         raise ValueError(
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, mini-world, and CSV files "
             "such as people.csv; name-all trains on all splits, and name+name on both datasets"

@@ -51,6 +51,7 @@ class Trainer:
         run_folder: where to keep `last.safetensors` and `log.csv` after every epoch; None keeps
             nothing. If the state is there already, training goes on from it.
         criterion: a loss to use instead of the one that `config.loss` names.
+        augmentation: of an image (3, H, W) in [0, 1], instead of the one that `config` names.
         sampler: given this trainer, returns the batches of image numbers to iterate over in every
             epoch, after `set_epoch(epoch)`; None shuffles all images.
         parallel: wraps the module that is differentiated where several processes train, as
@@ -66,6 +67,7 @@ class Trainer:
         device: str | torch.device | None = None,
         run_folder: str | Path | None = None,
         criterion: MatchingLoss | PooledLoss | None = None,
+        augmentation: nn.Module | None = None,
         sampler: Callable[[Trainer], Any] | None = None,
         parallel: Callable[[nn.Module], nn.Module] | None = None,
         **step: Any,
@@ -84,7 +86,7 @@ class Trainer:
             table,
             config.height,
             config.width,
-            make_augmentation(config.occlusion, occlusion_share=config.occlusion_share),
+            augmentation or make_augmentation(config.occlusion, True, config.occlusion_share),
             keep_in_memory=config.workers == 0,
         )
         self.model = ReidModel(config, len(self.images.identities), criterion)
@@ -233,6 +235,7 @@ class Trainer:
             "images": self.images_hash,
             "criterion": type(self.model.criterion).__name__,
             "sampler": "" if self.sampler is None else repr(self.sampler),
+            "augmentation": repr(self.images.augmentation),
             "teacher": "" if step.teacher is None else step.teacher.extra_repr(),
             "precision": step.precision,
             "accumulate": step.accumulate,

@@ -46,19 +46,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_splits_share_neither_people_nor_cameras(drawn: Path) -> None:
-    data = load_dataset("mini-world", drawn.parent)
+    data = load_dataset("mini-world-3", drawn.parent)
     train, query, gallery = data.train, data.query, data.gallery
     assert train["identity"].nunique() == 3 and train["camera"].nunique() == 3
     assert set(query["identity"]) <= set(gallery["identity"]) and len(query)
     for column in ("identity", "camera"):
         assert not set(train[column]) & (set(query[column]) | set(gallery[column]))
     assert not data.has_time
-    whole = load_dataset("mini-world-all", drawn.parent)
+    whole = load_dataset("mini-world-3-all", drawn.parent)
     assert len(whole.train) == len(plan(SMALL)) and whole.train["identity"].nunique() == 5
 
 
 def test_images_differ_in_size_and_are_neither_black_nor_flat(drawn: Path) -> None:
-    images = [Image.open(path) for path in load_dataset("mini-world", drawn).train["path"]]
+    images = [Image.open(path) for path in load_dataset("mini-world-3", drawn).train["path"]]
     assert len({image.size for image in images}) > 3
     for image in images:
         pixels = np.asarray(image, float)
@@ -69,16 +69,16 @@ def test_an_interrupted_drawing_is_completed(drawn: Path, tmp_path: Path) -> Non
     """To the same files, by one process as by two; until then it is not loaded."""
     whole = contents(drawn)
     for name, content in list(whole.items())[::7]:
-        (tmp_path / "mini-world" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mini-world" / name).write_bytes(content)
+        (tmp_path / "mini-world-3" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mini-world-3" / name).write_bytes(content)
     for name in ("query", "bounding_box_test", "bounding_box_train"):
-        (tmp_path / "mini-world" / name).mkdir(exist_ok=True)
-    (tmp_path / "mini-world" / "manifest.json").write_bytes(whole["manifest.json"])
+        (tmp_path / "mini-world-3" / name).mkdir(exist_ok=True)
+    (tmp_path / "mini-world-3" / "manifest.json").write_bytes(whole["manifest.json"])
     with pytest.raises(ValueError, match="synthesize world"):
-        load_dataset("mini-world", tmp_path)
+        load_dataset("mini-world-3", tmp_path)
     options = ["--identities", "3", "--cameras", "3", "--seed", "5", "--out", str(tmp_path)]
     assert main(["synthesize", "world", "--jobs", "1", "--quiet", *options]) == 0
-    assert contents(tmp_path / "mini-world") == whole
+    assert contents(tmp_path / "mini-world-3") == whole
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"manifest\.json .*synthesize world"):
             load_dataset("mini-world", tmp_path)
     for text in ("", "[]", '{"world": 3}', '{"world": {"identities": "3"}}'):
-        (tmp_path / "mini-world").mkdir(exist_ok=True)
-        (tmp_path / "mini-world" / "manifest.json").write_text(text)
+        (tmp_path / "mini-world-3").mkdir(exist_ok=True)
+        (tmp_path / "mini-world-3" / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match=r"manifest\.json .*remove it"):
             write_world(SMALL, tmp_path)
 
@@ -205,12 +205,14 @@ def test_without_data_the_command_that_draws_it_is_named(tmp_path: Path) -> None
     for name in ("mini-world", "mini-world-all", "mini-world+mini-duke"):
         with pytest.raises(FileNotFoundError, match="synthesize mini-world"):
             load_dataset(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match="synthesize world --cameras 10"):
+        load_dataset("mini-world-10", tmp_path)
 
 
 def test_a_union_keeps_people_and_cameras_apart(drawn: Path, monkeypatch) -> None:
     monkeypatch.setenv("QACONV_DATA", f"{drawn.parent}")
-    parts = [load_dataset(name) for name in ("mini-world", "mini-market", "mini-duke")]
-    union = load_dataset("mini-world+mini-market+mini-duke")
+    parts = [load_dataset(name) for name in ("mini-world-3", "mini-market", "mini-duke")]
+    union = load_dataset("mini-world-3+mini-market+mini-duke")
     assert union.train["path"].tolist() == [path for part in parts for path in part.train["path"]]
     for column in ("identity", "camera"):
         each = [part.train[column].nunique() for part in parts]

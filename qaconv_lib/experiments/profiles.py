@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
-from qaconv_lib._checks import check_above_zero
+from qaconv_lib._checks import check_above_zero, check_choice
 from qaconv_lib.backbones import BACKBONES, map_size
 from qaconv_lib.beyond.distillation import Distillation
 from qaconv_lib.beyond.graph_sampling import check_sampling, sampler_by_name
@@ -20,6 +21,7 @@ from qaconv_lib.losses import LOSSES, compares_maps
 from qaconv_lib.models import ReidModel
 from qaconv_lib.scale.distributed import data_parallel
 from qaconv_lib.training import Trainer, check_step
+from qaconv_lib.transforms import make_augmentation
 
 _LAYER3 = {"final_layer": "layer3"}
 
@@ -37,6 +39,8 @@ class RunConfig(TrainingConfig):
     teacher: str | None = later(None)  #: backbone of the run that teaches; see `Run.teacher`
     distill_temperature: float = later(4.0)
     distill_weight: float = later(1.0)
+    colour_jitter: float = later(0.0)  #: of brightness, contrast and saturation in training
+    random_start: str | None = later(None)  #: starts as PyTorch does: "neck", "fc" or "logit_bn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +48,8 @@ class RunConfig(TrainingConfig):
         check_sampling(self.sampler, self.batch_size, self.images_per_identity)
         if self.triplet_margin is not None:
             check_above_zero(triplet_margin=self.triplet_margin)
+        if self.random_start is not None:
+            check_choice("random_start", self.random_start, "neck", "fc", "logit_bn")
         if self.teacher is not None:
             if self.teacher not in BACKBONES:
                 raise ValueError(
@@ -61,23 +67,35 @@ class RunConfig(TrainingConfig):
         """A `Trainer` with all that these settings name; `more` are `device` and `run_folder`."""
         if (self.teacher is None) != (teacher is None):
             raise ValueError("a teacher's model and the setting `teacher` go together")
-        criterion = distillation = None
+        criterion = augmentation = distillation = None
+        if self.colour_jitter:
+            from torchvision.transforms import v2
+
+            usual = make_augmentation(self.occlusion, True, self.occlusion_share)
+            augmentation = nn.Sequential(v2.ColorJitter(*[self.colour_jitter] * 3), usual)
         if self.triplet_margin is not None:
             size = map_size(self.height, self.width, self.final_layer)
-            matcher: dict[str, Any] = {"kernel_size": self.kernel_size, "tied": self.tied}
-            criterion = PairwiseLoss(*size, **matcher, triplet_margin=self.triplet_margin)
+            head: dict[str, Any] = {"kernel_size": self.kernel_size, "tied": self.tied}
+            criterion = PairwiseLoss(*size, **head, triplet_margin=self.triplet_margin)
         if teacher is not None:
             distillation = Distillation(teacher, self.distill_temperature, self.distill_weight)
-        return Trainer(
+        trainer = Trainer(
             self,
             table,
             criterion=criterion,
+            augmentation=augmentation,
             sampler=sampler_by_name(self.sampler, self.images_per_identity),
             teacher=distillation,
             parallel=data_parallel,
             **{name: getattr(self, name) for name in ("precision", "accumulate", "clip_norm")},
             **more,
         )
+        if self.random_start is not None and not trainer.epoch:
+            model: Any = trainer.model
+            neck, matcher = model.backbone.neck[0], model.criterion.matcher
+            part = neck if self.random_start == "neck" else getattr(matcher, self.random_start)
+            part.reset_parameters()
+        return trainer
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,20 @@ PROFILES = {
             "class-memory": rates(0.1, 0.1),
             "pairwise": rates(0.01, 0.01, triplet_margin=None),
         },
+    ),
+    # The general model: a large training set, so batches of like people instead of a class memory.
+    "general": Profile(
+        "general",
+        dataclasses.replace(
+            _LITE, height=128, width=64, epochs=3, decay_epochs=2, colour_jitter=0.3
+        ),
+        _MINIATURES,
+        {
+            "small": {},
+            "large": {"backbone": "efficientnet_lite2", "height": 192, "width": 96},
+        },
+        _BASELINES | {"pairwise": _GRAPH},
+        searched={"pairwise": rates(0.01, 0.01)},
     ),
     "paper": Profile(
         "paper",

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import json
 import os
 import re
 import time
@@ -111,14 +112,13 @@ class Run:
 
     def checkpoint(self) -> Path:
         """The trained model: the one in the data folder, or else in the run's own folder."""
-        if not self.settings and self.trained(self.shipped()):
+        if self.trained(self.shipped()):
             return self.shipped()
         return self.folder() / "model.safetensors"
 
     def shipped(self) -> Path:
-        """Path of the model with the profile's settings in the data folder."""
-        label = file_label(self.source, "train")
-        return checkpoint_path(self.loss, label, self.profile, self.seed)
+        """Path of the model if it comes with the book."""
+        return records.results_folder().parent / "checkpoints" / f"{self.name}.safetensors"
 
     def trained(self, path: Path) -> bool:
         """Whether a file is a model of the settings and training images the run has now."""
@@ -146,6 +146,11 @@ class Run:
 #: key, and counts for them alone.
 SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
            "mini-cuhk03-865fb94c44f6975e", "mini-msmt17-225cff46b044dd77")  # fmt: skip
+#: Worlds of the experiments, as their manifests describe them.
+WORLDS = [
+    {"identities": identities, "cameras": cameras, "seed": 0, "version": 1}
+    for identities, cameras in ((1500, 40), (400, 20), (400, 10), (400, 5))
+]
 
 
 def content_key(name: str, part: str, weights: str | None = None) -> str | None:
@@ -159,6 +164,15 @@ def content_key(name: str, part: str, weights: str | None = None) -> str | None:
 
 @functools.lru_cache
 def _content_key(name: str, part: str, *folders: Path) -> str | None:
+    if "+" in name:
+        names = name.split("+")
+        keys = [_content_key(each, part, *folders) for each in names]
+        given = "+".join(key or each for key, each in zip(keys, names, strict=True))
+        return given if any(keys) else None
+    if name.startswith("mini-world"):  # a processor may change a last bit of its images
+        manifest = json.loads((load_dataset(name).root / "manifest.json").read_bytes())
+        world = manifest["world"]
+        return None if world in WORLDS else "-".join(map(str, world.values()))
     archive, layout = datasets.MINIATURES.get(name.removesuffix("-all"), (None, ""))
     place = archive and find_folder(datasets.LAYOUTS[layout], archive, list(folders), given=False)
     if place and place.name in SHIPPED:
@@ -283,8 +297,7 @@ def _count(bad: list[str], table: pd.DataFrame, what: str) -> str:
 
 def checkpoint_path(loss: str, source: str, profile: str = "laptop", seed: int = 0) -> Path:
     """Path of a model that comes with the book: `data/checkpoints/<run>.safetensors`."""
-    name = f"{loss}-{source}-{profile}-seed{seed}"
-    return records.results_folder().parent / "checkpoints" / f"{name}.safetensors"
+    return Run(loss, source, profile, seed).shipped()
 
 
 def train_run(

@@ -51,6 +51,11 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
                     | {f"{number} identities": {"identities": number} for number in (100, 50, 25)}),
     "image-size": ("qaconv", {"usual size": {}, "96 × 48 pixels": {"height": 96, "width": 48},
                               "192 × 96 pixels": {"height": 192, "width": 96}}),
+    "departures": ("qaconv", {"as in this book": {},
+                              "FC layer at random": {"random_start": "fc"},
+                              "last bias 0": {"random_start": "logit_bn"},
+                              "neck at random": {"random_start": "neck"},
+                              "no BN in the neck": {"neck_norm": False}}),
     "layer": ("qaconv", {"map of layer3": {}, "map of layer4": {"final_layer": "layer4"},
                          "map of layer2": {"final_layer": "layer2"}}),
     "distill": ("qaconv", {"student alone": {}, "the teacher": {"backbone": _TEACHER},
@@ -58,6 +63,17 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
                            "8 channels, alone": {"neck_channels": 8},
                            "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}}),
 }  # fmt: skip
+DOMAINS = ("market", "duke", "cuhk03", "msmt17")
+#: By name, the training set and the settings of each variant; all see about as many images.
+WORLD_IDENTITIES = {
+    f"{count:,} people": ("world", {"identities": count, "epochs": n, "decay_epochs": m})
+    for count, n, m in ((100, 45, 30), (200, 22, 15), (400, 11, 7), (800, 6, 4))
+} | {"1,500 people": ("world", {})}
+WORLD_CAMERAS = {
+    f"{count} cameras": (f"world-{count}", WORLD_IDENTITIES["400 people"][1] | {"identities": None})
+    for count in (5, 10, 20)
+} | {"40 cameras": WORLD_IDENTITIES["400 people"]}
+_LONG = {"epochs": 15, "decay_epochs": 10}
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
 
@@ -88,8 +104,17 @@ def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
 
 
 def source_name(profile: Profile, role: str) -> str:
-    """The dataset trained on for "market", "duke" or "msmt17"; of MSMT17 all images are used."""
-    return profile.datasets[role] + ("-all" if role == "msmt17" else "")
+    """The dataset trained on for "market", "duke" or "msmt17"; of MSMT17 all images are used.
+
+    Roles joined by "+" stand for their training sets together.
+    """
+    joined = "+".join(dataset_name(profile, part) for part in role.split("+"))
+    return joined + ("-all" if role == "msmt17" else "")
+
+
+def dataset_name(profile: Profile, role: str) -> str:
+    """The dataset tested on; "world" and "world-10" are drawn for all profiles."""
+    return profile.datasets.get(role, f"mini-{role}")
 
 
 @dataclass(frozen=True)
@@ -162,6 +187,33 @@ def _graph_sampling(profile: Profile) -> list[Row]:
     return [(loss, *direction, s, False) for loss, s in compared for direction in DIRECTIONS]
 
 
+def _general(profile: Profile) -> list[Row]:
+    """The general model, and a larger one, on people of all domains that it was not trained on."""
+    return [
+        ("pairwise", "+".join(("world", *DOMAINS)), target, settings, target != "world")
+        for settings in profile.backbones.values()
+        for target in (*DOMAINS, "world")
+    ]
+
+
+def _leave_one_out(profile: Profile) -> list[Row]:
+    """Three domains with and without the world, tested on the fourth; as many images are seen."""
+    rows: list[Row] = []
+    for target in DOMAINS:
+        others = [role for role in DOMAINS if role != target]
+        rows.append(("pairwise", "+".join(("world", *others)), target, {}, False))
+        rows.append(("pairwise", "+".join(others), target, _LONG, False))
+    return rows
+
+
+def _world(profile: Profile, variants: dict[str, tuple[str, dict]]) -> list[Row]:
+    return [
+        ("pairwise", source, target, settings, False)
+        for source, settings in variants.values()
+        for target in DOMAINS
+    ]
+
+
 _QACONV = partial(_losses, losses=("qaconv",))
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("What the loss contributes (Table 1)", 5, _losses),
@@ -174,6 +226,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table4": Experiment("Two backbones, three sources, on CUHK03 and MSMT17 (Table 4)", 3,
                          lambda profile: _backbones(profile, "cuhk03", "msmt17")),
     "pooled-layer": Experiment("Pooled features from layer4 and from QAConv's layer3", 3, _layers),
+    "general": Experiment("The general model, on people it was not trained on", 1, _general),
+    "leave-one-out": Experiment("Three domains, with and without mini-world, on the fourth", 1,
+                                _leave_one_out),
+    "world-identities": Experiment("How many drawn people", 1,
+                                   partial(_world, variants=WORLD_IDENTITIES)),
+    "world-cameras": Experiment("How many cameras see 400 drawn people", 1,
+                                partial(_world, variants=WORLD_CAMERAS)),
     "graph-sampling": Experiment("Class memory, and pairs of batches drawn in several ways", 2,
                                  _graph_sampling),
     **{name: Experiment(f"Ablation: {'; '.join(variants)}", 3, partial(_ablation, name=name))
@@ -193,7 +252,7 @@ def list_trials(name: str, profile: str = "laptop", seeds: int | None = None) ->
     for seed in range(experiment.seeds if seeds is None else seeds):
         for loss, source, target, settings, post in experiment.rows(chosen):
             run = Run(loss, source_name(chosen, source), chosen.name, seed, settings)
-            trials.append(Trial(run, chosen.datasets[target], post))
+            trials.append(Trial(run, dataset_name(chosen, target), post))
     return trials
 
 

@@ -48,9 +48,10 @@ def not_found(
     found = f"found in {_listed(places)}; {_what_is_there(layout, places, given=root is not None)}"
     if archive is None:
         return f"{name}: {wanted} not {found}name its folder with root= or QACONV_DATA"
+    drawn = archive.replace("mini-world-", "world --cameras ")
     return (
         f"{name}: neither {archive}.zip nor {wanted} {found}draw it with `python -m qaconv_lib "
-        f"synthesize {archive}`, or name its folder with root= or QACONV_DATA"
+        f"synthesize {drawn}`, or name its folder with root= or QACONV_DATA"
     )
 
 

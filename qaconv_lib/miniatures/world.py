@@ -30,7 +30,6 @@ from .plans import FOLDERS
 from .prints import PRINTS
 from .wild import Look, photograph, sample_view, vary
 
-NAME = "mini-world"
 VERSION = 1  # of the drawing: images of two versions are not mixed in one folder
 SESSIONS = 4  # days on which each camera records, with other views and another light
 _FAMILY = 5  # look-alikes
@@ -74,6 +73,11 @@ class World:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.identities >= _FIRST_HELD_OUT:
             raise ValueError(f"identities must be below {_FIRST_HELD_OUT}, got {self.identities}")
+
+    @property
+    def name(self) -> str:
+        """Its name as a dataset: `mini-world`, or with ten cameras `mini-world-10`."""
+        return "mini-world" if self.cameras == World.cameras else f"mini-world-{self.cameras}"
 
     def rng(self, stream: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, 2200, _STREAMS[stream], *numbers])
@@ -190,15 +194,15 @@ def _draw_rows(world: World, folder: Path, indices: Sequence[int]) -> int:
 def write_world(
     world: World, out: str | os.PathLike[str], *, jobs: int | None = None, progress: bool = False
 ) -> Path:
-    """Draw a world into ``out/mini-world``; what is there of it already is kept.
+    """Draw a world into a folder of its name in `out`; what is there of it already is kept.
 
     It is the same for any number of `jobs` (processes; as many as CPUs if None). ValueError if the
     folder holds a world that cannot grow into this one, or its manifest is damaged.
     """
-    folder = Path(out) / NAME
+    folder = Path(out) / world.name
     table = plan(world)
     manifest: dict[str, Any] = {
-        "name": NAME,
+        "name": world.name,
         "about": "drawn people, no photographs; made by `python -m qaconv_lib synthesize world`",
         "world": {**asdict(world), "version": VERSION},
         "images": table["split"].value_counts().sort_index().to_dict(),
@@ -231,7 +235,7 @@ def write_world(
         for start in range(0, len(rows), 128)
     ]
     draw = functools.partial(_draw_rows, world, folder)
-    bar = tqdm(total=len(table), initial=len(table) - len(left), desc=NAME, unit="image",
+    bar = tqdm(total=len(table), initial=len(table) - len(left), desc=world.name, unit="image",
                disable=not progress)  # fmt: skip
     with bar, mapped(draw, tasks, jobs) as counts:
         for count in counts:
