@@ -5,10 +5,12 @@ import json
 import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from qaconv_lib._checks import ShortOfMemoryError
 from qaconv_lib.beyond.tfusion import tfusion
@@ -31,6 +33,7 @@ from qaconv_lib.experiments.suite import (
     graph_sampling_settings,
     list_trials,
 )
+from qaconv_lib.miniatures.world import VERSION, World
 from qaconv_lib.reranking import k_reciprocal_rerank
 from qaconv_lib.temporal import tlift
 
@@ -259,6 +262,38 @@ class TestRuns:
         whole = load_dataset("mini-market").train
         assert set(run.table()["identity"]) == set(np.sort(whole["identity"].unique())[:7])
 
+    def test_a_part_that_starts_at_random_and_no_other(self, workplace):
+        usual, other = (
+            Run("qaconv", "mini-market", "smoke", 0, more).config().trainer(RUN.table()).model
+            for more in ({}, {"random_start": "logit_bn"})
+        )
+        there = other.state_dict()
+        changed = [k for k, value in usual.state_dict().items() if not value.equal(there[k])]
+        assert changed == ["criterion.matcher.logit_bn.bias"]
+        with pytest.raises(ValueError, match="random_start"):
+            Run("qaconv", "mini-market", settings={"random_start": "head"})
+
+    def test_colours_vary_where_asked(self, workplace):
+        torch.manual_seed(0)
+        config = Run("qaconv", "mini-market", "smoke", 0, {"colour_jitter": 0.3}).config()
+        augment = config.trainer(RUN.table()).images.augmentation
+        grey = torch.full((3, 8, 4), 0.5)
+        seen = {round(augment(grey)[0].min().item(), 3) for _ in range(20)}
+        assert len(seen) > 10 and min(seen) > 0.3
+
+    def test_a_world_is_known_by_its_description(self, monkeypatch, tmp_path):
+        """Not by its pixels, of which another processor may change a few."""
+        monkeypatch.setattr(runs, "load_dataset", lambda name: SimpleNamespace(root=tmp_path))
+        usual = runs.WORLDS[0]
+        assert usual == dataclasses.asdict(World()) | {"version": VERSION}
+        for world, key in ((usual, None), (usual | {"seed": 7}, "1500-40-7-1")):
+            (tmp_path / "manifest.json").write_text(json.dumps({"world": world}))
+            runs.look_again()
+            assert runs.content_key("mini-world", "train") == key
+            union = runs.content_key("mini-world+mini-world-20", "train")
+            assert union == (key and f"{key}+{key}")
+        runs.look_again()
+
     @pytest.mark.parametrize("settings", [{"learning": 1}, {"epochs": 0}])
     def test_unknown_settings_are_refused(self, settings):
         with pytest.raises((TypeError, ValueError)):
@@ -290,6 +325,16 @@ class TestLists:
             own = "triplets" in name
             assert (settings.get("triplet_margin") == 16.0) == own, name
             assert (profile.triplets.items() <= settings.items()) == own, name
+
+    def test_the_domain_left_out_is_in_no_training_set(self):
+        trials = list_trials("leave-one-out", "general")
+        assert len(trials) == 8 and {t.target for t in trials} == {
+            f"mini-{role}" for role in ("market", "duke", "cuhk03", "msmt17")
+        }
+        assert all(t.target not in t.run.source.split("+") for t in trials)
+        assert sum("mini-world" in t.run.source for t in trials) == 4
+        with pytest.raises(ValueError, match="--profile general"):
+            suite.check_variants("leave-one-out", get_profile("laptop"))
 
     def test_an_ablation_starts_with_the_default_and_changes_something(self):
         for loss, variants in ABLATIONS.values():

@@ -9,25 +9,23 @@ import pandas as pd
 from safetensors import safe_open
 
 from qaconv_lib.experiments.comparisons import LABELS
-from qaconv_lib.experiments.records import read_records, results_folder
-from qaconv_lib.experiments.runs import STAGES
+from qaconv_lib.experiments.records import read_records
+from qaconv_lib.experiments.runs import NAMED, STAGES, Run
 from qaconv_lib.experiments.tables import to_markdown
 
-CHECKPOINTS = results_folder().parent / "checkpoints"
+
+def shipped(folder: str) -> list[tuple[Run, dict]]:
+    """The records in a folder that belong to a shipped model, and its run."""
+    keys = ("loss", "source", "profile", "seed", "settings")
+    found = [(Run(*(record[key] for key in keys)), record) for record in read_records(folder)]
+    kept = [pair for pair in found if pair[0].shipped().is_file()]
+    return sorted(kept, key=lambda pair: pair[0].shipped())
 
 
-def shipped(folder: str) -> list[tuple[str, dict]]:
-    """The records in a folder that belong to a shipped model, each with the model's file name."""
-    found = []
-    for record in read_records(folder):
-        name = "{loss}-{source}-{profile}-seed{seed}".format_map(record)
-        if not record["settings"] and (CHECKPOINTS / f"{name}.safetensors").is_file():
-            found.append((name, record))
-    return sorted(found, key=lambda pair: pair[0])
-
-
-def label(record: dict) -> str:
-    return f"{LABELS[record['loss']]}, {record['source']}"
+def label(run: Run) -> str:
+    """The name of the model's file, or its loss and what it was trained on."""
+    named = [name for name, other in NAMED.items() if other == run]
+    return [*named, f"{LABELS.get(run.loss)}, {run.source}"][0]
 
 
 def cell(found: dict | None) -> str:
@@ -40,11 +38,11 @@ def cell(found: dict | None) -> str:
 def made_table() -> pd.DataFrame:
     """How each model was made."""
     rows = {}
-    for name, record in shipped("train"):
-        path, config = CHECKPOINTS / f"{name}.safetensors", record["config"]
+    for run, record in shipped("train"):
+        path, config = run.shipped(), record["config"]
         with safe_open(path, framework="pt") as file:
             numbers = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
-        rows[label(record)] = {
+        rows[label(run)] = {
             "layer": config["final_layer"],
             "images": f"{record['images']:,}",
             "people": record["num_identities"],
@@ -59,10 +57,10 @@ def made_table() -> pd.DataFrame:
 def scores_table() -> pd.DataFrame:
     """Rank-1 / mAP in percent of each model on each miniature it was tested on."""
     rows = {
-        f"{label(record)} → {record['target']}": {
+        f"{label(run)} → {record['target']}": {
             stage.replace("+", " + ").strip(): cell(record["stages"].get(stage)) for stage in STAGES
         }
-        for _, record in shipped("evaluate")
+        for run, record in shipped("evaluate")
     }
     return pd.DataFrame(rows).T
 

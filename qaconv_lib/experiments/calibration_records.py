@@ -19,7 +19,7 @@ from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import ReidDataset, load_dataset
 from qaconv_lib.evaluation import BAD_DETECTION
 from qaconv_lib.experiments import records
-from qaconv_lib.experiments.runs import Run, content_key, look_again, same_content
+from qaconv_lib.experiments.runs import NAMED, Run, content_key, look_again, same_content
 from qaconv_lib.experiments.statistics import paired_bootstrap
 from qaconv_lib.models import ReidModel, default_device, load_model
 from qaconv_lib.photographs import calibration as fits
@@ -93,7 +93,9 @@ def calibration_record(
     model = load_model(path, device)
     look_again()
     check_writable(records.results_folder() / "calibration")
-    runs = [run for run in BOOK_RUNS if run.checkpoint().resolve() == path.resolve()]
+    runs = [
+        run for run in (*BOOK_RUNS, *NAMED.values()) if run.checkpoint().resolve() == path.resolve()
+    ]
     about = {"loss": model.config.loss, "source": "unknown", "profile": "own"}
     fitted, tried, second_halves = {}, {}, {}
     for name in targets:

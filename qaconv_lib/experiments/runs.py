@@ -118,7 +118,8 @@ class Run:
 
     def shipped(self) -> Path:
         """Path of the model if it comes with the book."""
-        return records.results_folder().parent / "checkpoints" / f"{self.name}.safetensors"
+        name = next((name for name, run in NAMED.items() if run == self), self.name)
+        return records.results_folder().parent / "checkpoints" / f"{name}.safetensors"
 
     def trained(self, path: Path) -> bool:
         """Whether a file is a model of the settings and training images the run has now."""
@@ -142,6 +143,13 @@ class Run:
         return _files.cache_folder() / "runs" / "-".join(parts)
 
 
+_ALL = "mini-world+mini-market+mini-duke+mini-cuhk03+mini-msmt17"
+_LARGE = {"backbone": "efficientnet_lite2", "height": 192, "width": 96}
+#: Models whose files have names of their own.
+NAMED = {
+    "general": Run("pairwise", _ALL, "general", 0, _LARGE),
+    "general-small": Run("pairwise", _ALL, "general"),
+}
 #: Folders of the miniatures as they ship, named after their content. What was made from them has no
 #: key, and counts for them alone.
 SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",

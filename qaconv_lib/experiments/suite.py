@@ -76,6 +76,7 @@ WORLD_CAMERAS = {
 _LONG = {"epochs": 15, "decay_epochs": 10}
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
+_WITH_WORLD = ("general", "leave-one-out", "world-identities", "world-cameras")
 
 
 def check_variants(name: str, profile: Profile) -> None:
@@ -85,6 +86,8 @@ def check_variants(name: str, profile: Profile) -> None:
             f"{name} cannot be run at the {profile.name} profile: its variants "
             f"({', '.join(list(ABLATIONS[name][1])[1:])}) are made for the laptop profile"
         )
+    if name in _WITH_WORLD and profile.name.split("+")[0] not in ("general", "smoke"):
+        raise ValueError(f"{name} is an experiment of another profile: add --profile general")
 
 
 def graph_sampling_settings(profile: Profile) -> dict[str, tuple[str, dict]]:
