@@ -471,12 +471,16 @@ def similarity_stages(
     *,
     transposed: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Similarities (q, g) after each stage (Table 2), those with TLift if the dataset has times."""
+    """Similarities (q, g) after each stage (Table 2), those with TLift if the dataset has times.
+
+    TLift alone takes probabilities, which a model trained on pairs of a batch does not give.
+    """
     reranked = rerank(pairs, loss, transposed=transposed)
     stages = {"alone": pairs["query_gallery"], "+RR": reranked}
     if dataset.has_time:
-        calibrated = probabilities(pairs["query_gallery"], loss, calibration)
-        stages["+TLift"] = tlift(calibrated, *times(dataset))
+        if loss != "pairwise":  # whose sigmoid is no probability: a batch has few strangers
+            calibrated = probabilities(pairs["query_gallery"], loss, calibration)
+            stages["+TLift"] = tlift(calibrated, *times(dataset))
         stages["+RR+TLift"] = tlift(stages["+RR"], *times(dataset))
     elif dataset.untimed:
         warnings.warn(f"{dataset.untimed}, so TLift is left out", stacklevel=2)

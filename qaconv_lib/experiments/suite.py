@@ -20,7 +20,7 @@ import torch
 from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs
-from qaconv_lib.experiments.profiles import Profile, get_profile
+from qaconv_lib.experiments.profiles import Profile, get_profile, rates
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.search import calibration_of
 from qaconv_lib.losses import TABLE1_LOSSES
@@ -73,10 +73,20 @@ WORLD_CAMERAS = {
     f"{count} cameras": (f"world-{count}", WORLD_IDENTITIES["400 people"][1] | {"identities": None})
     for count in (5, 10, 20)
 } | {"40 cameras": WORLD_IDENTITIES["400 people"]}
+#: What was tried for the general model: on 400 people, tested on those held out.
+WORLD_SETTINGS = {
+    "as chosen": ("pairwise", {}),
+    "half the rates": ("pairwise", rates(0.005, 0.005)),
+    "three times the rates": ("pairwise", rates(0.03, 0.03)),
+    "colours as they are": ("pairwise", {"colour_jitter": 0.0}),
+    "class memory": ("qaconv", rates(0.1, 0.1)),
+}
 _LONG = {"epochs": 15, "decay_epochs": 10}
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
-_WITH_WORLD = ("general", "leave-one-out", "world-identities", "world-cameras")
+_WITH_WORLD = (
+    *("general", "leave-one-out", "world-settings", "world-identities", "world-cameras"),
+)
 
 
 def check_variants(name: str, profile: Profile) -> None:
@@ -232,6 +242,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "general": Experiment("The general model, on people it was not trained on", 1, _general),
     "leave-one-out": Experiment("Three domains, with and without mini-world, on the fourth", 1,
                                 _leave_one_out),
+    "world-settings": Experiment("Settings of the general model, on held-out drawn people", 1,
+                                 lambda profile: [
+                                     (loss, "world", "world", {"identities": 400} | settings, False)
+                                     for loss, settings in WORLD_SETTINGS.values()
+                                 ]),
     "world-identities": Experiment("How many drawn people", 1,
                                    partial(_world, variants=WORLD_IDENTITIES)),
     "world-cameras": Experiment("How many cameras see 400 drawn people", 1,

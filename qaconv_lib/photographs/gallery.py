@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from qaconv_lib.losses import MatchingLoss, compares_maps
+from qaconv_lib.losses import MatchingLoss
 from qaconv_lib.models import ReidModel
 from qaconv_lib.photographs.calibration import Calibration
 from qaconv_lib.photographs.files import add_times, check_photographs, photograph_table
@@ -83,7 +83,7 @@ def search_gallery(
         prior = gallery_prior(len(images)) if prior is None else prior
         values["probability"] = calibration.probability(scores, prior)
     columns, ranked = np.arange(len(images)), values["similarity"]
-    if times is not None and not compares_maps(model.config.loss):
+    if times is not None and model.config.loss != "qaconv":  # whose sigmoid is one
         if calibration is None:
             raise ValueError(
                 f"TLift takes probabilities, and a model with the loss {model.config.loss} gives "
