@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from matplotlib.patches import ConnectionPatch
 
 from qaconv_lib.datasets import load_dataset, load_part_map
-from qaconv_lib.experiments.runs import Run, checkpoint_path
+from qaconv_lib.experiments.runs import NAMED, checkpoint_path
 from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.matches import explorer_page
 from qaconv_lib.matches.correspondence import cell_parts
@@ -32,7 +32,7 @@ from qaconv_lib.models import load_model
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FOLDER = BOOK / "_static" / "explorer"
-TRIAL = Trial(Run("qaconv", "mini-duke"), "mini-market")
+TRIAL = Trial(NAMED["general-small"], "mini-market")
 TOLERANCE = 1e-3  # processors differ in the last bits of a cosine
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qaconv_lib.experiments.runs import checkpoint_path
+from qaconv_lib.experiments.runs import NAMED
 from qaconv_lib.matches import pairs
 from qaconv_lib.matches.correspondence import right_links
 from qaconv_lib.matching import best_matches, correlate, find_correspondences
@@ -48,7 +48,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model(checkpoint_path("qaconv", "mini-duke"))
+    return load_model(NAMED["general-small"].shipped())
 
 
 @pytest.fixture(scope="module")

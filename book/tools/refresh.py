@@ -38,7 +38,7 @@ LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT = ("mystnb", "tags", "tolerance")  # metadata of a cell; the last is read by compare.py
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRONT_PEOPLE = (252, 263)  # identities in mini-market
-EXPLORED = ("mini-duke", "mini-market")  # the explorer: source of its model, and its dataset
+EXPLORED = ("general-small", "mini-market")  # the explorer's model and dataset
 # Between two marks of a page: what a command of the library, or a script of this folder, prints.
 FILLED = [
     (ROOT / "README.md", "headline", ["tables", "headline"]),
@@ -282,18 +282,18 @@ def draw_front_figure() -> None:
 def draw_explorer() -> None:
     """Write what the page "The explorer" shows."""
     from qaconv_lib import load_dataset, load_model
-    from qaconv_lib.experiments.runs import Run
+    from qaconv_lib.experiments.runs import NAMED
     from qaconv_lib.experiments.suite import Trial, find_record
     from qaconv_lib.matches.explorer_page import write_explorer
 
-    source, target = EXPLORED
-    run = Run("qaconv", source)
+    name, target = EXPLORED
+    run = NAMED[name]
     record = find_record(Trial(run, target))
     if record is None:
         sys.exit(f"no record of {run.name} on {target}: python -m qaconv_lib evaluate makes it")
     precision = record["stages"]["alone"]["average_precision"]
     model, dataset = load_model(run.checkpoint()), load_dataset(target)
-    write_explorer(BOOK / "_static" / "explorer", model, dataset, precision, source)
+    write_explorer(BOOK / "_static" / "explorer", model, dataset, precision, run.source)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
