@@ -139,11 +139,11 @@ def check_data(options: Namespace) -> int:
 def train(options: Namespace) -> None:
     """Train a model on a dataset."""
     from qaconv_lib._processes import process_rank
-    from qaconv_lib.experiments.runs import train_run
+    from qaconv_lib.experiments.runs import NAMED, train_run
 
     run, keys = _run(options), ("device", "run_folder", "progress", "skip_unreadable")
     how = _given(options, *keys)
-    if not run.settings:  # or it would take the place of the profile's model
+    if not run.settings or run in NAMED.values():  # or it would take the place of the profile's model
         how["checkpoint"] = run.shipped()
     path = train_run(run, **how)
     if process_rank() == 0:

@@ -227,9 +227,11 @@ def test_times_lift(model, lists, logits, times):
     assert set(found["camera"]) == {"door 0", "door 1"}
 
 
-def test_a_pooled_model_is_lifted_only_with_a_calibration(lists, times, pooled):
-    with pytest.raises(ValueError, match="TLift takes probabilities"):
-        search_gallery(pooled, *lists, times=times)
+def test_some_models_are_lifted_only_with_a_calibration(lists, times, pooled):
+    of_pairs = ReidModel(get_profile("smoke").config("pairwise", pretrained=False), 2).eval()
+    for model in (pooled, of_pairs):
+        with pytest.raises(ValueError, match="TLift takes probabilities"):
+            search_gallery(model, *lists, times=times)
     calibration = Calibration(8.0, -4.0)
     found = search_gallery(pooled, *lists, times=times, calibration=calibration)
     assert found["rank_score"].between(0, 1.2).all() and found["probability"].between(0, 1).all()

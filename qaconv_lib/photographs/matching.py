@@ -24,11 +24,10 @@ from qaconv_lib.photographs.files import check_photographs, photograph_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The model used unless you name one: of the book's two QAConv models, the one that tells people of
-#: the other miniatures apart better (`results/calibration`).
-DEFAULT_MODEL = "qaconv-mini-duke-laptop-seed0.safetensors"
-#: The domain whose calibration is used unless you name one: the most diverse miniature.
-DEFAULT_DOMAIN = "mini-msmt17"
+#: The model used unless you name one: trained on the most varied drawings (see the model card).
+DEFAULT_MODEL = "general-small.safetensors"
+#: The domain whose calibration is used unless you name one: its cameras were in no training set.
+DEFAULT_DOMAIN = "mini-world"
 DRAWN_WARNING = (
     "This model was trained on drawn people. It is not fit for photographs of real people: its "
     "similarities and probabilities say nothing reliable about them. Train a model of your own on "
