@@ -143,7 +143,7 @@ def train(options: Namespace) -> None:
 
     run, keys = _run(options), ("device", "run_folder", "progress", "skip_unreadable")
     how = _given(options, *keys)
-    if not run.settings or run in NAMED.values():  # or it would take the place of the profile's model
+    if not run.settings or run in NAMED.values():  # or it would replace the profile's model
         how["checkpoint"] = run.shipped()
     path = train_run(run, **how)
     if process_rank() == 0:
