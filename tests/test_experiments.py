@@ -290,7 +290,7 @@ class TestRuns:
             (tmp_path / "manifest.json").write_text(json.dumps({"world": world}))
             runs.look_again()
             assert runs.content_key("mini-world", "train") == key
-            union = runs.content_key("mini-world+mini-world-20", "train")
+            union = runs.content_key("mini-world+mini-world-10", "train")
             assert union == (key and f"{key}+{key}")
         runs.look_again()
 
@@ -328,11 +328,9 @@ class TestLists:
 
     def test_the_domain_left_out_is_in_no_training_set(self):
         trials = list_trials("leave-one-out", "general")
-        assert len(trials) == 8 and {t.target for t in trials} == {
-            f"mini-{role}" for role in ("market", "duke", "cuhk03", "msmt17")
-        }
-        assert all(t.target not in t.run.source.split("+") for t in trials)
-        assert sum("mini-world" in t.run.source for t in trials) == 4
+        sets = {"mini-market", "mini-duke", "mini-cuhk03", "mini-msmt17", "mini-world"}
+        assert [set(t.run.source.split("+")) for t in trials] == [sets - {t.target} for t in trials]
+        assert {t.target for t in trials} == sets - {"mini-world"}
         with pytest.raises(ValueError, match="--profile general"):
             suite.check_variants("leave-one-out", get_profile("laptop"))
 

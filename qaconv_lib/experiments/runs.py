@@ -157,7 +157,7 @@ SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
 #: Worlds of the experiments, as their manifests describe them.
 WORLDS = [
     {"identities": identities, "cameras": cameras, "seed": 0, "version": 1}
-    for identities, cameras in ((1500, 40), (400, 20), (400, 10), (400, 5))
+    for identities, cameras in ((1500, 40), (400, 10), (400, 5))
 ]
 
 
