@@ -83,9 +83,8 @@ WORLD_SETTINGS = {
 }
 # Ablations whose variants are numbers or networks chosen beside those of the small profiles.
 _FOR_SMALL_PROFILES = ("epochs", "epochs-arc", "image-size", "distill")
-_WITH_WORLD = (
-    *("general", "leave-one-out", "world-settings", "world-identities", "world-cameras"),
-)
+#: Experiments of the general profile.
+WITH_WORLD = ("general", "leave-one-out", "world-settings", "world-identities", "world-cameras")
 
 
 def check_variants(name: str, profile: Profile) -> None:
@@ -95,7 +94,7 @@ def check_variants(name: str, profile: Profile) -> None:
             f"{name} cannot be run at the {profile.name} profile: its variants "
             f"({', '.join(list(ABLATIONS[name][1])[1:])}) are made for the laptop profile"
         )
-    if name in _WITH_WORLD and profile.name.split("+")[0] not in ("general", "smoke"):
+    if name in WITH_WORLD and profile.name.split("+")[0] != "general":
         raise ValueError(f"{name} is an experiment of another profile: add --profile general")
 
 
