@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: The model used unless you name one: trained on the most varied drawings (see the model card).
-DEFAULT_MODEL = "general-small.safetensors"
+DEFAULT_MODEL = "general.safetensors"
 #: The domain whose calibration is used unless you name one: its cameras were in no training set.
 DEFAULT_DOMAIN = "mini-world"
 DRAWN_WARNING = (
