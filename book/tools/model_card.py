@@ -45,7 +45,7 @@ def made_table() -> pd.DataFrame:
         rows[label(run)] = {
             "layer": config["final_layer"],
             "images": f"{record['images']:,}",
-            "people": record["num_identities"],
+            "people": f"{record['num_identities']:,}",
             "pixels": f"{config['height']}\u00a0×\u00a0{config['width']}",
             "minutes": f"{record['seconds'] / 60:.1f}",
             "weights": f"{numbers:,}",
