@@ -8,13 +8,15 @@ from qaconv_lib.config import TrainingConfig
 from qaconv_lib.experiments.calibration_records import find_calibrations, transfer_table
 from qaconv_lib.experiments.profiles import PROFILES
 from qaconv_lib.experiments.records import read_records
-from qaconv_lib.experiments.runs import Run, checkpoint_path, settings_name
+from qaconv_lib.experiments.runs import NAMED, Run, settings_name
 from qaconv_lib.experiments.search import best_settings, tried_settings
 from qaconv_lib.experiments.suite import Trial, find_record
 from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import load_model
 
 SOURCES = ("mini-market", "mini-duke")
+RUNS = [Run(loss, source) for loss in ("qaconv", "softmax") for source in SOURCES]
+RUNS += NAMED.values()
 
 
 def test_settings_are_the_ones_the_search_found_best():
@@ -40,10 +42,9 @@ def test_what_was_searched_is_what_the_profile_lists():
     }
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("loss", ["qaconv", "softmax"])
-def test_checkpoints_have_the_profiles_settings(loss, source):
-    run, path = Run(loss, source), checkpoint_path(loss, source)
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.shipped().stem)
+def test_checkpoints_have_the_profiles_settings(run):
+    path = run.shipped()
     assert run.checkpoint() == path
     expected = TrainingConfig.from_dict(dataclasses.asdict(run.config()) | {"pretrained": False})
     assert load_model(path).config == expected
@@ -67,11 +68,14 @@ def test_qaconv_beats_the_pooled_baseline_across_domains(source, target):
         assert found["qaconv"][key] > found["softmax"][key]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_shipped_models_are_calibrated_on_every_miniature(source):
-    record = find_calibrations(load_model(checkpoint_path("qaconv", source)))
+@pytest.mark.parametrize(
+    "run", [run for run in RUNS if run.loss != "softmax"], ids=lambda run: run.shipped().stem
+)
+def test_shipped_models_are_calibrated_on_every_miniature(run):
+    record = find_calibrations(load_model(run.shipped()))
     assert record is not None, "the model is another than on record: run `calibrate` again"
-    assert record["source"] == source
+    assert record["source"] == run.source
     domains = set(PROFILES["laptop"].datasets.values())
+    domains |= {"mini-world"} if run in NAMED.values() else set()
     assert set(record["fitted"]) == set(record["tried"]) == domains
     assert len(transfer_table(record)) == 2 * len(domains) ** 2
