@@ -15,9 +15,8 @@ from qaconv_lib.losses import LOSSES
 
 #: Settings that older checkpoints name and that are now arguments of `Trainer`.
 ARGUMENTS_OF_TRAINER = (
-    *("precision", "accumulate", "clip_norm", "sampler", "images_per_identity"),
-    *("triplet_margin", "teacher", "distill_temperature", "distill_weight"),
-    *("colour_jitter", "random_start"),
+    *("precision", "accumulate", "clip_norm", "sampler", "images_per_identity", "random_start"),
+    *("triplet_margin", "teacher", "distill_temperature", "distill_weight", "colour_jitter"),
 )
 
 
