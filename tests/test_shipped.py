@@ -1,6 +1,7 @@
 """The checkpoints and records that come with the book."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from qaconv_lib.experiments.profiles import PROFILES
 from qaconv_lib.experiments.records import read_records
 from qaconv_lib.experiments.runs import NAMED, Run, settings_name
 from qaconv_lib.experiments.search import best_settings, tried_settings
-from qaconv_lib.experiments.suite import Trial, find_record
+from qaconv_lib.experiments.suite import Trial, find_record, list_trials
 from qaconv_lib.losses import TABLE1_LOSSES
 from qaconv_lib.models import load_model
 
@@ -66,6 +67,16 @@ def test_qaconv_beats_the_pooled_baseline_across_domains(source, target):
     }
     for key in ("rank1", "mean_ap"):
         assert found["qaconv"][key] > found["softmax"][key]
+
+
+def test_the_front_pages_quote_the_models_that_left_one_miniature_out():
+    records = {t.target: find_record(t) for t in list_trials("leave-one-out", "general")}
+    for page in ("README.md", "book/index.md"):
+        text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+        for target in SOURCES:
+            found = records[target]["stages"]["alone"]
+            quoted = f"{100 * found['rank1']:.1f} / {100 * found['mean_ap']:.1f} on `{target}`"
+            assert quoted in text
 
 
 @pytest.mark.parametrize(
