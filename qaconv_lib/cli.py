@@ -49,7 +49,7 @@ def _command(*arguments: Argument) -> Callable[[Command], Command]:
 _DEVICE = _arg("--device", help="cpu or cuda (default: cuda if there is one)")
 _QUIET = _arg("--quiet", action="store_false", dest="progress", help="no progress bar")
 _SKIP = _arg("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
-_PROFILE = _arg("--profile", default="laptop", help="smoke, laptop (default) or paper")
+_PROFILE = _arg("--profile", default="laptop", help="smoke, laptop (default), general or paper")
 _RUN = (
     _arg("loss", help="qaconv, softmax, arc, center, class-memory or pairwise"),
     _arg("source", help="dataset to train on, e.g. mini-market"),
@@ -224,9 +224,10 @@ def run(options: Namespace) -> None:
     name, profile, device = options.name, _profile(options), options.device
     if name is None:
         for key, experiment in suite.EXPERIMENTS.items():
-            print(f"{key:16}{experiment.title} ({experiment.seeds} seeds)")
-        print(f"{'correspondence':16}Matches held against part maps (1 seed)")
-        print(f"{'cost':16}Time and memory of each step")
+            profile = "general profile, " if key in suite.WITH_WORLD else ""
+            print(f"{key:18}{experiment.title} ({profile}{experiment.seeds} seeds)")
+        print(f"{'correspondence':18}Matches held against part maps (1 seed)")
+        print(f"{'cost':18}Time and memory of each step")
     elif name == "correspondence":
         found = correspondence_records.run_correspondence(profile, device, report=_say)
         print(f"{name}: {len(found)} records; chapter 11 shows them")

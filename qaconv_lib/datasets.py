@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import numbers
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -123,20 +124,18 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
         return _union(name, root)
     if name.endswith("-all"):
         whole = load_dataset(name.removesuffix("-all"), root)
-        nothing = whole.query.iloc[:0]
-        return ReidDataset(name, whole.root, all_images(whole), nothing, nothing)
+        return ReidDataset(name, whole.root, all_images(whole), *[whole.query.iloc[:0]] * 2)
     places = data_folders() if root is None else [Path(os.path.expanduser(root))]
     if name.lower().endswith(".csv"):
         path = find_csv(name, places)
         return ReidDataset(name, path.parent, **read_csv(path), numbered_together=True)
-    if name not in DATASETS and not name.startswith("mini-world"):
+    if name not in DATASETS and not re.fullmatch(r"mini-world(-(?!1$|40$)[1-9]\d*)?", name):
         raise ValueError(
             f"unknown dataset {name!r}; known are {', '.join(DATASETS)}, mini-world, and CSV files "
             "such as people.csv; name-all trains on all splits, and name+name on both datasets"
         )
-    archive, layout_name = MINIATURES.get(name, (None, name))
+    archive, layout_name = MINIATURES.get(name, (None if name in LAYOUTS else name, name))
     layout = LAYOUTS.get(layout_name, WORLD)
-    archive = name if layout is WORLD else archive
     folder = find_folder(layout, archive, places, given=root is not None)
     if folder is None:
         raise FileNotFoundError(not_found(name, layout, archive, places, root))
@@ -146,12 +145,11 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None = None) -> ReidD
 def _union(name: str, root: str | os.PathLike[str] | None) -> ReidDataset:
     """The training sets of several datasets as one; people and cameras of each are its own."""
     names = name.split("+")
-    sources = [MINIATURES.get(part, (part,))[0] for part in (n.removesuffix("-all") for n in names)]
+    sources = [re.sub("(-all|-detected|-labeled|(?<=world)-[0-9]+)+$", "", part) for part in names]
     if twice := [part for part in names if sources.count(sources[names.index(part)]) > 1]:
         raise ValueError(f"{name} names the same images twice: {' and '.join(twice)}")
     parts, identities, cameras = [], 0, 0
-    for dataset in (load_dataset(part, root) for part in names):
-        table = dataset.train
+    for table in (load_dataset(part, root).train for part in names):
         people = table["identity"].rank(method="dense").astype(int) - 1
         table = table.assign(identity=people + identities, camera=table["camera"] + cameras)
         identities, cameras = table["identity"].max() + 1, table["camera"].max() + 1

@@ -79,14 +79,16 @@ class Trainer:
             raise ValueError(f"batch_size {size} cannot be shared by {process_count()} processes")
         if process_count() > 1 and parallel is None:
             raise ValueError("several processes train only with a `parallel` that joins gradients")
-        self.config, self.table = config, table
+        self.config, self.table, self.augmentation = config, table, augmentation
         self.device = choose_device(device)
         torch.manual_seed(config.seed)
         self.images = ReidImages(
             table,
             config.height,
             config.width,
-            augmentation or make_augmentation(config.occlusion, True, config.occlusion_share),
+            make_augmentation(config.occlusion, True, config.occlusion_share)
+            if augmentation is None
+            else augmentation,
             keep_in_memory=config.workers == 0,
         )
         self.model = ReidModel(config, len(self.images.identities), criterion)
@@ -235,7 +237,7 @@ class Trainer:
             "images": self.images_hash,
             "criterion": type(self.model.criterion).__name__,
             "sampler": "" if self.sampler is None else repr(self.sampler),
-            "augmentation": repr(self.images.augmentation),
+            "augmentation": "" if self.augmentation is None else repr(self.augmentation),
             "teacher": "" if step.teacher is None else step.teacher.extra_repr(),
             "precision": step.precision,
             "accumulate": step.accumulate,
@@ -260,7 +262,7 @@ class Trainer:
         """Go on from a state; ValueError if it is damaged or belongs to another run."""
         tensors, details = read_checkpoint(path)
         stored, mine = details.get("decisive") or {}, self._decisive()
-        if other := [name for name in mine if name not in stored or stored[name] != mine[name]]:
+        if other := [name for name in mine if stored.get(name, "") != mine[name]]:
             raise ValueError(
                 f"{path} belongs to a run of other images or settings ({', '.join(other)}); give "
                 "another run folder, or remove this one"

@@ -270,8 +270,14 @@ class TestRuns:
         there = other.state_dict()
         changed = [k for k, value in usual.state_dict().items() if not value.equal(there[k])]
         assert changed == ["criterion.matcher.logit_bn.bias"]
-        with pytest.raises(ValueError, match="random_start"):
-            Run("qaconv", "mini-market", settings={"random_start": "head"})
+        for loss, settings in (
+            ("qaconv", {"random_start": "head"}),
+            ("softmax", {"random_start": "fc"}),
+            ("qaconv", {"random_start": "neck", "neck_channels": None}),
+            ("qaconv", {"colour_jitter": -0.1}),
+        ):
+            with pytest.raises(ValueError, match="random_start|colour_jitter"):
+                Run(loss, "mini-market", settings=settings)
 
     def test_colours_vary_where_asked(self, workplace):
         torch.manual_seed(0)
@@ -284,14 +290,16 @@ class TestRuns:
     def test_a_world_is_known_by_its_description(self, monkeypatch, tmp_path):
         """Not by its pixels, of which another processor may change a few."""
         monkeypatch.setattr(runs, "load_dataset", lambda name: SimpleNamespace(root=tmp_path))
-        usual = runs.WORLDS[0]
+        usual = runs.WORLDS["mini-world"]
         assert usual == dataclasses.asdict(World()) | {"version": VERSION}
-        for world, key in ((usual, None), (usual | {"seed": 7}, "1500-40-7-1")):
+        found, folders = [], set()
+        for world in (usual, usual | {"seed": 7}, usual | {"identities": 1600}):
             (tmp_path / "manifest.json").write_text(json.dumps({"world": world}))
             runs.look_again()
-            assert runs.content_key("mini-world", "train") == key
-            union = runs.content_key("mini-world+mini-world-10", "train")
-            assert union == (key and f"{key}+{key}")
+            for name in ("mini-world", "mini-world+mini-world"):
+                found.append(runs.content_key(name, "train"))
+                folders.add(Run("qaconv", name).folder())
+        assert found[:2] == [None, None] and len(set(found[2:])) == 4 and len(folders) == 6
         runs.look_again()
 
     @pytest.mark.parametrize("settings", [{"learning": 1}, {"epochs": 0}])

@@ -232,6 +232,7 @@ def test_some_models_are_lifted_only_with_a_calibration(lists, times, pooled):
     for model in (pooled, of_pairs):
         with pytest.raises(ValueError, match="TLift takes probabilities"):
             search_gallery(model, *lists, times=times)
+    assert len(search_gallery(of_pairs, *lists, times=times, rerank=True))
     calibration = Calibration(8.0, -4.0)
     found = search_gallery(pooled, *lists, times=times, calibration=calibration)
     assert found["rank_score"].between(0, 1.2).all() and found["probability"].between(0, 1).all()

@@ -103,9 +103,9 @@ def test_another_world_in_the_folder_is_not_mixed_with_this_one(drawn: Path) -> 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     for name in ("query", "bounding_box_test", "bounding_box_train"):
-        (tmp_path / name).mkdir()
+        (tmp_path / "mini-world" / name).mkdir(parents=True)
     for text in ("", "[]", json.dumps({"images": 3})):
-        (tmp_path / "manifest.json").write_text(text)
+        (tmp_path / "mini-world" / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match=r"manifest\.json .*synthesize world"):
             load_dataset("mini-world", tmp_path)
     for text in ("", "[]", '{"world": 3}', '{"world": {"identities": "3"}}'):
@@ -205,8 +205,25 @@ def test_without_data_the_command_that_draws_it_is_named(tmp_path: Path) -> None
     for name in ("mini-world", "mini-world-all", "mini-world+mini-duke"):
         with pytest.raises(FileNotFoundError, match="synthesize mini-world"):
             load_dataset(name, tmp_path)
-    with pytest.raises(FileNotFoundError, match="synthesize world --cameras 10"):
+    with pytest.raises(
+        FileNotFoundError, match="mini-world-10 with .*synthesize world --cameras 10"
+    ):
         load_dataset("mini-world-10", tmp_path)
+    for name in (
+        "mini-world-x",
+        "mini-world-1",
+        "mini-world-40",
+        "mini-worldly",
+        "mini-world-2/..",
+    ):
+        with pytest.raises(ValueError, match="unknown dataset"):
+            load_dataset(name, tmp_path)
+
+
+def test_a_world_is_not_taken_for_another(drawn: Path) -> None:
+    assert len(load_dataset("mini-world-3", drawn).train)
+    with pytest.raises(FileNotFoundError, match="mini-world-4"):
+        load_dataset("mini-world-4", drawn)
 
 
 def test_a_union_keeps_people_and_cameras_apart(drawn: Path, monkeypatch) -> None:
@@ -224,7 +241,13 @@ def test_a_union_keeps_people_and_cameras_apart(drawn: Path, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["mini-duke+mini-duke", "mini-duke+mini-duke-all", "mini-cuhk03+mini-cuhk03-labeled"]
+    "name",
+    [
+        "mini-duke+mini-duke",
+        "mini-duke+mini-duke-all",
+        "mini-cuhk03+mini-cuhk03-labeled-all",
+        "mini-world+mini-world-10",
+    ],  # who share people
 )
 def test_a_union_with_one_dataset_twice_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="images twice"):

@@ -50,6 +50,10 @@ class RunConfig(TrainingConfig):
             check_above_zero(triplet_margin=self.triplet_margin)
         if self.random_start is not None:
             check_choice("random_start", self.random_start, "neck", "fc", "logit_bn")
+            if not compares_maps(self.loss) or self.neck_channels is None:
+                raise ValueError("random_start needs a loss that compares maps, and a neck")
+        if not 0 <= self.colour_jitter < 1:
+            raise ValueError(f"colour_jitter must be from 0 to below 1, got {self.colour_jitter}")
         if self.teacher is not None:
             if self.teacher not in BACKBONES:
                 raise ValueError(

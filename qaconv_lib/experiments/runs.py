@@ -117,7 +117,7 @@ class Run:
         return self.folder() / "model.safetensors"
 
     def shipped(self) -> Path:
-        """Path of the model if it comes with the book."""
+        """Where the model is if it comes with the book."""
         name = next((name for name, run in NAMED.items() if run == self), self.name)
         return records.results_folder().parent / "checkpoints" / f"{name}.safetensors"
 
@@ -144,10 +144,9 @@ class Run:
 
 
 _ALL = "mini-world+mini-market+mini-duke+mini-cuhk03+mini-msmt17"
-_LARGE = {"backbone": "efficientnet_lite2", "height": 192, "width": 96}
 #: Models whose files have names of their own.
 NAMED = {
-    "general": Run("pairwise", _ALL, "general", 0, _LARGE),
+    "general": Run("pairwise", _ALL, "general", 0, get_profile("general").backbones["large"]),
     "general-small": Run("pairwise", _ALL, "general"),
 }
 #: Folders of the miniatures as they ship, named after their content. What was made from them has no
@@ -155,10 +154,12 @@ NAMED = {
 SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
            "mini-cuhk03-865fb94c44f6975e", "mini-msmt17-225cff46b044dd77")  # fmt: skip
 #: Worlds of the experiments, as their manifests describe them.
-WORLDS = [
-    {"identities": identities, "cameras": cameras, "seed": 0, "version": 1}
-    for identities, cameras in ((1500, 40), (400, 10), (400, 5))
-]
+WORLDS = {
+    name: {"identities": identities, "cameras": cameras, "seed": 0, "version": 1}
+    for name, identities, cameras in (
+        *(("mini-world", 1500, 40), ("mini-world-10", 400, 10), ("mini-world-5", 400, 5)),
+    )
+}
 
 
 def content_key(name: str, part: str, weights: str | None = None) -> str | None:
@@ -176,11 +177,11 @@ def _content_key(name: str, part: str, *folders: Path) -> str | None:
         names = name.split("+")
         keys = [_content_key(each, part, *folders) for each in names]
         given = "+".join(key or each for key, each in zip(keys, names, strict=True))
-        return given if any(keys) else None
+        return _digest_of(given) if any(keys) else None
     if name.startswith("mini-world"):  # a processor may change a last bit of its images
         manifest = json.loads((load_dataset(name).root / "manifest.json").read_bytes())
         world = manifest["world"]
-        return None if world in WORLDS else "-".join(map(str, world.values()))
+        return None if world == WORLDS.get(name) else _digest_of(json.dumps(world, sort_keys=True))
     archive, layout = datasets.MINIATURES.get(name.removesuffix("-all"), (None, ""))
     place = archive and find_folder(datasets.LAYOUTS[layout], archive, list(folders), given=False)
     if place and place.name in SHIPPED:
@@ -189,6 +190,10 @@ def _content_key(name: str, part: str, *folders: Path) -> str | None:
         return datasets.content_key(load_dataset(name).train)
     columns = ["identity", "camera", "session", "seconds"]
     return datasets.content_key(tested(load_test(name)), columns)
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def look_again() -> None:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from qaconv_lib.experiments import comparisons, suite
-from qaconv_lib.experiments.comparisons import LABELS, SUPPRESSED, compare, scores_of, tlift_records
+from qaconv_lib.experiments.comparisons import (
+    LABELS,
+    SUPPRESSED,
+    compare,
+    find_scores,
+    scores_of,
+    tlift_records,
+)
 from qaconv_lib.experiments.profiles import get_profile
 from qaconv_lib.experiments.published import ADAPTING, DIRECT, TABLE1, TABLE2, TABLES34
 from qaconv_lib.experiments.records import read_records
-from qaconv_lib.experiments.runs import STAGES, Run
-from qaconv_lib.experiments.suite import ABLATIONS, DIRECTIONS, EXPERIMENTS, list_trials
+from qaconv_lib.experiments.runs import STAGES, Run, settings_name
+from qaconv_lib.experiments.suite import (
+    ABLATIONS,
+    DIRECTIONS,
+    EXPERIMENTS,
+    WITH_WORLD,
+    list_trials,
+)
 from qaconv_lib.losses import TABLE1_LOSSES
 
 # Methods by the name of their row: arguments of `scores_of`.
@@ -205,14 +219,25 @@ def cost_table(profile: str = "laptop") -> pd.DataFrame:
     return table.rename_axis(["device", "step", "loss"]) if rows else table
 
 
+def world_table(name: str, profile: str = "general") -> pd.DataFrame:
+    """An experiment of the general profile: one row per model, one column per dataset."""
+    rows: dict[str, dict[str, str]] = {}
+    for trial in list_trials(name, profile, seeds=1):
+        run = trial.run
+        label = " ".join([run.loss, run.source, settings_name(run.settings)]).strip()
+        rows.setdefault(label, {})[trial.target] = _cell(find_scores(run, trial.target))
+    return pd.DataFrame(rows).T.fillna("–")
+
+
 _DEPTHS = {"small": 50, "large": 152}  # of the paper's ResNets
 
 #: Tables of no experiment in `EXPERIMENTS`: two from the runs of Table 1, one of measurements.
 _TITLES = {"headline": "", "within": "Within a domain", "cost": "Time and memory of each step"}
-_TABLES = {
+_TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
     "headline": headline_table, "within": within_table, "table1": table1, "table2": table2,
     "table3": table3, "table4": table4, "tlift": tlift_table, "cost": cost_table,
     "pooled-layer": pooled_layer_table, "graph-sampling": graph_sampling_table,
+    **{name: partial(world_table, name) for name in WITH_WORLD},
 }  # fmt: skip
 
 
@@ -232,6 +257,10 @@ def all_tables(profile: str, names: Sequence[str] = ()) -> str:
 
 def _started(name: str, profile: str) -> bool:
     """Whether there is a record of what an experiment adds to the runs of Tables 1 and 3."""
+    if name in WITH_WORLD:
+        if profile != "general":
+            return False
+        return any(map(suite.find_record, list_trials(name, profile)))
     if name == "cost":
         return not cost_table(profile).empty
     if name == "tlift":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qaconv_lib.layouts import LAYOUTS, Layout
+from qaconv_lib.layouts import LAYOUTS, WORLD, Layout
 from qaconv_lib.layouts.archives import unpack_archive
 
 
@@ -33,7 +33,8 @@ def find_folder(
             if (folder := layout.find(place / archive)) is not None:
                 return folder
         if (given or archive is None) and (folder := layout.find(place)) is not None:
-            return folder
+            if layout is not WORLD or folder.name == archive:  # one world is like another
+                return folder
     return None
 
 
@@ -44,7 +45,8 @@ def not_found(
     """Why there is no such dataset: a sentence for the error."""
     if root is not None and not places[0].exists():
         return f"{name}: there is no folder {root}"
-    wanted = f"a folder {layout.folders[0]} with {layout.describe()}"
+    folder = archive if layout is WORLD else layout.folders[0]
+    wanted = f"a folder {folder} with {layout.describe()}"
     found = f"found in {_listed(places)}; {_what_is_there(layout, places, given=root is not None)}"
     if archive is None:
         return f"{name}: {wanted} not {found}name its folder with root= or QACONV_DATA"

@@ -44,7 +44,7 @@ def search_gallery(
     Args:
         queries: image files. With times, add the other people whom the query's camera saw: TLift
             asks where those who walked nearby turn up.
-        prior: see `Calibration.probability`; None means `gallery_prior`.
+        prior: of the column `probability`; None means `gallery_prior`, which TLift always takes.
         rerank: re-rank the best 500 images of each query by k-reciprocal encoding (chapter 9), and
             drop the others.
         times: from `read_times`; applies TLift (chapter 10).
@@ -83,11 +83,12 @@ def search_gallery(
         prior = gallery_prior(len(images)) if prior is None else prior
         values["probability"] = calibration.probability(scores, prior)
     columns, ranked = np.arange(len(images)), values["similarity"]
-    if times is not None and model.config.loss != "qaconv":  # whose sigmoid is one
+    if times is not None and not rerank and model.config.loss != "qaconv":  # whose sigmoid is one
         if calibration is None:
             raise ValueError(
                 f"TLift takes probabilities, and a model with the loss {model.config.loss} gives "
-                "none without a calibration; make one with `python -m qaconv_lib calibrate`"
+                "none without a calibration; make one with `python -m qaconv_lib calibrate MODEL "
+                "DATASET`"
             )
         ranked = calibration.probability(scores, gallery_prior(len(images)))
     if rerank:

@@ -68,7 +68,7 @@ def open_model(path: str | os.PathLike[str] | None = None, device: str | None = 
 def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
     """What a model's record from `find_calibrations` says, calibrated on `domain`.
 
-    None means `DEFAULT_DOMAIN` or, where it is not on record, the first one that is.
+    None means `DEFAULT_DOMAIN` or, where it is not on record, the most diverse miniature or any.
     """
     if record is None:
         if domain is not None:
@@ -78,7 +78,7 @@ def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
     fitted = record["fitted"]
     if domain is not None and domain not in fitted:
         raise ValueError(f"domain must be one of {', '.join(fitted)}, got {domain!r}")
-    domain = domain or (DEFAULT_DOMAIN if DEFAULT_DOMAIN in fitted else next(iter(fitted)))
+    domain = domain or next(d for d in (DEFAULT_DOMAIN, "mini-msmt17", *fitted) if d in fitted)
     fit = fitted[domain]
     thresholds = {point["wanted"]: point["threshold"] for point in fit["thresholds"]}
     return Knowledge(record["source"], domain, Calibration(**fit["calibration"]), thresholds)
