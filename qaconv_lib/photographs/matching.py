@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: The model used unless you name one: trained on the most varied drawings (see the model card).
 DEFAULT_MODEL = "general.safetensors"
-#: The domain whose calibration is used unless you name one: its cameras were in no training set.
-DEFAULT_DOMAIN = "mini-world"
+#: The domain whose calibration is used unless you name one: that of the most diverse miniature is
+#: the least wrong on the others (`results/calibration`).
+DEFAULT_DOMAIN = "mini-msmt17"
 DRAWN_WARNING = (
     "This model was trained on drawn people. It is not fit for photographs of real people: its "
     "similarities and probabilities say nothing reliable about them. Train a model of your own on "
@@ -68,7 +69,7 @@ def open_model(path: str | os.PathLike[str] | None = None, device: str | None = 
 def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
     """What a model's record from `find_calibrations` says, calibrated on `domain`.
 
-    None means `DEFAULT_DOMAIN` or, where it is not on record, the most diverse miniature or any.
+    None means `DEFAULT_DOMAIN` or, where it is not on record, the first one that is.
     """
     if record is None:
         if domain is not None:
@@ -78,7 +79,7 @@ def known_about(record: dict | None, domain: str | None = None) -> Knowledge:
     fitted = record["fitted"]
     if domain is not None and domain not in fitted:
         raise ValueError(f"domain must be one of {', '.join(fitted)}, got {domain!r}")
-    domain = domain or next(d for d in (DEFAULT_DOMAIN, "mini-msmt17", *fitted) if d in fitted)
+    domain = domain or (DEFAULT_DOMAIN if DEFAULT_DOMAIN in fitted else next(iter(fitted)))
     fit = fitted[domain]
     thresholds = {point["wanted"]: point["threshold"] for point in fit["thresholds"]}
     return Knowledge(record["source"], domain, Calibration(**fit["calibration"]), thresholds)
