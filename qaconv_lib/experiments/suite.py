@@ -67,7 +67,7 @@ DOMAINS = ("market", "duke", "cuhk03", "msmt17")
 #: By name, the training set and the settings of each variant; all see about as many images.
 WORLD_IDENTITIES = {
     f"{count:,} people": ("world", {"identities": count, "epochs": n, "decay_epochs": m})
-    for count, n, m in ((100, 45, 30), (200, 22, 15), (400, 11, 7), (800, 6, 4))
+    for count, n, m in ((100, 45, 30), (400, 11, 7))
 } | {"1,500 people": ("world", {})}
 WORLD_CAMERAS = {
     f"{count} cameras": (f"world-{count}", WORLD_IDENTITIES["400 people"][1]) for count in (5, 10)
