@@ -91,7 +91,7 @@ def test_the_ledger_has_a_row_a_claim_and_the_compute_spent():
 
 
 def test_the_people_of_the_stored_records_are_those_of_the_dataset():
-    stored = records.read_records("evaluate")
+    stored = [r for r in records.read_records("evaluate") if r["target"] != "mini-world"]
     people = {
         name: load_dataset(name).query["identity"].tolist()
         for name in {record["target"] for record in stored}
