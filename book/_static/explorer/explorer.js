@@ -309,14 +309,14 @@
         make("td", { "aria-hidden": "true" }, make("div", { class: "explorer-track" }, bar, zero)));
     });
     if (trained) {
-      made.push(make("tr", {}, make("th", { scope: "row" }, "score (probability)"),
+      made.push(make("tr", {}, make("th", { scope: "row" }, "score (sigmoid)"),
         make("td", { id: "explorer-probability" }, parts.score.toFixed(3)), make("td")));
     }
     byId("score")?.replaceChildren(...made);
     const verdict =
       `${pair().same ? "✓ The same person" : "✗ Another person"}, seen by camera ` +
       `${pair().camera + 1} (query: camera ${query().camera + 1}). ` +
-      (trained ? `Probability ${parts.score.toFixed(2)}, rank ${pair().rank} of ` +
+      (trained ? `Score ${parts.score.toFixed(2)}, rank ${pair().rank} of ` +
         `${query().ranked.toLocaleString("en-GB")}.`
         : `Mean of the best matches ${parts.logit.toFixed(2)}, without training on people.`);
     byId("verdict").textContent = asking() ? "Are these two images of the same person?" : verdict;
