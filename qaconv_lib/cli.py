@@ -225,7 +225,8 @@ def run(options: Namespace) -> None:
     if name is None:
         for key, experiment in suite.EXPERIMENTS.items():
             profile = "general profile, " if key in suite.WITH_WORLD else ""
-            print(f"{key:18}{experiment.title} ({profile}{experiment.seeds} seeds)")
+            plural = "s" * (experiment.seeds > 1)
+            print(f"{key:18}{experiment.title} ({profile}{experiment.seeds} seed{plural})")
         print(f"{'correspondence':18}Matches held against part maps (1 seed)")
         print(f"{'cost':18}Time and memory of each step")
     elif name == "correspondence":

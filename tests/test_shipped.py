@@ -79,6 +79,26 @@ def test_the_front_pages_quote_the_models_that_left_one_miniature_out():
             assert quoted in text
 
 
+def test_the_model_card_quotes_the_records():
+    text = (Path(__file__).parents[1] / "book" / "model_card.md").read_text(encoding="utf-8")
+    text = " ".join(text.split())
+    record = find_calibrations(load_model(NAMED["general"].shipped()))
+    rates = {
+        row["to"]: f"{100 * row['thresholds'][0]['false_positive_rate']:.1f}"
+        for row in record["transfer"]
+        if row["from"] == "mini-msmt17"
+    }
+    home, *others = (rates[f"mini-{n}"] for n in ("msmt17", "world", "market", "duke", "cuhk03"))
+    assert f"lets {home} % pass on the other half" in text
+    assert f"{', '.join(others[:3])} and {others[3]} % on `mini-world`, `mini-market`" in text
+    usual, half, three, plain = (
+        100 * find_record(trial)["stages"]["alone"]["mean_ap"]
+        for trial in list_trials("world-settings", "general")
+    )
+    assert f"three times the rates lost {usual - three:.1f} points" in text
+    assert abs(half - usual) < 0.5 and abs(plain - usual) < 0.5
+
+
 @pytest.mark.parametrize(
     "run", [run for run in RUNS if run.loss != "softmax"], ids=lambda run: run.shipped().stem
 )

@@ -133,8 +133,9 @@ _GRAPH_PAPER = {"sampler": "graph", "images_per_identity": 2, "batch_size": 64}
 _GRAPH_PAPER |= {"triplet_margin": 16.0, "tied": True, "frozen_norm": True, "clip_norm": 8.0}
 _GRAPH_PAPER |= {"learning_rate": 0.005, "backbone_learning_rate": 0.0005}
 _LITE = RunConfig(backbone="efficientnet_lite0", neck_channels=64, frozen_stages=3)
-_ROLES = ("market", "duke", "cuhk03", "msmt17")
-_MINIATURES = {name: f"mini-{name}" for name in _ROLES}
+#: What datasets are called in the experiments, at any size.
+DOMAINS = ("market", "duke", "cuhk03", "msmt17")
+_MINIATURES = {name: f"mini-{name}" for name in DOMAINS}
 _LITES = {size: {"backbone": f"efficientnet_lite{n}"} for size, n in (("small", 0), ("large", 2))}
 
 
@@ -188,7 +189,7 @@ PROFILES = {
     "paper": Profile(
         "paper",
         RunConfig(backbone="resnet152", workers=4),  # "unless otherwise stated"
-        dict(zip(_ROLES, ("market1501", "dukemtmc", "cuhk03-np-detected", "msmt17"), strict=True)),
+        dict(zip(DOMAINS, ("market1501", "dukemtmc", "cuhk03-np-detected", "msmt17"), strict=True)),
         {"small": {"backbone": "resnet50"}, "large": {"backbone": "resnet152"}},
         _BASELINES | {"pairwise": _GRAPH_PAPER},
     ),

@@ -143,7 +143,7 @@ class Run:
         return _files.cache_folder() / "runs" / "-".join(parts)
 
 
-_ALL = "mini-world+mini-market+mini-duke+mini-cuhk03+mini-msmt17"
+_ALL = "+".join(["mini-world", *get_profile("general").datasets.values()])
 #: Models whose files have names of their own.
 NAMED = {
     "general": Run("pairwise", _ALL, "general", 0, get_profile("general").backbones["large"]),
@@ -156,9 +156,11 @@ SHIPPED = ("mini-market-34e4100cd29a88ab", "mini-duke-317f6b62ae857619",
 #: Worlds of the experiments, as their manifests describe them.
 WORLDS = {
     name: {"identities": identities, "cameras": cameras, "seed": 0, "version": 1}
-    for name, identities, cameras in (
-        *(("mini-world", 1500, 40), ("mini-world-10", 400, 10), ("mini-world-5", 400, 5)),
-    )
+    for name, identities, cameras in [
+        ("mini-world", 1500, 40),
+        ("mini-world-10", 400, 10),
+        ("mini-world-5", 400, 5),
+    ]
 }
 
 
@@ -483,7 +485,7 @@ def similarity_stages(
     reranked = rerank(pairs, loss, transposed=transposed)
     stages = {"alone": pairs["query_gallery"], "+RR": reranked}
     if dataset.has_time:
-        if loss != "pairwise":  # whose sigmoid is no probability: a batch has few strangers
+        if loss != "pairwise":  # its sigmoid is too high: training shows it few strangers
             calibrated = probabilities(pairs["query_gallery"], loss, calibration)
             stages["+TLift"] = tlift(calibrated, *times(dataset))
         stages["+RR+TLift"] = tlift(stages["+RR"], *times(dataset))

@@ -20,7 +20,7 @@ import torch
 from qaconv_lib._files import check_writable
 from qaconv_lib.datasets import load_dataset
 from qaconv_lib.experiments import postprocessing, records, runs
-from qaconv_lib.experiments.profiles import Profile, get_profile, rates
+from qaconv_lib.experiments.profiles import DOMAINS, Profile, get_profile, rates
 from qaconv_lib.experiments.runs import Run
 from qaconv_lib.experiments.search import calibration_of
 from qaconv_lib.losses import TABLE1_LOSSES
@@ -63,7 +63,6 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict]]] = {
                            "8 channels, alone": {"neck_channels": 8},
                            "8 channels, taught": {"neck_channels": 8, "teacher": _TEACHER}}),
 }  # fmt: skip
-DOMAINS = ("market", "duke", "cuhk03", "msmt17")
 #: By name, the training set and the settings of each variant; all see about as many images.
 WORLD_IDENTITIES = {
     f"{count:,} people": ("world", {"identities": count, "epochs": n, "decay_epochs": m})

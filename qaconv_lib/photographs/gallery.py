@@ -83,7 +83,7 @@ def search_gallery(
         prior = gallery_prior(len(images)) if prior is None else prior
         values["probability"] = calibration.probability(scores, prior)
     columns, ranked = np.arange(len(images)), values["similarity"]
-    if times is not None and not rerank and model.config.loss != "qaconv":  # whose sigmoid is one
+    if times is not None and not rerank and model.config.loss != "qaconv":  # its sigmoid is one
         if calibration is None:
             raise ValueError(
                 f"TLift takes probabilities, and a model with the loss {model.config.loss} gives "
